@@ -1,0 +1,1 @@
+//! Control: the API server, its client the command line, apply and explain.

@@ -1,0 +1,1 @@
+//! Safe bindings to DPDK: the only place with `unsafe` and C.

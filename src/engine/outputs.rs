@@ -1,0 +1,42 @@
+//! Where the engine's verdicts go: transmit queues on a worker, a list of verdicts in tests and `explain`.
+
+use super::DropReason;
+use crate::base::{PortId, SessionIx};
+use crate::packet::PacketMeta;
+
+/// By what a packet was judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// Before any rule: ARP, neighbour discovery, `[transparent]`, a malformed frame, ...
+    Layer2,
+    /// An established or half-open session.
+    Session(SessionIx),
+    /// The first packet of a session, made now under this index into `Policy::rules`.
+    NewSession(SessionIx, u32),
+    /// No session: the rule that refused it (an index into `Policy::rules`); `None`: the implicit drop, or nothing to
+    /// ask the rules about.
+    Rule(Option<u32>),
+}
+
+/// What a verdict is accompanied by; the worker ignores it, `explain` prints it.
+#[derive(Clone, Copy, Debug)]
+pub struct Note<'a> {
+    /// By what it was judged.
+    pub why: Why,
+    /// The packet's metadata.
+    pub meta: &'a PacketMeta,
+    /// The packet's place in the batch.
+    pub place: usize,
+}
+
+/// Takes every packet of a batch exactly once, in order for each flow.
+pub trait Outputs<B> {
+    /// `packet` leaves by `to`, unchanged.
+    fn forward(&mut self, packet: B, to: PortId, note: Note<'_>);
+    /// `packet` is dropped.
+    fn drop(&mut self, packet: B, reason: DropReason, note: Note<'_>);
+    /// An empty buffer for a packet that the engine makes itself; `None`: the pool is empty, and it makes none.
+    fn buffer(&mut self) -> Option<B>;
+    /// A packet that the engine made (RST, ICMP unreachable) leaves by `to`.
+    fn originate(&mut self, packet: B, to: PortId);
+}

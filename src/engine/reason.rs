@@ -1,0 +1,82 @@
+//! Every drop has a reason (invariant 9): one enum, the same word in counters, API, logs and `explain`.
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])* $variant:ident = $name:literal,)*) => {
+        /// Why a packet was dropped.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum DropReason {
+            $($(#[doc = $doc])* $variant,)*
+        }
+
+        impl DropReason {
+            /// All of them, in the order of their indexes.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+            /// How many there are.
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// The word that users see.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// One line for `show counters` that says what it means.
+            #[must_use]
+            pub const fn help(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($doc,)*).trim_ascii(),)* }
+            }
+
+            /// As an index into an array of counters.
+            #[inline]
+            #[must_use]
+            pub const fn index(self) -> usize {
+                self as usize
+            }
+        }
+    };
+}
+
+reasons! {
+    /// A length or a field contradicts the frame (too short, bad header length, more than two VLAN tags, ...).
+    Malformed = "malformed",
+    /// The IPv4 header checksum or the TCP, UDP, ICMP or ICMPv6 checksum is wrong.
+    BadChecksum = "bad_checksum",
+    /// No session, and a packet that cannot open one (a TCP packet that is not a SYN, an echo reply, ...).
+    NoSession = "no_session",
+    /// A drop or reject rule matched, no rule matched, or the new policy refuses the session.
+    Policy = "policy",
+    /// Not IP and not ARP, and `[transparent] non_ip` says drop.
+    NonIp = "non_ip",
+    /// VLAN-tagged, and `[transparent] vlan` says drop.
+    VlanTagged = "vlan_tagged",
+    /// An IP fragment: not tracked yet.
+    Fragment = "fragment",
+    /// An ICMP error that belongs to no session.
+    IcmpErrorUnrelated = "icmp_error_unrelated",
+    /// A packet of a session that came in by a port of the wrong side.
+    WrongPort = "wrong_port",
+    /// The session table is full.
+    TableFull = "table_full",
+    /// The egress port's transmit queue was full.
+    TxFull = "tx_full",
+    /// The egress port's link is down or the port is out of service.
+    LinkDown = "link_down",
+    /// The egress port cannot send a frame of this length.
+    FrameTooLong = "frame_too_long",
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_indexes_dense() {
+        let names: std::collections::BTreeSet<_> = DropReason::ALL.iter().map(|r| r.name()).collect();
+        assert_eq!(names.len(), DropReason::COUNT);
+        for (i, r) in DropReason::ALL.iter().enumerate() {
+            assert_eq!(r.index(), i);
+            assert!(!r.help().is_empty());
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! The compiled policy: immutable, built off the workers, swapped at a burst boundary.
+
+pub mod classify;
+
+pub use classify::{Classifier, ClassifyKey, RuleMatch};
+
+use crate::base::{Generation, Nanos, PairId, PortId, RuleId, ZoneId};
+
+/// Everything that decides a packet's fate, compiled from one configuration.
+pub struct Policy {
+    /// This policy's number; sessions remember the one that they were last classified under.
+    pub generation: Generation,
+    /// By [`PortId`].
+    pub ports: Vec<PortPolicy>,
+    /// By [`ZoneId`].
+    pub zones: Vec<String>,
+    /// Enabled rules in order: what [`RuleMatch`] indexes.
+    pub rules: Vec<Rule>,
+    /// Finds the first matching rule.
+    pub classifier: Box<dyn Classifier>,
+    /// Layer-2 behaviour.
+    pub transparent: Transparent,
+    /// Session timeouts where the rule has none of its own.
+    pub timeouts: Timeouts,
+    /// Verify TCP, UDP, ICMP and ICMPv6 checksums (the IPv4 header's is always verified).
+    pub verify_checksums: bool,
+    /// RSTs and ICMP errors that haechi makes itself, a second.
+    pub reject_rate: u32,
+}
+
+/// What the engine has to know of one port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortPolicy {
+    /// The zone behind it.
+    pub zone: ZoneId,
+    /// The port that its frames cross to.
+    pub peer: PortId,
+    /// The pair that both belong to.
+    pub pair: PairId,
+}
+
+/// What to do with frames that rules cannot look into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PassOrDrop {
+    /// They cross.
+    Pass,
+    /// They are dropped.
+    Drop,
+}
+
+/// What to do with VLAN-tagged frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VlanMode {
+    /// The rules look inside up to two tags.
+    Inspect,
+    /// All tagged frames are dropped.
+    Drop,
+    /// All tagged frames cross unseen.
+    Pass,
+}
+
+/// What tells equal five-tuples apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionScope {
+    /// Port pair and VLAN tags.
+    PairVlan,
+    /// Port pair.
+    Pair,
+    /// Nothing: one session on the whole node.
+    Node,
+}
+
+/// The `[transparent]` section.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transparent {
+    /// Frames other than IP and ARP.
+    pub non_ip: PassOrDrop,
+    /// Tagged frames.
+    pub vlan: VlanMode,
+    /// The session key's domain.
+    pub session_scope: SessionScope,
+}
+
+impl Transparent {
+    /// The domain (invariant 11) of a frame of a pair with these VLAN identifiers (see `PacketMeta::vlan`).
+    #[inline]
+    #[must_use]
+    pub const fn domain(&self, pair: PairId, vlan: u32) -> u32 {
+        match self.session_scope {
+            SessionScope::PairVlan => ((pair.0 as u32) << 24) | vlan,
+            SessionScope::Pair => (pair.0 as u32) << 24,
+            SessionScope::Node => 0,
+        }
+    }
+}
+
+/// What a matching rule does with a new session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// It passes and a session is made.
+    Allow,
+    /// It is dropped.
+    Drop,
+    /// It is dropped and answered (TCP RST, ICMP unreachable).
+    Reject,
+}
+
+/// A rule as the workers need it.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// Stable by name over generations.
+    pub id: RuleId,
+    /// The name in the configuration.
+    pub name: String,
+    /// What it does.
+    pub action: Action,
+    /// The rule's own timeouts, complete: the defaults with the rule's overrides.
+    pub timeouts: Option<Box<Timeouts>>,
+    /// The `description` key, for `show rules`.
+    pub description: Option<String>,
+}
+
+/// Idle timeouts by session state (`[conntrack.timeouts]`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// SYN seen.
+    pub tcp_syn_sent: Nanos,
+    /// SYN and SYN+ACK seen (or SYNs both ways).
+    pub tcp_syn_received: Nanos,
+    /// Handshake complete.
+    pub tcp_established: Nanos,
+    /// A FIN seen, one way or both, not yet all acknowledged.
+    pub tcp_closing: Nanos,
+    /// Both FINs acknowledged.
+    pub tcp_time_wait: Nanos,
+    /// Reset.
+    pub tcp_closed: Nanos,
+    /// UDP, one way so far.
+    pub udp_new: Nanos,
+    /// UDP, both ways.
+    pub udp_replied: Nanos,
+    /// ICMP and ICMPv6.
+    pub icmp: Nanos,
+    /// Every other protocol.
+    pub other: Nanos,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            tcp_syn_sent: Nanos::from_secs(30),
+            tcp_syn_received: Nanos::from_secs(30),
+            tcp_established: Nanos::from_secs(2 * 3600 + 4 * 60),
+            tcp_closing: Nanos::from_secs(4 * 60),
+            tcp_time_wait: Nanos::from_secs(45),
+            tcp_closed: Nanos::from_secs(10),
+            udp_new: Nanos::from_secs(30),
+            udp_replied: Nanos::from_secs(5 * 60),
+            icmp: Nanos::from_secs(30),
+            other: Nanos::from_secs(10 * 60),
+        }
+    }
+}

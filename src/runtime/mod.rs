@@ -1,0 +1,1 @@
+//! The runtime: worker loop, link watch, launch and shutdown.

@@ -73,7 +73,7 @@ impl Tick {
     #[inline]
     #[must_use]
     pub const fn distance(self, earlier: Self) -> i32 {
-        self.0.wrapping_sub(earlier.0).cast_signed()
+        self.0.wrapping_sub(earlier.0) as i32
     }
 
     /// The tick `ticks` later.

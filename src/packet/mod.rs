@@ -1,7 +1,11 @@
 //! Packets: the buffer that the engine is generic over, the one-pass parser, checksums and packet builders.
 
 pub mod buffer;
+pub mod build;
 pub mod meta;
+pub mod parse;
+pub mod synth;
 
-pub use buffer::{ChecksumStatus, PacketBuf, RxChecksum, VecPacket};
+pub use buffer::{ChecksumStatus, FrameTooLong, PacketBuf, RxChecksum, VecPacket};
 pub use meta::{PacketKind, PacketMeta};
+pub use parse::{Malformed, ParseOptions, parse};

@@ -1,0 +1,331 @@
+//! The command line: its grammar, and every command but `run`, which the runtime has.
+//!
+//! Exit status: 0 done, 1 refused or failed, 2 wrong usage. With `--json` a command writes one JSON value on standard
+//! output (`explain`: one a line), also when it is refused; without, results go to standard output and refusals to
+//! standard error.
+
+mod output;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+
+use self::output::Failure;
+use super::{DEFAULT_SOCKET, SessionFilter};
+
+/// A stateful firewall appliance on DPDK.
+#[derive(Debug, Parser)]
+#[command(name = "haechi", version, arg_required_else_help = true, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands. Those that a later version brings are there to be refused by name.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a node until SIGTERM or SIGINT
+    Run(RunArgs),
+    /// Validate a configuration file: all errors and warnings, and what it was understood to be
+    Check(CheckArgs),
+    /// Say what would happen to packets, and why: under a configuration file, or on a running node (nothing changes)
+    Explain(ExplainArgs),
+    /// Show what a running node is doing
+    #[command(subcommand)]
+    Show(Show),
+    /// Act on the sessions of a running node
+    #[command(subcommand)]
+    Sessions(Sessions),
+    /// Put a changed configuration in force on a running node; all of it or nothing
+    Apply(ApplyArgs),
+    /// Print the JSON Schema of the configuration file, for editors
+    Schema,
+    /// Print shell completions
+    Completions {
+        /// For which shell
+        shell: clap_complete::Shell,
+    },
+    /// Not supported yet
+    #[command(hide = true)]
+    Confirm(Later),
+    /// Not supported yet
+    #[command(hide = true)]
+    Rollback(Later),
+    /// Not supported yet
+    #[command(hide = true)]
+    Top(Later),
+    /// Not supported yet
+    #[command(hide = true)]
+    Capture(Later),
+    /// Not supported yet
+    #[command(hide = true)]
+    Ha(Later),
+    /// Not supported yet
+    #[command(hide = true)]
+    Doctor(Later),
+    /// Not supported yet
+    #[command(hide = true)]
+    Bind(Later),
+    /// Not supported yet
+    #[command(hide = true)]
+    Unbind(Later),
+}
+
+/// `haechi run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Configuration file
+    #[arg(short, long, value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+/// `haechi check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Configuration file
+    #[arg(value_name = "FILE")]
+    pub config: PathBuf,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// `haechi explain`.
+#[derive(Debug, Args)]
+#[command(after_help = EXPLAIN_HELP)]
+pub struct ExplainArgs {
+    /// Configuration file; without it a running node is asked
+    #[arg(short, long, value_name = "FILE", conflicts_with = "socket")]
+    config: Option<PathBuf>,
+    /// Zone that the packets come from; enough where the zone has one port
+    #[arg(long, value_name = "ZONE", conflicts_with = "port")]
+    from: Option<String>,
+    /// Port that the packets come in by
+    #[arg(long, value_name = "NAME")]
+    port: Option<String>,
+    /// A packet in words; repeat it for a conversation
+    #[arg(
+        long,
+        value_name = "WORDS",
+        required_unless_present = "pcap",
+        conflicts_with = "pcap"
+    )]
+    packet: Vec<String>,
+    /// A capture (pcap or pcapng, Ethernet); repeat it as PORT=FILE to merge those of several ports by time
+    #[arg(long, value_name = "[PORT=]FILE")]
+    pcap: Vec<OsString>,
+    #[command(flatten)]
+    node: NodeSocket,
+    #[command(flatten)]
+    output: Output,
+}
+
+const EXPLAIN_HELP: &str = "\
+A packet in words: [from ZONE | port NAME] PROTOCOL SOURCE[:PORT] > DESTINATION[:PORT] [FLAGS...], for example
+  \"tcp 10.0.0.5:1234 > 192.0.2.7:80 syn\"
+  \"udp [2001:db8::1]:5353 > [2001:db8::2]:53 vlan 7\"
+  \"icmp 10.0.0.5 > 192.0.2.7 echo-request id 7\"
+A packet that answers an earlier one comes in where that one went out, unless it says from where.";
+
+/// `haechi show`.
+#[derive(Debug, Subcommand)]
+pub enum Show {
+    /// The node in one screen
+    Status(ShowArgs),
+    /// Sessions, all or those that a filter finds
+    Sessions(ShowSessionsArgs),
+    /// Rules with their sessions, packets and bytes
+    Rules(ShowArgs),
+    /// Ports with their links and counters
+    Ports(ShowArgs),
+    /// Workers with their load
+    Workers(ShowArgs),
+    /// The accounts of all packets, and what every drop was for
+    Counters(ShowCountersArgs),
+    /// Not supported yet
+    #[command(hide = true)]
+    Routes(Later),
+    /// Not supported yet
+    #[command(hide = true)]
+    Neighbours(Later),
+    /// Not supported yet
+    #[command(hide = true)]
+    Ha(Later),
+}
+
+/// Of every `show`.
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    #[command(flatten)]
+    node: NodeSocket,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// `haechi show counters`.
+#[derive(Debug, Args)]
+pub struct ShowCountersArgs {
+    /// Also the reasons that nothing was dropped for
+    #[arg(long)]
+    all: bool,
+    #[command(flatten)]
+    node: NodeSocket,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// `haechi show sessions`.
+#[derive(Debug, Args)]
+#[command(after_help = FILTER_HELP)]
+pub struct ShowSessionsArgs {
+    /// Only sessions that meet all of these
+    #[arg(value_name = "FIELD=VALUE", value_parser = filter_word)]
+    filter: Vec<String>,
+    /// At most so many
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
+    limit: u64,
+    /// However many there are
+    #[arg(long, conflicts_with = "limit")]
+    all: bool,
+    #[command(flatten)]
+    node: NodeSocket,
+    #[command(flatten)]
+    output: Output,
+}
+
+const FILTER_HELP: &str = "\
+Filters: FIELD=VALUE or FIELD!=VALUE, for example
+  protocol=tcp destination_port=443,8443 from=trust
+  source=10.0.0.0/8 state!=established age_s=1h-
+Fields: those of a session in JSON (protocol, source, source_port, destination, destination_port, vlan, state, rule,
+from, to, ingress, egress, nat, packets, bytes, age_s, expires_in_s, worker, owner), and address for either end.";
+
+/// `haechi sessions`.
+#[derive(Debug, Subcommand)]
+pub enum Sessions {
+    /// End sessions; their next packets have to open new ones
+    Kill(KillArgs),
+}
+
+/// `haechi sessions kill`.
+#[derive(Debug, Args)]
+#[command(after_help = FILTER_HELP)]
+pub struct KillArgs {
+    /// The sessions that meet all of these
+    #[arg(value_name = "FIELD=VALUE", value_parser = filter_word, required_unless_present = "all")]
+    filter: Vec<String>,
+    /// Every session of the node
+    #[arg(long, conflicts_with = "filter")]
+    all: bool,
+    #[command(flatten)]
+    node: NodeSocket,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// `haechi apply`.
+#[derive(Debug, Args)]
+pub struct ApplyArgs {
+    /// Configuration file
+    #[arg(value_name = "FILE")]
+    config: PathBuf,
+    /// Only say what would change
+    #[arg(long)]
+    dry_run: bool,
+    /// Not supported yet
+    #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "", hide = true)]
+    confirm: Option<String>,
+    #[command(flatten)]
+    node: NodeSocket,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// How to reach a running node.
+#[derive(Debug, Args)]
+struct NodeSocket {
+    /// Control socket of the node
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
+    socket: PathBuf,
+}
+
+/// How to print.
+#[derive(Debug, Args)]
+struct Output {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// The arguments of a command that a later version brings: whatever they are.
+#[derive(Debug, Args)]
+pub struct Later {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    rest: Vec<OsString>,
+}
+
+fn filter_word(word: &str) -> Result<String, String> {
+    match SessionFilter::from_words(&[word]) {
+        Ok(_) => Ok(word.to_owned()),
+        Err(e) => Err(e.to_string()),
+    }
+}
+
+/// The grammar, for completions and documentation.
+#[must_use]
+pub fn grammar() -> clap::Command {
+    Cli::command()
+}
+
+/// Carries out every command but [`Command::Run`], which needs a runtime and is refused here.
+#[must_use]
+pub fn execute(cli: Cli) -> ExitCode {
+    let (json, result) = dispatch(cli.command);
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(json),
+    }
+}
+
+fn dispatch(command: Command) -> (bool, Result<(), Failure>) {
+    let later = |name: &str| (false, Err(Failure::not_supported(name)));
+    match command {
+        Command::Run(_) => (
+            false,
+            Err(Failure::not_supported("run without the feature `dpdk`")),
+        ),
+        Command::Check(args) => (args.output.json, Err(Failure::not_supported("check"))),
+        Command::Explain(args) => (args.output.json, Err(Failure::not_supported("explain"))),
+        Command::Show(Show::Routes(_)) => later("show routes"),
+        Command::Show(Show::Neighbours(_)) => later("show neighbours"),
+        Command::Show(Show::Ha(_)) => later("show ha"),
+        Command::Show(_) => later("show"),
+        Command::Sessions(Sessions::Kill(args)) => (args.output.json, Err(Failure::not_supported("kill"))),
+        Command::Apply(args) if args.confirm.is_some() => {
+            (args.output.json, Err(Failure::not_supported("apply --confirm")))
+        }
+        Command::Apply(args) => (args.output.json, Err(Failure::not_supported("apply"))),
+        Command::Schema => later("schema"),
+        Command::Completions { shell } => (false, output::completions(shell)),
+        Command::Confirm(_) => later("confirm"),
+        Command::Rollback(_) => later("rollback"),
+        Command::Top(_) => later("top"),
+        Command::Capture(_) => later("capture"),
+        Command::Ha(args) => later(&args.name("ha")),
+        Command::Doctor(_) => later("doctor"),
+        Command::Bind(_) => later("bind"),
+        Command::Unbind(_) => later("unbind"),
+    }
+}
+
+impl Later {
+    /// `ha` and the word after it.
+    fn name(&self, command: &str) -> String {
+        match self.rest.first() {
+            Some(word) => format!("{command} {}", word.to_string_lossy()),
+            None => command.to_owned(),
+        }
+    }
+}

@@ -1,1 +1,4 @@
 //! The runtime: worker loop, link watch, launch and shutdown.
+
+pub mod notify;
+pub mod propagation;

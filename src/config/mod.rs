@@ -1,1 +1,26 @@
-//! The configuration file: text to validated value to compiled policy.
+//! The configuration file: text to validated value ([`load`]) to compiled policy ([`compile`]).
+//!
+//! - [`value`]: the validated configuration, a plain value in the shape of the file
+//! - [`net`], [`units`]: the values that stand in the file as strings
+//! - [`diagnostic`]: findings with file, line, column and a hint
+//! - [`schema`]: the JSON Schema for editors
+
+mod compile;
+mod defaults;
+pub mod diagnostic;
+mod diff;
+mod hint;
+pub mod net;
+mod schema;
+mod source;
+pub mod units;
+pub mod value;
+
+pub use compile::{CompileError, RuleIds, compile};
+pub use diagnostic::{Diagnostic, Diagnostics, Place, Severity};
+pub use diff::{Diff, diff, restart_needed};
+pub use net::{AddressRef, CpuList, Device, PortRange, Service, ServiceRef};
+pub use schema::schema_json;
+pub use source::{Checked, DiskFiles, Files, check, check_files, load, load_text};
+pub use units::{Rate, TimeSpan};
+pub use value::{Config, Conntrack, Idle, Matcher, Mode, Node, Port, Rule, RxQueues, Transparent};

@@ -1,8 +1,12 @@
 //! The compiled policy: immutable, built off the workers, swapped at a burst boundary.
 
 pub mod classify;
+pub mod linear;
 
 pub use classify::{Classifier, ClassifyKey, RuleMatch};
+
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::base::{Generation, Nanos, PairId, PortId, RuleId, ZoneId};
 
@@ -40,7 +44,8 @@ pub struct PortPolicy {
 }
 
 /// What to do with frames that rules cannot look into.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum PassOrDrop {
     /// They cross.
     Pass,
@@ -49,7 +54,8 @@ pub enum PassOrDrop {
 }
 
 /// What to do with VLAN-tagged frames.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum VlanMode {
     /// The rules look inside up to two tags.
     Inspect,
@@ -60,7 +66,8 @@ pub enum VlanMode {
 }
 
 /// What tells equal five-tuples apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
 pub enum SessionScope {
     /// Port pair and VLAN tags.
     PairVlan,
@@ -95,7 +102,8 @@ impl Transparent {
 }
 
 /// What a matching rule does with a new session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum Action {
     /// It passes and a session is made.
     Allow,

@@ -1,0 +1,259 @@
+//! From the configuration's value to the compiled policy: names become ids, sets are unfolded, defaults are merged.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::net::{AddressRef, Service, ServiceRef};
+use super::value::{Config, Matcher, Rule, TimeoutOverrides};
+use crate::base::{Generation, PairId, PortId, RuleId, ZoneId};
+use crate::policy::linear::{LinearClassifier, RuleSpec, ServiceSpec};
+use crate::policy::{self, Policy, PortPolicy};
+
+/// Rule names to ids, the same for all policies of one run, so that counters and sessions follow a rule's name over an
+/// apply. Bounded: an id is never given to a second name, because idle sessions still carry it.
+#[derive(Clone, Debug, Default)]
+pub struct RuleIds {
+    by_name: HashMap<String, RuleId>,
+    names: Vec<String>,
+}
+
+impl RuleIds {
+    /// How many different names one run can see: per-rule counters are sized for it.
+    pub const CAPACITY: usize = 65_536;
+
+    /// No names yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The name's id, a new one for a name not seen before; `None`: all ids are taken.
+    pub fn try_id(&mut self, name: &str) -> Option<RuleId> {
+        if let Some(id) = self.by_name.get(name) {
+            return Some(*id);
+        }
+        if self.names.len() == Self::CAPACITY {
+            return None;
+        }
+        let id = RuleId(u32::try_from(self.names.len()).ok()?);
+        self.names.push(name.to_owned());
+        self.by_name.insert(name.to_owned(), id);
+        Some(id)
+    }
+
+    /// The name of an id, also of a rule that is no longer there.
+    #[must_use]
+    pub fn name(&self, id: RuleId) -> Option<&str> {
+        self.names.get(id.index()).map(String::as_str)
+    }
+
+    /// How many ids have been given out.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.names.len()
+    }
+
+    /// Has no id been given out?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+}
+
+/// Why a valid configuration has no policy.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CompileError {
+    /// [`RuleIds`] is full.
+    #[error("rule \"{0}\": more than {max} different rule names since start; restart the node, or keep to names already used", max = RuleIds::CAPACITY)]
+    RuleIdsExhausted(String),
+    /// A name that the loader would have refused (a value that was not made by it).
+    #[error("{kind} \"{name}\" does not exist")]
+    UnknownName {
+        /// What it should name.
+        kind: &'static str,
+        /// The name.
+        name: String,
+    },
+}
+
+/// The policy of a configuration.
+///
+/// # Errors
+/// [`CompileError::RuleIdsExhausted`]; a value from [`super::load`] has no other.
+pub fn compile(config: &Config, generation: Generation, ids: &mut RuleIds) -> Result<Policy, CompileError> {
+    let zones = zone_names(config);
+    let mut rules = Vec::new();
+    let mut specs = Vec::new();
+    for rule in config.rules.iter().filter(|rule| rule.enabled) {
+        specs.push(rule_spec(config, &zones, rule)?);
+        rules.push(policy::Rule {
+            id: ids
+                .try_id(&rule.name)
+                .ok_or_else(|| CompileError::RuleIdsExhausted(rule.name.clone()))?,
+            name: rule.name.clone(),
+            action: rule.action,
+            timeouts: (rule.timeouts != TimeoutOverrides::default())
+                .then(|| Box::new(config.conntrack.timeouts.with(&rule.timeouts).to_policy())),
+            description: rule.description.clone(),
+        });
+    }
+    Ok(Policy {
+        generation,
+        ports: port_policies(config, &zones)?,
+        classifier: Box::new(LinearClassifier::new(&specs)),
+        zones,
+        rules,
+        transparent: policy::Transparent {
+            non_ip: config.transparent.non_ip,
+            vlan: config.transparent.vlan,
+            session_scope: config.transparent.session_scope,
+        },
+        timeouts: config.conntrack.timeouts.to_policy(),
+        verify_checksums: config.conntrack.verify_checksums,
+        reject_rate: config.policy.reject_rate.0,
+    })
+}
+
+/// All zones, those of ports and those with an entry, sorted: a zone's place is its id.
+pub(super) fn zone_names(config: &Config) -> Vec<String> {
+    let ports = config.ports.iter().map(|port| &port.zone);
+    let entries = config.zones.iter().map(|zone| &zone.name);
+    ports
+        .chain(entries)
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .cloned()
+        .collect()
+}
+
+fn unknown(kind: &'static str, name: &str) -> CompileError {
+    CompileError::UnknownName {
+        kind,
+        name: name.to_owned(),
+    }
+}
+
+fn zone_id(zones: &[String], name: &str) -> Result<ZoneId, CompileError> {
+    let place = zones.iter().position(|zone| zone == name);
+    place
+        .and_then(|i| u16::try_from(i).ok())
+        .map(ZoneId)
+        .ok_or_else(|| unknown("zone", name))
+}
+
+fn port_policies(config: &Config, zones: &[String]) -> Result<Vec<PortPolicy>, CompileError> {
+    let mut ports: Vec<PortPolicy> = Vec::with_capacity(config.ports.len());
+    let mut pairs = 0_u16;
+    for (place, port) in config.ports.iter().enumerate() {
+        let peer = config
+            .ports
+            .iter()
+            .position(|other| other.name == port.peer)
+            .ok_or_else(|| unknown("port", &port.peer))?;
+        // A pair is numbered where its first port stands.
+        let pair = match ports.get(peer) {
+            Some(first) if peer < place => first.pair,
+            _ => {
+                pairs += 1;
+                PairId(pairs - 1)
+            }
+        };
+        ports.push(PortPolicy {
+            zone: zone_id(zones, &port.zone)?,
+            peer: PortId(u16::try_from(peer).map_err(|_| unknown("port", &port.peer))?),
+            pair,
+        });
+    }
+    Ok(ports)
+}
+
+/// A rule with names resolved and sets unfolded; `None` in a list: anything.
+pub(super) fn rule_spec(config: &Config, zones: &[String], rule: &Rule) -> Result<RuleSpec, CompileError> {
+    let zone_ids = |matcher: &Matcher<String>| match matcher {
+        Matcher::Any => Ok(None),
+        Matcher::OneOf(names) => names
+            .iter()
+            .map(|name| zone_id(zones, name))
+            .collect::<Result<Vec<_>, _>>()
+            .map(Some),
+    };
+    Ok(RuleSpec {
+        from: zone_ids(&rule.from)?,
+        to: zone_ids(&rule.to)?,
+        source: addresses(config, &rule.source)?,
+        destination: addresses(config, &rule.destination)?,
+        service: services(config, &rule.service)?,
+        source_ports: match &rule.source_ports {
+            Matcher::Any => None,
+            Matcher::OneOf(ranges) => Some(ranges.iter().map(|r| (r.first, r.last)).collect()),
+        },
+    })
+}
+
+fn addresses(
+    config: &Config,
+    matcher: &Matcher<AddressRef>,
+) -> Result<Option<Vec<ipnet::IpNet>>, CompileError> {
+    let Matcher::OneOf(members) = matcher else {
+        return Ok(None);
+    };
+    let mut nets = Vec::new();
+    unfold(members, &mut BTreeSet::new(), &mut |member| match member {
+        AddressRef::Prefix(net) => {
+            nets.push(*net);
+            Ok(None)
+        }
+        AddressRef::Set(name) => match config.address_sets.get(name) {
+            Some(set) => Ok(Some((name.as_str(), set.as_slice()))),
+            None => Err(unknown("address set", name)),
+        },
+    })?;
+    Ok(Some(nets))
+}
+
+fn services(
+    config: &Config,
+    matcher: &Matcher<ServiceRef>,
+) -> Result<Option<Vec<ServiceSpec>>, CompileError> {
+    let Matcher::OneOf(members) = matcher else {
+        return Ok(None);
+    };
+    let mut specs = Vec::new();
+    unfold(members, &mut BTreeSet::new(), &mut |member| match member {
+        ServiceRef::Service(service) => {
+            specs.push(service_spec(*service));
+            Ok(None)
+        }
+        ServiceRef::Set(name) => match config.service_sets.get(name) {
+            Some(set) => Ok(Some((name.as_str(), set.as_slice()))),
+            None => Err(unknown("service set", name)),
+        },
+    })?;
+    Ok(Some(specs))
+}
+
+/// Calls `visit` for every member; where it answers with a set, goes on inside, into each set once (which also ends a
+/// circle that the loader would have refused).
+fn unfold<'c, T>(
+    members: &'c [T],
+    seen: &mut BTreeSet<&'c str>,
+    visit: &mut dyn FnMut(&'c T) -> Result<Option<(&'c str, &'c [T])>, CompileError>,
+) -> Result<(), CompileError> {
+    for member in members {
+        if let Some((name, set)) = visit(member)? {
+            if seen.insert(name) {
+                unfold(set, seen, visit)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn service_spec(service: Service) -> ServiceSpec {
+    match service {
+        Service::Tcp(ports) => ServiceSpec::Tcp(ports.first, ports.last),
+        Service::Udp(ports) => ServiceSpec::Udp(ports.first, ports.last),
+        Service::Icmp(icmp) => ServiceSpec::Icmp(icmp.icmp_type, icmp.code),
+        Service::Icmpv6(icmp) => ServiceSpec::Icmpv6(icmp.icmp_type, icmp.code),
+        Service::Protocol(number) => ServiceSpec::Protocol(number),
+    }
+}

@@ -1,0 +1,90 @@
+//! What an apply may change in a running node.
+
+use super::value::Config;
+
+/// The difference of two configurations, as the keys that differ (`node.burst`, `port "wan".mtu`, `rule "web"`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Diff {
+    /// Changes that need a restart of the node.
+    pub restart: Vec<String>,
+    /// Changes that take effect at a burst boundary.
+    pub live: Vec<String>,
+}
+
+/// Every key in which `new` differs from `old`.
+#[must_use]
+pub fn diff(old: &Config, new: &Config) -> Diff {
+    let mut diff = Diff::default();
+    macro_rules! compare {
+        ($list:ident, $($path:ident).+) => {
+            if old.$($path).+ != new.$($path).+ {
+                diff.$list.push([$(stringify!($path)),+].join("."));
+            }
+        };
+    }
+    compare!(restart, node.name);
+    compare!(restart, node.mode);
+    compare!(restart, node.workers);
+    compare!(restart, node.idle);
+    compare!(restart, node.hugepages);
+    compare!(restart, node.memory_mib);
+    compare!(restart, node.packet_buffers);
+    compare!(restart, node.burst);
+    compare!(restart, node.eal_args);
+    compare!(restart, node.control_socket);
+    diff_ports(old, new, &mut diff);
+    compare!(live, transparent.non_ip);
+    compare!(live, transparent.vlan);
+    compare!(restart, transparent.link_propagation);
+    compare!(restart, transparent.session_scope);
+    compare!(live, zones);
+    compare!(live, address_sets);
+    compare!(live, service_sets);
+    compare!(live, rules);
+    compare!(live, policy.reject_rate);
+    compare!(restart, conntrack.max_sessions);
+    compare!(live, conntrack.verify_checksums);
+    compare!(live, conntrack.timeouts);
+    diff
+}
+
+/// The changed keys that an apply cannot change live; empty: `new` can be applied to a node that runs `old`.
+#[must_use]
+pub fn restart_needed(old: &Config, new: &Config) -> Vec<String> {
+    diff(old, new).restart
+}
+
+fn diff_ports(old: &Config, new: &Config, diff: &mut Diff) {
+    if old
+        .ports
+        .iter()
+        .map(|p| &p.name)
+        .ne(new.ports.iter().map(|p| &p.name))
+    {
+        // A port's place in the list is its id: an apply can neither add, remove, rename nor reorder ports.
+        diff.restart.push("port".to_owned());
+        return;
+    }
+    for (old, new) in old.ports.iter().zip(&new.ports) {
+        let changed = |list: &mut Vec<String>, key: &str, differs: bool| {
+            if differs {
+                list.push(format!("port \"{}\".{key}", new.name));
+            }
+        };
+        changed(&mut diff.restart, "device", old.device != new.device);
+        changed(&mut diff.restart, "peer", old.peer != new.peer);
+        changed(&mut diff.restart, "mtu", old.mtu != new.mtu);
+        changed(&mut diff.restart, "rx_queues", old.rx_queues != new.rx_queues);
+        changed(
+            &mut diff.restart,
+            "rx_descriptors",
+            old.rx_descriptors != new.rx_descriptors,
+        );
+        changed(
+            &mut diff.restart,
+            "tx_descriptors",
+            old.tx_descriptors != new.tx_descriptors,
+        );
+        changed(&mut diff.live, "zone", old.zone != new.zone);
+    }
+}

@@ -1,0 +1,155 @@
+//! The JSON Schema of the file, generated from the types of [`super::value`].
+
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Serialize, Serializer};
+
+use super::net::{AddressRef, CpuList, Device, PortRange, ServiceRef};
+use super::units::{Rate, TimeSpan};
+use super::value::{Config, Matcher, RxQueues};
+
+/// The JSON Schema of the configuration file, for editors.
+#[must_use]
+pub fn schema_json() -> String {
+    let schema = schemars::schema_for!(Config);
+    let mut text = serde_json::to_string_pretty(&schema).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+/// Keys of the file that the loader resolves, so that the value has no field for them.
+pub(super) fn add_loader_keys(schema: &mut Schema) {
+    let Some(properties) = schema
+        .get_mut("properties")
+        .and_then(serde_json::Value::as_object_mut)
+    else {
+        return;
+    };
+    properties.insert(
+        "include".to_owned(),
+        serde_json::json!({
+            "description": "Files that are part of this one; a relative path is relative to the file that it stands in.",
+            "type": "array",
+            "items": { "type": "string" },
+            "default": [],
+        }),
+    );
+    properties.insert(
+        "devices".to_owned(),
+        serde_json::json!({
+            "description": "Devices by the name of their port, so that `[[port]]` can stand in a shared file.",
+            "type": "object",
+            "additionalProperties": { "$ref": "#/$defs/Device" },
+            "default": {},
+        }),
+    );
+}
+
+pub(super) fn version(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "const": 1 })
+}
+
+/// A type that stands in the file as a string.
+macro_rules! text_value {
+    ($type:ty, $name:literal, $pattern:literal, $description:literal) => {
+        impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl JsonSchema for $type {
+            fn schema_name() -> Cow<'static, str> {
+                Cow::Borrowed($name)
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({ "type": "string", "pattern": $pattern, "description": $description })
+            }
+        }
+    };
+}
+
+text_value!(
+    TimeSpan,
+    "Duration",
+    "^([0-9]+(ms|s|m|h|d))+$",
+    "A duration: \"30s\", \"2h4m\", \"50ms\"."
+);
+text_value!(Rate, "Rate", "^[0-9]+/s$", "A rate: \"100/s\".");
+text_value!(
+    AddressRef,
+    "Address",
+    "^(@.+|[0-9a-fA-F:.]+(/[0-9]{1,3})?)$",
+    "A prefix, a single address, or \"@set\"."
+);
+text_value!(
+    ServiceRef,
+    "Service",
+    "^(@.+|(tcp|udp)(/[0-9]+(-[0-9]+)?)?|(icmp|icmpv6)(/[a-z0-9-]+(/[0-9]+)?)?|proto/[0-9]+)$",
+    "\"tcp\", \"tcp/80\", \"tcp/1000-2000\", \"icmp/echo-request\", \"icmpv6/128\", \"proto/47\", or \"@set\"."
+);
+text_value!(
+    PortRange,
+    "PortRange",
+    "^[0-9]+(-[0-9]+)?$",
+    "A port or a range of ports: \"1024-65535\"."
+);
+text_value!(
+    CpuList,
+    "Cpus",
+    "^[0-9]+(-[0-9]+)?(, *[0-9]+(-[0-9]+)?)*$",
+    "CPUs: \"1\", \"1-3\", \"1,3,5-7\"."
+);
+text_value!(
+    Device,
+    "Device",
+    "^(vdev:net_.+|([0-9a-fA-F]{4,8}:)?[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\\.[0-7])$",
+    "A PCI address (\"0000:3b:00.0\"), or \"vdev:\" and a DPDK virtual device (\"vdev:net_af_xdp0,iface=veth-wan\")."
+);
+
+impl Serialize for RxQueues {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Auto => serializer.serialize_str("auto"),
+            Self::Count(count) => serializer.serialize_u16(*count),
+        }
+    }
+}
+
+impl JsonSchema for RxQueues {
+    fn schema_name() -> Cow<'static, str> {
+        Cow::Borrowed("RxQueues")
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [{ "const": "auto" }, { "type": "integer", "minimum": 1, "maximum": 1024 }] })
+    }
+}
+
+impl<T: Serialize> Serialize for Matcher<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Any => serializer.serialize_str("any"),
+            Self::OneOf(members) => members.serialize(serializer),
+        }
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for Matcher<T> {
+    fn schema_name() -> Cow<'static, str> {
+        Cow::Owned(format!("AnyOr{}", T::schema_name()))
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let member = generator.subschema_for::<T>();
+        json_schema!({
+            "anyOf": [
+                { "const": "any" },
+                member,
+                { "type": "array", "items": member, "minItems": 1, "uniqueItems": true },
+            ]
+        })
+    }
+}

@@ -1,0 +1,116 @@
+//! Values with a unit: durations (`"2h4m"`) and rates (`"100/s"`).
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::base::Nanos;
+
+/// A duration of the file, at least 1 ms and at most 365 days.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TimeSpan(pub Nanos);
+
+/// A rate: so many a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rate(pub u32);
+
+/// Milliseconds of the units, the largest first.
+const UNITS: [(&str, u64); 5] = [
+    ("d", 86_400_000),
+    ("h", 3_600_000),
+    ("m", 60_000),
+    ("s", 1000),
+    ("ms", 1),
+];
+/// The longest time span, in milliseconds.
+const LONGEST_MS: u64 = 365 * 86_400_000;
+
+impl TimeSpan {
+    /// A whole number of seconds.
+    #[must_use]
+    pub const fn from_secs(secs: u64) -> Self {
+        Self(Nanos::from_secs(secs))
+    }
+}
+
+impl FromStr for TimeSpan {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut rest = text;
+        let mut total_ms = 0_u64;
+        let mut last_unit_ms = u64::MAX;
+        if rest.is_empty() {
+            return Err("a duration is missing".to_owned());
+        }
+        while !rest.is_empty() {
+            let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+            let unit_len = rest[digits..].bytes().take_while(u8::is_ascii_alphabetic).count();
+            let (number, unit) = (&rest[..digits], &rest[digits..digits + unit_len]);
+            if digits == 0 {
+                return Err("a duration is numbers with units".to_owned());
+            }
+            if unit.is_empty() {
+                return Err(format!("`{number}` has no unit"));
+            }
+            let Some(&(_, unit_ms)) = UNITS.iter().find(|(name, _)| *name == unit) else {
+                return Err(format!("`{unit}` is not a unit of time"));
+            };
+            if unit_ms >= last_unit_ms {
+                return Err("units go from the largest to the smallest, each once".to_owned());
+            }
+            last_unit_ms = unit_ms;
+            total_ms = number
+                .parse::<u64>()
+                .ok()
+                .and_then(|n| n.checked_mul(unit_ms))
+                .and_then(|ms| total_ms.checked_add(ms))
+                .filter(|ms| *ms <= LONGEST_MS)
+                .ok_or("longer than 365 days")?;
+            rest = &rest[digits + unit_len..];
+        }
+        if total_ms == 0 {
+            return Err("a duration must be longer than nothing".to_owned());
+        }
+        Ok(Self(Nanos::from_millis(total_ms)))
+    }
+}
+
+impl fmt::Display for TimeSpan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut left_ms = self.0.0 / 1_000_000;
+        for (unit, unit_ms) in UNITS {
+            // Days are read but never written: "2h4m" and "48h" are what people compare.
+            if unit != "d" && left_ms >= unit_ms {
+                write!(f, "{}{unit}", left_ms / unit_ms)?;
+                left_ms %= unit_ms;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Rate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Some((count, unit)) = text.split_once('/') else {
+            return Err("a rate is a number, a slash and `s`".to_owned());
+        };
+        if unit != "s" {
+            return Err(format!("a rate is per second: `/s`, not `/{unit}`"));
+        }
+        if count.is_empty() || !count.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(format!("`{count}` is not a whole number"));
+        }
+        count
+            .parse()
+            .map(Self)
+            .map_err(|_| format!("more than {} a second", u32::MAX))
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/s", self.0)
+    }
+}

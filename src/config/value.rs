@@ -1,0 +1,350 @@
+//! The validated configuration: a plain value in the shape of the file, defaults filled in. The JSON Schema for editors
+//! is generated from these types, so their documentation is what an editor shows.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::net::{AddressRef, CpuList, Device, PortRange, ServiceRef};
+use super::units::{Rate, TimeSpan};
+use crate::policy::{Action, PassOrDrop, SessionScope, VlanMode};
+
+/// One node of haechi.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "haechi configuration", transform = super::schema::add_loader_keys)]
+pub struct Config {
+    /// The grammar's version: 1.
+    #[schemars(schema_with = "super::schema::version")]
+    pub version: u32,
+    /// The node itself: mode, workers, memory.
+    pub node: Node,
+    /// The ports, in the order of the file (included files first): a port's place is its `PortId`.
+    #[serde(rename = "port")]
+    #[schemars(length(min = 2))]
+    pub ports: Vec<Port>,
+    /// Transparent mode (bump in the wire).
+    #[schemars(default)]
+    pub transparent: Transparent,
+    /// Zones that need more than their name; every `zone` of a port exists without an entry here.
+    #[serde(rename = "zone")]
+    #[schemars(default)]
+    pub zones: Vec<Zone>,
+    /// Named lists of addresses and prefixes; `"@name"` refers to one.
+    #[schemars(default)]
+    pub address_sets: BTreeMap<String, Vec<AddressRef>>,
+    /// Named lists of services; `"@name"` refers to one.
+    #[schemars(default)]
+    pub service_sets: BTreeMap<String, Vec<ServiceRef>>,
+    /// Stateful rules: for a new session the first that matches decides; none: drop.
+    #[serde(rename = "rule")]
+    #[schemars(default)]
+    pub rules: Vec<Rule>,
+    /// What holds for all rules.
+    #[schemars(default)]
+    pub policy: PolicySection,
+    /// Connection tracking.
+    #[schemars(default)]
+    pub conntrack: Conntrack,
+}
+
+/// `[node]`
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Node {
+    /// The node's name in output and logs.
+    #[schemars(default = "super::defaults::name")]
+    pub name: String,
+    /// How packets cross: "transparent" is a bump in the wire (layer 2).
+    pub mode: Mode,
+    /// CPUs of the poll-mode workers, one each. More than one worker is not supported yet.
+    #[schemars(default = "super::defaults::workers")]
+    pub workers: CpuList,
+    /// "adaptive" backs off when idle; "poll" never sleeps.
+    #[schemars(default)]
+    pub idle: Idle,
+    /// false: ordinary memory, for a laptop or a CI machine.
+    #[schemars(default = "super::defaults::yes")]
+    pub hugepages: bool,
+    /// Memory that the node takes at start, in MiB.
+    #[schemars(default = "super::defaults::memory_mib", range(min = 64, max = 1_048_576))]
+    pub memory_mib: u32,
+    /// Packet buffers (mbufs) in each port-facing pool.
+    #[schemars(
+        default = "super::defaults::packet_buffers",
+        range(min = 512, max = 16_777_215)
+    )]
+    pub packet_buffers: u32,
+    /// Packets taken from a receive queue in one turn.
+    #[schemars(default = "super::defaults::burst", range(min = 1, max = 64))]
+    pub burst: u16,
+    /// Arguments handed to the DPDK EAL as they are.
+    #[schemars(default)]
+    pub eal_args: Vec<String>,
+    /// The Unix socket of the control API; a relative path is relative to the file that it stands in.
+    #[schemars(default = "super::defaults::control_socket")]
+    pub control_socket: PathBuf,
+}
+
+/// How packets cross the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Frames of a pair of ports cross or drop, unchanged.
+    Transparent,
+}
+
+/// What workers do when no packets come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Idle {
+    /// Back off, and wake in time for a full receive ring.
+    #[default]
+    Adaptive,
+    /// Never sleep.
+    Poll,
+}
+
+/// `[[port]]`
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Port {
+    /// The port's name, unique.
+    pub name: String,
+    /// A PCI address ("0000:3b:00.0") or "vdev:" and a DPDK virtual device; here or by the port's name in `[devices]`.
+    #[schemars(with = "Option<Device>")]
+    pub device: Device,
+    /// The zone behind the port; several ports may share one.
+    pub zone: String,
+    /// The port that frames cross to; it names this one as its peer.
+    pub peer: String,
+    /// Of the IP packet, in bytes; room for two VLAN tags more is always made.
+    #[schemars(default = "super::defaults::mtu", range(min = 576, max = 9000))]
+    pub mtu: u16,
+    /// Receive queues: "auto" is one a worker where the device can, else fewer.
+    #[schemars(default)]
+    pub rx_queues: RxQueues,
+    /// Receive descriptors of each queue.
+    #[schemars(default = "super::defaults::descriptors", range(min = 32, max = 32_768))]
+    pub rx_descriptors: u16,
+    /// Transmit descriptors of each queue.
+    #[schemars(default = "super::defaults::descriptors", range(min = 32, max = 32_768))]
+    pub tx_descriptors: u16,
+}
+
+/// How many receive queues a port has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RxQueues {
+    /// One for each worker where the device can, else fewer.
+    #[default]
+    Auto,
+    /// So many, at most one for each worker.
+    Count(u16),
+}
+
+/// `[transparent]`
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Transparent {
+    /// Frames other than IP and ARP (spanning tree, LACP, LLDP, ...).
+    pub non_ip: PassOrDrop,
+    /// VLAN-tagged frames: "inspect" applies the same rules inside up to two tags.
+    pub vlan: VlanMode,
+    /// When one port of a pair loses its link, or the node stops, the other is set down too.
+    pub link_propagation: bool,
+    /// What tells equal five-tuples apart.
+    pub session_scope: SessionScope,
+}
+
+impl Default for Transparent {
+    fn default() -> Self {
+        Self {
+            non_ip: PassOrDrop::Drop,
+            vlan: VlanMode::Inspect,
+            link_propagation: true,
+            session_scope: SessionScope::PairVlan,
+        }
+    }
+}
+
+/// `[[zone]]`
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Zone {
+    /// The zone's name.
+    pub name: String,
+}
+
+/// What a rule asks of one property of a packet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Matcher<T> {
+    /// Nothing.
+    #[default]
+    Any,
+    /// It is one of these; never empty.
+    OneOf(Vec<T>),
+}
+
+impl<T> Matcher<T> {
+    /// The members; none for [`Matcher::Any`].
+    #[must_use]
+    pub fn members(&self) -> &[T] {
+        match self {
+            Self::Any => &[],
+            Self::OneOf(members) => members,
+        }
+    }
+}
+
+/// `[[rule]]`
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// The rule's name, unique; counters and sessions follow the name over an apply.
+    pub name: String,
+    /// Zones that the session is opened from.
+    #[schemars(default)]
+    pub from: Matcher<String>,
+    /// Zones that it is opened to.
+    #[schemars(default)]
+    pub to: Matcher<String>,
+    /// Source addresses: prefixes, single addresses, "@set".
+    #[schemars(default)]
+    pub source: Matcher<AddressRef>,
+    /// Destination addresses: prefixes, single addresses, "@set".
+    #[schemars(default)]
+    pub destination: Matcher<AddressRef>,
+    /// Services: "tcp", "tcp/80", "tcp/1000-2000", "udp/53", "icmp", "icmp/echo-request", "icmpv6/128", "proto/47", "@set".
+    #[schemars(default)]
+    pub service: Matcher<ServiceRef>,
+    /// Source ports of TCP and UDP: "1024-65535".
+    #[schemars(default)]
+    pub source_ports: Matcher<PortRange>,
+    /// "allow", "drop", or "reject" (TCP RST, ICMP unreachable).
+    pub action: Action,
+    /// Timeouts of this rule's sessions, where they differ from `[conntrack.timeouts]`.
+    #[schemars(default)]
+    pub timeouts: TimeoutOverrides,
+    /// false: as if the rule were not there.
+    #[schemars(default = "super::defaults::yes")]
+    pub enabled: bool,
+    /// Free text, shown by `show rules`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+}
+
+/// `[policy]`
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct PolicySection {
+    /// RSTs and ICMP errors that haechi makes itself.
+    pub reject_rate: Rate,
+}
+
+impl Default for PolicySection {
+    fn default() -> Self {
+        Self {
+            reject_rate: Rate(1000),
+        }
+    }
+}
+
+/// `[conntrack]`
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Conntrack {
+    /// Sessions of the node.
+    #[schemars(range(min = 64, max = 268_435_456))]
+    pub max_sessions: u32,
+    /// Verify TCP, UDP, ICMP and ICMPv6 checksums (the IPv4 header's is always verified).
+    pub verify_checksums: bool,
+    /// Idle timeouts by session state.
+    pub timeouts: Timeouts,
+}
+
+impl Default for Conntrack {
+    fn default() -> Self {
+        Self {
+            max_sessions: 1_000_000,
+            verify_checksums: true,
+            timeouts: Timeouts::default(),
+        }
+    }
+}
+
+/// The timeouts' one list: the section with its defaults, a rule's overrides, and the walk over both.
+macro_rules! timeouts {
+    ($($(#[doc = $doc:literal])* $name:ident = $secs:expr;)*) => {
+        /// `[conntrack.timeouts]`
+        #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct Timeouts {
+            $($(#[doc = $doc])* pub $name: TimeSpan,)*
+        }
+
+        impl Default for Timeouts {
+            fn default() -> Self {
+                Self { $($name: TimeSpan::from_secs($secs),)* }
+            }
+        }
+
+        impl Timeouts {
+            /// The names of the keys.
+            pub const KEYS: &'static [&'static str] = &[$(stringify!($name),)*];
+
+            /// These with a rule's own in their place.
+            #[must_use]
+            pub fn with(&self, overrides: &TimeoutOverrides) -> Self {
+                Self { $($name: overrides.$name.unwrap_or(self.$name),)* }
+            }
+
+            /// As the policy has them.
+            #[must_use]
+            pub fn to_policy(&self) -> crate::policy::Timeouts {
+                crate::policy::Timeouts { $($name: self.$name.0,)* }
+            }
+
+            pub(super) fn get_mut(&mut self, key: &str) -> Option<&mut TimeSpan> {
+                match key { $(stringify!($name) => Some(&mut self.$name),)* _ => None }
+            }
+        }
+
+        /// A rule's `timeouts`.
+        #[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
+        #[serde(deny_unknown_fields)]
+        pub struct TimeoutOverrides {
+            $($(#[doc = $doc])* #[serde(skip_serializing_if = "Option::is_none")] pub $name: Option<TimeSpan>,)*
+        }
+
+        impl TimeoutOverrides {
+            pub(super) fn get_mut(&mut self, key: &str) -> Option<&mut Option<TimeSpan>> {
+                match key { $(stringify!($name) => Some(&mut self.$name),)* _ => None }
+            }
+        }
+    };
+}
+
+timeouts! {
+    /// TCP, SYN seen.
+    tcp_syn_sent = 30;
+    /// TCP, SYN and SYN+ACK seen.
+    tcp_syn_received = 30;
+    /// TCP, handshake complete.
+    tcp_established = 2 * 3600 + 4 * 60;
+    /// TCP, a FIN seen.
+    tcp_closing = 4 * 60;
+    /// TCP, both FINs acknowledged.
+    tcp_time_wait = 45;
+    /// TCP, reset.
+    tcp_closed = 10;
+    /// UDP, one way so far.
+    udp_new = 30;
+    /// UDP, both ways.
+    udp_replied = 5 * 60;
+    /// ICMP and ICMPv6.
+    icmp = 30;
+    /// Every other protocol.
+    other = 10 * 60;
+}

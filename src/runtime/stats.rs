@@ -1,0 +1,256 @@
+//! What a worker publishes about itself: plain counts on the worker, copied now and then to atomics that control threads
+//! read. The copy is guarded by a version (a seqlock), so that a reader gets the counts of one moment or tries again;
+//! the worker never waits.
+
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+use crossbeam_utils::CachePadded;
+
+use crate::base::PortId;
+use crate::engine::DropReason;
+
+macro_rules! counts {
+    ($($(#[doc = $doc:literal])* $name:ident,)*) => {
+        /// A worker's counts at one moment. Those of packets only ever grow.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct Counts {
+            $($(#[doc = $doc])* pub $name: u64,)*
+            /// Packets dropped, by [`DropReason::index`].
+            pub drops: [u64; DropReason::COUNT],
+        }
+
+        const SCALARS: usize = [$(stringify!($name)),*].len();
+        const WORDS: usize = SCALARS + DropReason::COUNT;
+
+        impl Default for Counts {
+            fn default() -> Self {
+                Self { $($name: 0,)* drops: [0; DropReason::COUNT] }
+            }
+        }
+
+        impl Counts {
+            fn words(&self) -> impl Iterator<Item = u64> {
+                [$(self.$name),*].into_iter().chain(self.drops)
+            }
+
+            fn from_words(words: &[u64; WORDS]) -> Self {
+                let mut words = words.iter().copied();
+                let mut next = || words.next().unwrap_or(0);
+                Self { $($name: next(),)* drops: std::array::from_fn(|_| next()) }
+            }
+        }
+    };
+}
+
+counts! {
+    /// Packets taken from receive queues.
+    rx_packets,
+    /// Packets handed to transmit queues.
+    tx_packets,
+    /// Of `tx_packets`, those that had come in by a port.
+    forwarded,
+    /// Packets that the engine made.
+    originated,
+    /// Packets in the worker's hands.
+    held,
+    /// Packets handed to their owners on other workers.
+    handed_over,
+    /// Live sessions.
+    sessions,
+    /// Sessions made.
+    sessions_created,
+    /// Sessions ended.
+    sessions_ended,
+    /// Number of the policy in force.
+    generation,
+    /// Turns of the loop.
+    turns,
+    /// Of a million cycles of the last second, those of turns with packets.
+    busy_ppm,
+    /// Busy cycles for each packet of the last second, in thousandths.
+    millicycles_per_packet,
+    /// Longest time between two turns in the last ten seconds, deliberate sleeps not counted.
+    max_loop_gap_ns,
+    /// How far behind session expiry is.
+    expiry_lag_ns,
+}
+
+impl Counts {
+    /// All drops.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.drops.iter().sum()
+    }
+
+    /// Adds `other`'s packets and sessions; what is not a sum (loads, gaps) is left alone.
+    pub fn add(&mut self, other: &Self) {
+        self.rx_packets += other.rx_packets;
+        self.tx_packets += other.tx_packets;
+        self.forwarded += other.forwarded;
+        self.originated += other.originated;
+        self.held += other.held;
+        self.handed_over += other.handed_over;
+        self.sessions += other.sessions;
+        self.sessions_created += other.sessions_created;
+        self.sessions_ended += other.sessions_ended;
+        for (mine, its) in self.drops.iter_mut().zip(other.drops) {
+            *mine += its;
+        }
+    }
+
+    /// The account that must come out even on a worker at rest, and in any one moment's counts.
+    #[must_use]
+    pub fn is_even(&self) -> bool {
+        self.rx_packets + self.originated == self.tx_packets + self.dropped() + self.held
+    }
+}
+
+/// What a worker did on one port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortCounts {
+    /// Packets taken from its receive queue.
+    pub rx_packets: u64,
+    /// Packets handed to its transmit queue.
+    pub tx_packets: u64,
+    /// Packets for this port that were dropped instead (`tx_full`, `link_down`, `frame_too_long`).
+    pub tx_dropped: u64,
+}
+
+const PORT_WORDS: usize = 3;
+
+impl PortCounts {
+    const fn words(self) -> [u64; PORT_WORDS] {
+        [self.rx_packets, self.tx_packets, self.tx_dropped]
+    }
+
+    /// Adds another worker's.
+    pub fn add(&mut self, other: &Self) {
+        self.rx_packets += other.rx_packets;
+        self.tx_packets += other.tx_packets;
+        self.tx_dropped += other.tx_dropped;
+    }
+}
+
+/// One worker's published counts. The worker alone writes.
+#[derive(Debug)]
+pub struct WorkerStats {
+    version: CachePadded<AtomicU64>,
+    words: CachePadded<[AtomicU64; WORDS]>,
+    ports: Box<[CachePadded<[AtomicU64; PORT_WORDS]>]>,
+}
+
+impl WorkerStats {
+    /// Zeros, for a node of `ports` ports.
+    #[must_use]
+    pub fn new(ports: usize) -> Self {
+        Self {
+            version: CachePadded::default(),
+            words: CachePadded::new(std::array::from_fn(|_| AtomicU64::new(0))),
+            ports: std::iter::repeat_with(CachePadded::default).take(ports).collect(),
+        }
+    }
+
+    /// Publishes `counts`; by the owning worker only.
+    pub fn publish(&self, counts: &Counts, ports: impl Iterator<Item = PortCounts>) {
+        // An odd version says "being written". The fence keeps the stores below from being seen before it; the release
+        // store at the end keeps them from being seen after it (Boehm, "Can seqlocks get along with programming
+        // language memory models?", MSPC 2012).
+        let version = self.version.load(Ordering::Relaxed);
+        self.version.store(version.wrapping_add(1), Ordering::Relaxed);
+        fence(Ordering::Release);
+        for (to, word) in self.words.iter().zip(counts.words()) {
+            to.store(word, Ordering::Relaxed);
+        }
+        for (to, port) in self.ports.iter().zip(ports) {
+            for (to, word) in to.iter().zip(port.words()) {
+                to.store(word, Ordering::Relaxed);
+            }
+        }
+        self.version.store(version.wrapping_add(2), Ordering::Release);
+    }
+
+    /// The counts of one moment, with those of every port.
+    #[must_use]
+    pub fn read(&self) -> (Counts, Vec<PortCounts>) {
+        loop {
+            let before = self.version.load(Ordering::Acquire);
+            let words = std::array::from_fn(|i| self.words[i].load(Ordering::Relaxed));
+            let ports = (0..self.ports.len()).map(|i| self.load_port(i)).collect();
+            fence(Ordering::Acquire);
+            if before % 2 == 0 && self.version.load(Ordering::Relaxed) == before {
+                return (Counts::from_words(&words), ports);
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    /// One port's packets so far, as last published; may be of another moment than the rest.
+    #[must_use]
+    pub fn port(&self, port: PortId) -> PortCounts {
+        if port.index() < self.ports.len() {
+            self.load_port(port.index())
+        } else {
+            PortCounts::default()
+        }
+    }
+
+    fn load_port(&self, index: usize) -> PortCounts {
+        let [rx_packets, tx_packets, tx_dropped] =
+            std::array::from_fn(|i| self.ports[index][i].load(Ordering::Relaxed));
+        PortCounts {
+            rx_packets,
+            tx_packets,
+            tx_dropped,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    #[test]
+    fn every_field_survives_publication() {
+        let numbered: [u64; WORDS] = std::array::from_fn(|i| i as u64 + 1);
+        let counts = Counts::from_words(&numbered);
+        assert_eq!(counts.words().collect::<Vec<_>>(), numbered);
+        let stats = WorkerStats::new(2);
+        let ports = [1, 10].map(|n| PortCounts {
+            rx_packets: n,
+            tx_packets: n + 1,
+            tx_dropped: n + 2,
+        });
+        stats.publish(&counts, ports.into_iter());
+        assert_eq!(stats.read(), (counts, ports.to_vec()));
+        assert_eq!(stats.port(PortId(1)), ports[1]);
+    }
+
+    #[test]
+    fn readers_never_see_half_a_publication() {
+        let stats = Arc::new(WorkerStats::new(1));
+        let writer = std::thread::spawn({
+            let stats = Arc::clone(&stats);
+            move || {
+                for n in 1..=200_000u64 {
+                    let counts = Counts::from_words(&[n; WORDS]);
+                    let port = PortCounts {
+                        rx_packets: n,
+                        tx_packets: n,
+                        tx_dropped: n,
+                    };
+                    stats.publish(&counts, std::iter::once(port));
+                }
+            }
+        });
+        let mut reads = 0u32;
+        while !writer.is_finished() || reads == 0 {
+            let (counts, ports) = stats.read();
+            assert!(counts.words().all(|w| w == counts.turns), "{counts:?}");
+            assert_eq!(ports[0].rx_packets, counts.turns);
+            reads += 1;
+        }
+        writer.join().unwrap();
+        assert_eq!(stats.read().0.turns, 200_000);
+    }
+}

@@ -16,3 +16,66 @@ pub fn prefetch<T>(value: &T) {
     #[cfg(not(target_arch = "x86_64"))]
     let _ = value;
 }
+
+/// Tags of an index bucket.
+pub const TAGS: usize = 10;
+
+/// The tags that equal `tag`, as a mask: bit `i` for `tags[i]`.
+#[inline(always)]
+#[must_use]
+pub fn match_tags(tags: &[u16; TAGS], tag: u16) -> u32 {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{
+            _mm_cmpeq_epi16, _mm_cvtsi32_si128, _mm_loadu_si128, _mm_movemask_epi8, _mm_packs_epi16,
+            _mm_set1_epi16,
+        };
+        let last = i32::from(tags[8]) | (i32::from(tags[9]) << 16);
+        // SAFETY: the load reads the first 16 bytes of a 20-byte array, at any alignment; SSE2 is part of the x86-64
+        // baseline.
+        let mask = unsafe {
+            let wanted = _mm_set1_epi16(tag.cast_signed());
+            let low = _mm_cmpeq_epi16(_mm_loadu_si128(tags.as_ptr().cast()), wanted);
+            let high = _mm_cmpeq_epi16(_mm_cvtsi32_si128(last), wanted);
+            _mm_movemask_epi8(_mm_packs_epi16(low, high))
+        };
+        mask.cast_unsigned() & ((1 << TAGS) - 1)
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    match_tags_scalar(tags, tag)
+}
+
+/// What [`match_tags`] does, one tag after the other.
+#[inline]
+#[must_use]
+pub fn match_tags_scalar(tags: &[u16; TAGS], tag: u16) -> u32 {
+    let mut mask = 0;
+    for (i, t) in tags.iter().enumerate() {
+        mask |= u32::from(*t == tag) << i;
+    }
+    mask
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Few distinct values, so that several tags match; the extremes of both signs, because the comparison packs
+        /// with signed saturation.
+        #[test]
+        fn tags_match_like_the_scalar_twin(
+            tags in prop::array::uniform10(prop::sample::select(vec![0, 1, 2, 0x7fff, 0x8000, 0xff00, 0x00ff, u16::MAX])),
+            tag in prop::sample::select(vec![0, 1, 2, 0x7fff, 0x8000, 0xff00, 0x00ff, u16::MAX]),
+        ) {
+            prop_assert_eq!(match_tags(&tags, tag), match_tags_scalar(&tags, tag));
+        }
+
+        #[test]
+        fn any_tags_match_like_the_scalar_twin(tags: [u16; TAGS], tag: u16, place in 0..TAGS) {
+            prop_assert_eq!(match_tags(&tags, tag), match_tags_scalar(&tags, tag));
+            prop_assert!(match_tags(&tags, tags[place]) & (1 << place) != 0);
+        }
+    }
+}

@@ -1,5 +1,17 @@
 //! Flows: the key, the session table, the TCP tracker and the timers.
 
+mod hash;
+mod index;
 pub mod key;
+pub mod session;
+pub mod state;
+pub mod table;
+pub mod track;
+mod wheel;
 
+pub use hash::{HashKey, HashSeed, SecretHash};
 pub use key::{Direction, FlowKey, KeyClass};
+pub use session::{Session, TcpSender};
+pub use state::{SessionState, StateTimeouts, TimeoutClass};
+pub use table::{Entry, Expiry, MAX_BATCH, SessionId, SessionTable, TableError, TableFull};
+pub use track::{Segment, Tracked};

@@ -1,0 +1,50 @@
+//! The secret hash that spreads flow keys over the index. Never the RSS hash, which an attacker can collide.
+
+use std::hash::{BuildHasher, Hasher};
+
+use super::FlowKey;
+
+/// The secret that keys a table's hash.
+#[derive(Clone, Copy)]
+pub struct HashSeed(pub [u64; 4]);
+
+impl HashSeed {
+    /// From the operating system's randomness, another one with every call.
+    #[must_use]
+    pub fn random() -> Self {
+        // ahash keys a new state from getrandom; hashing four numbers with it hands that secret on.
+        let secret = ahash::RandomState::new();
+        Self(std::array::from_fn(|i| secret.hash_one(i)))
+    }
+}
+
+/// Hashes flow keys. Tests give the table one of their own, to make keys collide.
+pub trait HashKey {
+    /// The hash of a key; the index takes the bucket from its high half and the tag from its low 16 bits.
+    fn hash(&self, key: &FlowKey) -> u64;
+}
+
+/// ahash under a secret seed.
+#[derive(Clone)]
+pub struct SecretHash(ahash::RandomState);
+
+impl SecretHash {
+    /// Keyed with this seed.
+    #[must_use]
+    pub const fn new(seed: HashSeed) -> Self {
+        let [a, b, c, d] = seed.0;
+        Self(ahash::RandomState::with_seeds(a, b, c, d))
+    }
+}
+
+impl HashKey for SecretHash {
+    #[inline(always)]
+    fn hash(&self, key: &FlowKey) -> u64 {
+        let [low, high, rest] = key.words();
+        let mut hasher = self.0.build_hasher();
+        hasher.write_u128(low);
+        hasher.write_u128(high);
+        hasher.write_u128(rest);
+        hasher.finish()
+    }
+}

@@ -1,0 +1,154 @@
+//! One session: 128 bytes, two cache lines. The first is read to recognise a packet and says what seldom changes; the
+//! second is all that a packet writes, so that a packet dirties one line.
+
+use super::{Direction, FlowKey, SessionState};
+use crate::base::{Generation, PortId, RuleId, Tick};
+
+/// What is known of one end of a TCP connection as a *sender*. Window tracking (van Rooij) takes the reserved bytes:
+/// `max_end` (4), `max_win` (4), window scale (1), two to spare.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct TcpSender {
+    /// The sequence number after the last one that a SYN or FIN of this sender took up (its `SEG.SEQ + SEG.LEN`). After
+    /// [`TcpSender::FIN`] it is what the other end's acknowledgement of the FIN carries.
+    pub end: u32,
+    /// [`TcpSender::SYN`] and so on.
+    pub flags: u8,
+    /// For window tracking, see above.
+    pub reserved: [u8; 11],
+}
+
+impl TcpSender {
+    /// In `flags`: it sent a SYN.
+    pub const SYN: u8 = 1;
+    /// In `flags`: its SYN was acknowledged by the other end.
+    pub const SYN_ACKED: u8 = 2;
+    /// In `flags`: it sent a FIN; `end` is the sequence number after it.
+    pub const FIN: u8 = 4;
+    /// In `flags`: its FIN was acknowledged by the other end.
+    pub const FIN_ACKED: u8 = 8;
+
+    /// Is a flag of `flags` set?
+    #[inline]
+    #[must_use]
+    pub const fn has(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+}
+
+/// One session, both directions.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C, align(128))]
+pub struct Session {
+    // Line 0: read to recognise a packet and to judge it.
+    /// The flow; tells the session's domain (pair and VLANs) too.
+    pub key: FlowKey,
+    /// The rule that allowed it, by its stable id.
+    pub rule: RuleId,
+    /// The same rule as an index into `Policy::rules` of the policy `generation`.
+    pub rule_index: u32,
+    /// The policy that it was last classified under.
+    pub generation: Generation,
+    /// The port that the opener's packets come in by.
+    pub ingress: PortId,
+    /// The port that the replier's packets come in by (the opener's leave by it).
+    pub egress: PortId,
+    /// The direction of the opener's packets; the replier's go the other way.
+    pub opener: Direction,
+    /// Reserved for NAT, helper and HA ownership marks.
+    pub flags: u8,
+    pub(super) reserved: u16,
+    // Line 1: what a packet writes.
+    /// Bytes of IP packets by [`Direction`].
+    pub(super) bytes: [u64; 2],
+    /// TCP: what is known of each sender, by [`Direction`].
+    pub tcp: [TcpSender; 2],
+    /// Packets by [`Direction`], modulo 2^32; the table's cold part keeps the carry.
+    pub(super) packets: [u32; 2],
+    /// When its last packet came.
+    pub(super) last_seen: Tick,
+    /// Written by the table alone, which counts sessions by state.
+    pub(super) state: SessionState,
+    pub(super) reserved_hot: [u8; 3],
+}
+
+const _: () = assert!(size_of::<Session>() == 128 && align_of::<Session>() == 128);
+const _: () = assert!(size_of::<TcpSender>() == 16);
+// The second cache line begins with `bytes`: prefetching `key` and `bytes` fetches the whole session.
+const _: () = assert!(std::mem::offset_of!(Session, bytes) == 64);
+
+impl Session {
+    /// A session that `opener` opens in `state` (see [`super::track::opening`]) under a rule; nothing counted yet.
+    #[must_use]
+    pub fn new(key: FlowKey, opener: Direction, state: SessionState) -> Self {
+        Self {
+            key,
+            opener,
+            state,
+            ..Self::default()
+        }
+    }
+
+    /// Where it stands; [`super::SessionTable::set_state`] moves it.
+    #[inline]
+    #[must_use]
+    pub const fn state(&self) -> SessionState {
+        self.state
+    }
+
+    /// When its last packet came.
+    #[inline]
+    #[must_use]
+    pub const fn last_seen(&self) -> Tick {
+        self.last_seen
+    }
+
+    /// Is a packet of this direction the opener's?
+    #[inline]
+    #[must_use]
+    pub const fn is_opener(&self, sender: Direction) -> bool {
+        self.opener as u8 == sender as u8
+    }
+
+    /// The port that packets of this direction must come in by.
+    #[inline]
+    #[must_use]
+    pub const fn ingress_of(&self, sender: Direction) -> PortId {
+        if self.is_opener(sender) {
+            self.ingress
+        } else {
+            self.egress
+        }
+    }
+
+    /// The port that packets of this direction leave by.
+    #[inline]
+    #[must_use]
+    pub const fn egress_of(&self, sender: Direction) -> PortId {
+        if self.is_opener(sender) {
+            self.egress
+        } else {
+            self.ingress
+        }
+    }
+
+    /// Bytes of IP packets, `[opener's, replier's]`.
+    #[must_use]
+    pub const fn bytes(&self) -> [u64; 2] {
+        let o = self.opener.index();
+        [self.bytes[o], self.bytes[1 - o]]
+    }
+
+    /// Counts one packet of `bytes` bytes at `now`. True: the packet counter wrapped, and the table's cold part has to
+    /// take the carry (use [`super::SessionTable::touch`], which does).
+    #[inline]
+    #[must_use]
+    pub(super) const fn touch(&mut self, sender: Direction, now: Tick, bytes: u32) -> bool {
+        let s = sender.index();
+        self.last_seen = now;
+        self.bytes[s] = self.bytes[s].wrapping_add(bytes as u64);
+        let (packets, carry) = self.packets[s].overflowing_add(1);
+        self.packets[s] = packets;
+        carry
+    }
+}

@@ -1,0 +1,494 @@
+//! The session table: fixed capacity, owned by one worker, no locks, no allocation after [`SessionTable::new`].
+//!
+//! Three arrays: the index (64-byte buckets, see `index.rs`), the sessions (two cache lines each, [`Session`]), and a cold
+//! part of 32 bytes a session (timer links, age, version; see `wheel.rs`). At most 173 bytes a session all in.
+//!
+//! How the engine uses it, each burst:
+//!
+//! 1. [`SessionTable::hash_batch`]: hashes all keys and prefetches their buckets;
+//! 2. [`SessionTable::find_batch`]: probes all, prefetches both lines of all candidates, then compares keys;
+//! 3. for each packet in order: [`SessionTable::get_mut`], `track_*`, [`SessionTable::touch`], and on a transition
+//!    [`SessionTable::set_state`]; on a miss [`SessionTable::find`] again if [`SessionTable::inserted_total`] has moved
+//!    since step 2 (two packets of one new flow make one session), else [`SessionTable::insert`].
+//!
+//! An index from step 2 stays good until a session is removed: when [`SessionTable::removed_total`] has moved since, find
+//! the key again.
+
+use super::hash::{HashKey, HashSeed, SecretHash};
+use super::index::{self, Bucket, NIL, Probe};
+use super::wheel::{Cold, Wheel};
+use super::{Direction, FlowKey, Session, SessionState, StateTimeouts};
+use crate::base::simd::prefetch;
+use crate::base::slab::{Memory, MemoryError};
+use crate::base::{Nanos, SessionIx, Slab, Tick};
+
+/// Keys that one batch takes at most; longer ones are worked off in several.
+pub const MAX_BATCH: usize = 64;
+/// Sessions that one look at the wheel fetches together.
+const EXPIRE_BATCH: usize = 32;
+
+/// One worker's sessions.
+pub struct SessionTable<H = SecretHash> {
+    hasher: H,
+    index: Slab<Bucket>,
+    sessions: Slab<Session>,
+    cold: Slab<Cold>,
+    wheel: Wheel,
+    /// The first of the free slots that were used before.
+    free: u32,
+    /// Slots from here on were never used.
+    fresh: u32,
+    len: u32,
+    by_state: [u32; SessionState::COUNT],
+    inserted: u64,
+    removed: u64,
+}
+
+/// A session's name for the outside world: a slot and its version, so that one that ended is told from its successor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SessionId {
+    /// The slot.
+    pub ix: SessionIx,
+    /// The slot's version.
+    pub version: u32,
+}
+
+/// Why a table cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum TableError {
+    /// Sessions that a table cannot have: none, or more than slot numbers can tell.
+    #[error("a session table of {0} sessions: must be from 1 to {max}", max = SessionTable::<SecretHash>::MAX_CAPACITY)]
+    Capacity(u32),
+    /// The memory is not there.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+}
+
+/// The table holds as many sessions as it can.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the session table is full")]
+pub struct TableFull;
+
+/// One session with what the table alone knows of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<'a> {
+    /// Its name.
+    pub id: SessionId,
+    /// The session.
+    pub session: &'a Session,
+    /// When it was made.
+    pub created: Nanos,
+    /// Packets, `[opener's, replier's]`.
+    pub packets: [u64; 2],
+}
+
+/// What one call of [`SessionTable::expire`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Expiry {
+    /// Sessions that ended.
+    pub expired: u32,
+    /// Sessions that were looked at and live on.
+    pub rearmed: u32,
+    /// How far the wheel is behind after the call; 0: nothing that is due is left.
+    pub lag: Nanos,
+}
+
+impl SessionTable<SecretHash> {
+    /// Sessions of the largest table.
+    pub const MAX_CAPACITY: u32 = 1 << 28;
+
+    /// An empty table for `capacity` sessions; all its memory is taken now.
+    ///
+    /// # Errors
+    /// A capacity that no table can have, or memory that is not there.
+    pub fn new(capacity: u32, memory: &impl Memory, seed: HashSeed) -> Result<Self, TableError> {
+        Self::with_hash(capacity, memory, SecretHash::new(seed))
+    }
+}
+
+impl<H: HashKey> SessionTable<H> {
+    /// Like [`SessionTable::new`], with a hash of the caller's: for tests that need colliding keys.
+    ///
+    /// # Errors
+    /// As [`SessionTable::new`].
+    pub fn with_hash(capacity: u32, memory: &impl Memory, hasher: H) -> Result<Self, TableError> {
+        if capacity == 0 || capacity > SessionTable::<SecretHash>::MAX_CAPACITY {
+            return Err(TableError::Capacity(capacity));
+        }
+        Ok(Self {
+            hasher,
+            index: memory.slab(index::buckets_for(capacity))?,
+            sessions: memory.slab(capacity as usize)?,
+            cold: memory.slab(capacity as usize)?,
+            wheel: Wheel::new(memory)?,
+            free: NIL,
+            fresh: 0,
+            len: 0,
+            by_state: [0; SessionState::COUNT],
+            inserted: 0,
+            removed: 0,
+        })
+    }
+
+    /// Sessions in it.
+    #[inline]
+    #[must_use]
+    pub const fn len(&self) -> u32 {
+        self.len
+    }
+
+    /// Is there none?
+    #[inline]
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Sessions that it can hold.
+    #[must_use]
+    pub fn capacity(&self) -> u32 {
+        self.sessions.len() as u32
+    }
+
+    /// Sessions in a state.
+    #[must_use]
+    pub const fn count(&self, state: SessionState) -> u32 {
+        self.by_state[state.index()]
+    }
+
+    /// TCP sessions whose handshake is not complete.
+    #[must_use]
+    pub fn half_open(&self) -> u32 {
+        SessionState::ALL
+            .iter()
+            .filter(|s| s.is_half_open())
+            .map(|s| self.count(*s))
+            .sum()
+    }
+
+    /// Sessions ever inserted: moves with every insertion.
+    #[inline]
+    #[must_use]
+    pub const fn inserted_total(&self) -> u64 {
+        self.inserted
+    }
+
+    /// Sessions ever removed: moves with every removal, for whatever reason.
+    #[inline]
+    #[must_use]
+    pub const fn removed_total(&self) -> u64 {
+        self.removed
+    }
+
+    /// Bytes of all its arrays.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        size_of_val(&*self.index)
+            + size_of_val(&*self.sessions)
+            + size_of_val(&*self.cold)
+            + self.wheel.memory_bytes()
+    }
+
+    /// Hashes keys and prefetches their buckets: the first of the two steps of a batched lookup. The slices have equal
+    /// length.
+    #[inline]
+    pub fn hash_batch(&self, keys: &[FlowKey], hashes: &mut [u64]) {
+        let buckets: &[Bucket] = &self.index;
+        for (key, hash) in keys.iter().zip(hashes) {
+            *hash = self.hasher.hash(key);
+            prefetch(&buckets[index::home(*hash, buckets.len())]);
+        }
+    }
+
+    /// The hash of one key.
+    #[inline]
+    #[must_use]
+    pub fn hash(&self, key: &FlowKey) -> u64 {
+        self.hasher.hash(key)
+    }
+
+    /// Finds the sessions of keys, each with its hash from [`SessionTable::hash_batch`]: the second step. Both lines of
+    /// every session found are in the cache or on their way. The slices have equal length.
+    #[inline]
+    pub fn find_batch(&self, keys: &[FlowKey], hashes: &[u64], found: &mut [Option<SessionIx>]) {
+        let places = keys.chunks(MAX_BATCH).zip(hashes.chunks(MAX_BATCH));
+        for ((keys, hashes), found) in places.zip(found.chunks_mut(MAX_BATCH)) {
+            self.find_few(keys, hashes, found);
+        }
+    }
+
+    fn find_few(&self, keys: &[FlowKey], hashes: &[u64], found: &mut [Option<SessionIx>]) {
+        let buckets: &[Bucket] = &self.index;
+        let sessions: &[Session] = &self.sessions;
+        for (hash, found) in hashes.iter().zip(found.iter_mut()) {
+            *found = match index::probe(buckets, *hash) {
+                Probe::Candidate(slot) => {
+                    if let Some(session) = sessions.get(slot as usize) {
+                        prefetch(&session.key);
+                        prefetch(&session.bytes);
+                    }
+                    Some(SessionIx(slot))
+                }
+                // Rare (under 1 % of the keys at full load); the second pass walks on.
+                Probe::Further => Some(SessionIx(NIL)),
+                Probe::Miss => None,
+            };
+        }
+        for ((key, hash), found) in keys.iter().zip(hashes).zip(found) {
+            if let Some(ix) = *found {
+                let is_it = sessions.get(ix.index()).is_some_and(|s| s.key == *key);
+                if !is_it {
+                    *found = self.find(key, *hash);
+                }
+            }
+        }
+    }
+
+    /// Finds one session.
+    #[inline(never)]
+    #[must_use]
+    pub fn find(&self, key: &FlowKey, hash: u64) -> Option<SessionIx> {
+        let sessions: &[Session] = &self.sessions;
+        index::find(&self.index, hash, |slot| sessions[slot as usize].key == *key).map(SessionIx)
+    }
+
+    /// A session that a lookup found. Of a free slot: some session that was there.
+    ///
+    /// # Panics
+    /// If the index is beyond the table's capacity; a lookup never gives such.
+    #[inline(always)]
+    #[must_use]
+    pub fn get(&self, ix: SessionIx) -> &Session {
+        &self.sessions[ix.index()]
+    }
+
+    /// A session that a lookup found, to be changed.
+    ///
+    /// # Panics
+    /// As [`SessionTable::get`].
+    #[inline(always)]
+    #[must_use]
+    pub fn get_mut(&mut self, ix: SessionIx) -> &mut Session {
+        &mut self.sessions[ix.index()]
+    }
+
+    /// A session with what the table alone knows of it; `None`: the slot is free.
+    #[must_use]
+    pub fn entry(&self, ix: SessionIx) -> Option<Entry<'_>> {
+        let cold = self.cold.get(ix.index()).filter(|c| c.is_live())?;
+        Some(entry(ix.0, &self.sessions[ix.index()], cold))
+    }
+
+    /// The session of this name; `None`: it ended.
+    #[must_use]
+    pub fn resolve(&self, id: SessionId) -> Option<SessionIx> {
+        let cold = self.cold.get(id.ix.index())?;
+        (cold.is_live() && cold.version == id.version).then_some(id.ix)
+    }
+
+    /// Counts a packet of `bytes` bytes (of IP) that `sender`'s end sent at `now`; the session idles from now on.
+    #[inline(always)]
+    pub fn touch(&mut self, ix: SessionIx, sender: Direction, now: Tick, bytes: u32) {
+        if self.sessions[ix.index()].touch(sender, now, bytes) {
+            let carry = &mut self.cold[ix.index()].carry[sender.index()];
+            *carry = carry.saturating_add(1);
+        }
+    }
+
+    /// Moves a session to a state in which it may idle for `timeout` ticks ([`StateTimeouts::ticks`]) from its last
+    /// packet on.
+    pub fn set_state(&mut self, ix: SessionIx, state: SessionState, timeout: u32) {
+        let session = &mut self.sessions[ix.index()];
+        self.by_state[session.state.index()] -= 1;
+        self.by_state[state.index()] += 1;
+        session.state = state;
+        let deadline = deadline(session, timeout);
+        self.wheel.hasten(&mut self.cold, ix.0, deadline);
+    }
+
+    /// Adds a session whose key has this hash and is not in the table. It may idle for `timeout` ticks from `now` on.
+    ///
+    /// # Errors
+    /// When the table holds its capacity already; nothing changed.
+    pub fn insert(
+        &mut self,
+        mut session: Session,
+        hash: u64,
+        now: Nanos,
+        timeout: u32,
+    ) -> Result<SessionIx, TableFull> {
+        debug_assert!(self.find(&session.key, hash).is_none(), "the key is in the table");
+        let slot = self.take_slot().ok_or(TableFull)?;
+        if !index::insert(&mut self.index, hash, slot) {
+            self.give_slot(slot);
+            return Err(TableFull);
+        }
+        if self.len == 0 {
+            self.wheel.restart(now.tick());
+        }
+        session.last_seen = now.tick();
+        self.by_state[session.state.index()] += 1;
+        self.len += 1;
+        self.inserted += 1;
+        self.sessions[slot as usize] = session;
+        self.cold[slot as usize].begin(hash, now);
+        self.wheel.link(&mut self.cold, slot, deadline(&session, timeout));
+        Ok(SessionIx(slot))
+    }
+
+    /// Ends a session. False: the slot was free already.
+    pub fn remove(&mut self, ix: SessionIx) -> bool {
+        if self.entry(ix).is_none() {
+            return false;
+        }
+        let hash = self.cold[ix.index()].hash();
+        let was_there = index::remove(&mut self.index, hash, ix.0);
+        debug_assert!(was_there, "a live session is in the index");
+        self.wheel.unlink(&mut self.cold, ix.0);
+        let state = self.sessions[ix.index()].state;
+        self.by_state[state.index()] -= 1;
+        self.len -= 1;
+        self.removed += 1;
+        let cold = &mut self.cold[ix.index()];
+        cold.version = cold.version.wrapping_add(1);
+        self.give_slot(ix.0);
+        true
+    }
+
+    /// Ends the sessions that idled longer than `timeout` (ticks, asked for now, so that an applied policy's count) allows,
+    /// each shown to `ended` first. Looks at most at `budget` sessions and empty places of the wheel. No session ends
+    /// early; one ends at most 0.3 s late if the lag of the calls is 0.
+    pub fn expire(
+        &mut self,
+        now: Tick,
+        budget: u32,
+        timeout: impl Fn(&Session) -> u32,
+        mut ended: impl FnMut(Entry<'_>),
+    ) -> Expiry {
+        let mut result = Expiry::default();
+        if self.len == 0 {
+            return result;
+        }
+        let mut budget = budget;
+        let mut due = [NIL; EXPIRE_BATCH];
+        while let Some(head) = self.wheel.due(now, &mut budget) {
+            for slot in self.gather(head, budget, &mut due) {
+                budget -= 1;
+                let session = &self.sessions[*slot as usize];
+                let deadline = deadline(session, timeout(session));
+                if now.distance(deadline) >= 0 {
+                    ended(entry(*slot, session, &self.cold[*slot as usize]));
+                    self.remove(SessionIx(*slot));
+                    result.expired += 1;
+                } else {
+                    self.wheel.unlink(&mut self.cold, *slot);
+                    self.wheel.link(&mut self.cold, *slot, deadline);
+                    result.rearmed += 1;
+                }
+            }
+        }
+        if self.len != 0 {
+            result.lag = Nanos(u64::from(self.wheel.lag(now)) * Tick::NANOS);
+        }
+        result
+    }
+
+    /// Collects the first slots of a list and fetches what looking at them will touch.
+    fn gather<'a>(&self, head: u32, budget: u32, due: &'a mut [u32; EXPIRE_BATCH]) -> &'a [u32] {
+        let (index, sessions, cold) = (&*self.index, &*self.sessions, &*self.cold);
+        let mut slot = head;
+        let mut n = 0;
+        while slot != NIL && n < EXPIRE_BATCH.min(budget as usize) {
+            let entry = &cold[slot as usize];
+            prefetch(&sessions[slot as usize].bytes);
+            prefetch(&index[index::home(entry.hash(), index.len())]);
+            due[n] = slot;
+            n += 1;
+            slot = entry.next;
+        }
+        &due[..n]
+    }
+
+    /// Shows the sessions of `budget` slots from slot `from` on. `Some`: where to go on; `None`: that was the last. A
+    /// session that lives all the while is shown exactly once.
+    pub fn scan(&self, from: u32, budget: u32, mut show: impl FnMut(Entry<'_>)) -> Option<u32> {
+        let (slots, next) = self.page(from, budget);
+        for slot in slots {
+            if let Some(entry) = self.entry(SessionIx(slot)) {
+                show(entry);
+            }
+        }
+        next
+    }
+
+    /// Ends the sessions among `budget` slots from slot `from` on that `keep` does not want. `Some`: where to go on.
+    pub fn retain(&mut self, from: u32, budget: u32, mut keep: impl FnMut(Entry<'_>) -> bool) -> Option<u32> {
+        let (slots, next) = self.page(from, budget);
+        for slot in slots {
+            if self.entry(SessionIx(slot)).is_some_and(|entry| !keep(entry)) {
+                self.remove(SessionIx(slot));
+            }
+        }
+        next
+    }
+
+    /// After timeouts got shorter: links the sessions among `budget` slots from slot `from` on to where their new
+    /// deadlines ask for. `Some`: where to go on. (Longer timeouts need no such walk.)
+    pub fn rearm(&mut self, from: u32, budget: u32, timeout: impl Fn(&Session) -> u32) -> Option<u32> {
+        let (slots, next) = self.page(from, budget);
+        for slot in slots {
+            if self.cold[slot as usize].is_live() {
+                let session = &self.sessions[slot as usize];
+                let deadline = deadline(session, timeout(session));
+                self.wheel.hasten(&mut self.cold, slot, deadline);
+            }
+        }
+        next
+    }
+
+    fn page(&self, from: u32, budget: u32) -> (std::ops::Range<u32>, Option<u32>) {
+        let end = from.saturating_add(budget).min(self.fresh);
+        (from.min(end)..end, (end < self.fresh).then_some(end))
+    }
+
+    /// A free slot: the one freed last, whose lines are the likeliest to be cached.
+    fn take_slot(&mut self) -> Option<u32> {
+        if self.free != NIL {
+            let slot = self.free;
+            self.free = self.cold[slot as usize].next;
+            Some(slot)
+        } else if self.fresh < self.capacity() {
+            self.fresh += 1;
+            Some(self.fresh - 1)
+        } else {
+            None
+        }
+    }
+
+    fn give_slot(&mut self, slot: u32) {
+        self.cold[slot as usize].next = self.free;
+        self.free = slot;
+    }
+}
+
+/// The first tick at which a session has idled for all of `timeout` ticks: one more than their sum, because its last
+/// packet came somewhere within the tick `last_seen`.
+#[inline]
+fn deadline(session: &Session, timeout: u32) -> Tick {
+    session.last_seen.plus(timeout.min(StateTimeouts::MAX_TICKS) + 1)
+}
+
+fn entry<'a>(slot: u32, session: &'a Session, cold: &Cold) -> Entry<'a> {
+    let by_direction: [u64; 2] =
+        std::array::from_fn(|d| (u64::from(cold.carry[d]) << 32) | u64::from(session.packets[d]));
+    let opener = session.opener.index();
+    Entry {
+        id: SessionId {
+            ix: SessionIx(slot),
+            version: cold.version,
+        },
+        session,
+        created: cold.created,
+        packets: [by_direction[opener], by_direction[1 - opener]],
+    }
+}

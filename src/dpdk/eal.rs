@@ -14,6 +14,9 @@ pub struct EalConfig {
     pub memory_mib: u32,
     /// CPUs that the EAL's own threads keep off.
     pub worker_cpus: Vec<usize>,
+    /// All devices of the configuration: PCI devices have to be named when the EAL starts (`-a`), virtual ones are
+    /// probed by [`super::Port::open`].
+    pub devices: Vec<super::Device>,
     /// `--file-prefix`; `None`: one that is unique to this process.
     pub file_prefix: Option<String>,
     /// Appended to the EAL's arguments as they are.

@@ -1,7 +1,17 @@
-//! A pool of packet buffers.
+//! A pool of packet buffers. Ports make their own (see [`super::Port::configure`]); [`Mempool`] is for packets that haechi
+//! makes itself.
 
 use super::{Eal, Mbuf, error::Result};
 use arrayvec::ArrayVec;
+
+/// How many of a pool's buffers are where. Exact while no packet moves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BufferUse {
+    /// Buffers in all.
+    pub size: u32,
+    /// Buffers out of the pool: in the driver's rings, in flight, held by haechi.
+    pub in_use: u32,
+}
 
 /// A pool of mbufs, each with room for one whole frame. Clones share it.
 #[derive(Clone)]

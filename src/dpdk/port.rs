@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use super::{Eal, Error, Mempool, RxQueue, TxQueue, error::Result};
+use super::{Eal, Error, RxQueue, TxQueue, error::Result, mempool::BufferUse};
 use crate::base::Nanos;
 
 /// A device as the configuration names it.
@@ -30,11 +30,11 @@ impl FromStr for Device {
 /// What a port is configured with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortSetup {
-    /// Of the IP packet; room for Ethernet header and two VLAN tags is added.
-    pub mtu: u16,
+    /// Mbufs in the port's own pool, which its receive queues draw from.
+    pub packet_buffers: u32,
     /// Receive queues; at most `PortInfo::max_rx_queues`.
     pub rx_queues: u16,
-    /// Transmit queues: one for each worker.
+    /// Transmit queues: one for each worker; at most `PortInfo::max_tx_queues`.
     pub tx_queues: u16,
     /// Descriptors of each receive queue; adjusted to what the device takes.
     pub rx_descriptors: u16,
@@ -77,9 +77,9 @@ pub struct Link {
 /// A port's counters since it was opened. A driver that restarts its own (when it stops) does not make them go back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PortStats {
-    /// Packets received and handed to a queue's owner.
+    /// Packets received and handed to a queue's owner; counted by the queue handles, so exact with every driver.
     pub rx_packets: u64,
-    /// Packets sent.
+    /// Packets that the driver took for sending; counted by the queue handles.
     pub tx_packets: u64,
     /// Bytes received, without FCS.
     pub rx_bytes: u64,
@@ -93,6 +93,8 @@ pub struct PortStats {
     pub tx_errors: u64,
     /// Times that the driver found no packet buffer.
     pub rx_no_buffer: u64,
+    /// Frames that arrived in several buffers and were dropped for that (never with a device that keeps to its MTU).
+    pub rx_chained: u64,
 }
 
 /// A port that haechi took over. Closed when it and all handles of its queues are gone.
@@ -103,12 +105,14 @@ pub struct Port {
 
 impl Port {
     /// Probes the device and takes it over; nothing else of the host's devices is looked at. `name` is the port's name in
-    /// the configuration, for error messages.
+    /// the configuration, for error messages. `mtu` is that of the IP packet; room for the Ethernet header and two VLAN
+    /// tags is added.
     ///
     /// # Errors
-    /// One line with the fix: no such device, no driver, not bound to vfio-pci, in use.
-    pub fn open(eal: &Eal, name: &str, device: &Device) -> Result<Self> {
-        let _ = (name, device);
+    /// One line with the fix: no such device, no driver, not bound to vfio-pci, in use; an MTU that the device cannot take
+    /// (with the largest that it can).
+    pub fn open(eal: &Eal, name: &str, device: &Device, mtu: u16) -> Result<Self> {
+        let _ = (name, device, mtu);
         Ok(Self {
             eal: eal.clone(),
             info: PortInfo::default(),
@@ -122,14 +126,20 @@ impl Port {
         &self.info
     }
 
-    /// Sets up queues, MTU, offloads, promiscuous mode. All receive queues draw from `pool`. Only while stopped.
+    /// Makes the port's packet buffers, each with room for one whole frame, and sets up queues, offloads and promiscuous
+    /// mode. Once, before the first start.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] with the largest MTU that works or the number of queues that the device has;
-    /// [`Error::Memory`]; [`Error::InUse`].
-    pub fn configure(&mut self, setup: &PortSetup, pool: &Mempool) -> Result<()> {
-        let _ = (setup, pool);
+    /// [`Error::Unsupported`] with the number of queues that the device has; [`Error::Memory`] with the memory needed.
+    pub fn configure(&mut self, setup: &PortSetup) -> Result<()> {
+        let _ = setup;
         Ok(())
+    }
+
+    /// The port's packet buffers; `None` before [`Port::configure`].
+    #[must_use]
+    pub fn buffers(&self) -> Option<BufferUse> {
+        None
     }
 
     /// Starts the port and gives out its queues, each to be owned by one worker.

@@ -2,11 +2,10 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::net::{AddressRef, Service, ServiceRef};
+use super::net::{AddressRef, IcmpMatch, Service, ServiceRef};
 use super::value::{Config, Matcher, Rule, TimeoutOverrides};
 use crate::base::{Generation, PairId, PortId, RuleId, ZoneId};
-use crate::policy::linear::{LinearClassifier, RuleSpec, ServiceSpec};
-use crate::policy::{self, Policy, PortPolicy};
+use crate::policy::{self, IcmpSpec, LinearClassifier, Policy, PortPolicy, RuleSpec, ServiceSpec};
 
 /// Rule names to ids, the same for all policies of one run, so that counters and sessions follow a rule's name over an
 /// apply. Bounded: an id is never given to a second name, because idle sessions still carry it.
@@ -99,7 +98,7 @@ pub fn compile(config: &Config, generation: Generation, ids: &mut RuleIds) -> Re
     Ok(Policy {
         generation,
         ports: port_policies(config, &zones)?,
-        classifier: Box::new(LinearClassifier::new(&specs)),
+        classifier: Box::new(LinearClassifier::new(&specs, zones.len())),
         zones,
         rules,
         transparent: policy::Transparent {
@@ -252,8 +251,16 @@ fn service_spec(service: Service) -> ServiceSpec {
     match service {
         Service::Tcp(ports) => ServiceSpec::Tcp(ports.first, ports.last),
         Service::Udp(ports) => ServiceSpec::Udp(ports.first, ports.last),
-        Service::Icmp(icmp) => ServiceSpec::Icmp(icmp.icmp_type, icmp.code),
-        Service::Icmpv6(icmp) => ServiceSpec::Icmpv6(icmp.icmp_type, icmp.code),
+        Service::Icmp(icmp) => ServiceSpec::Icmp(icmp_spec(icmp)),
+        Service::Icmpv6(icmp) => ServiceSpec::Icmpv6(icmp_spec(icmp)),
         Service::Protocol(number) => ServiceSpec::Protocol(number),
+    }
+}
+
+fn icmp_spec(icmp: IcmpMatch) -> IcmpSpec {
+    match (icmp.icmp_type, icmp.code) {
+        (None, _) => IcmpSpec::Any,
+        (Some(t), None) => IcmpSpec::Type(t),
+        (Some(t), Some(c)) => IcmpSpec::Code(t, c),
     }
 }

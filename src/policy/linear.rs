@@ -1,62 +1,205 @@
-//! The linear classifier: rules in order, each compiled to a few compares.
+//! The linear classifier: every rule in order, compiled so that one costs a few nanoseconds. IPv4 and IPv6 have a table
+//! each, which holds only the rules that can match there; a rule's zones are one bit test each and come first, because
+//! they rule out the most.
 
-use ipnet::IpNet;
+use std::collections::HashMap;
+use std::hash::Hash;
 
 use super::classify::{Classifier, ClassifyKey, RuleMatch};
+use super::ranges::{Bound, RangeSet, contains};
+use super::spec::{Conditions, Family, RuleSpec, TCP, UDP, service_code};
 use crate::base::ZoneId;
 
-/// What a rule asks for, names resolved and sets unfolded. `None`: anything; a list: one of these.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RuleSpec {
-    /// Zones of the ingress port.
-    pub from: Option<Vec<ZoneId>>,
-    /// Zones of the egress port.
-    pub to: Option<Vec<ZoneId>>,
-    /// Source prefixes.
-    pub source: Option<Vec<IpNet>>,
-    /// Destination prefixes.
-    pub destination: Option<Vec<IpNet>>,
-    /// Services.
-    pub service: Option<Vec<ServiceSpec>>,
-    /// Source ports of TCP and UDP, first and last.
-    pub source_ports: Option<Vec<(u16, u16)>>,
-}
-
-/// One service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ServiceSpec {
-    /// TCP with a destination port in a range, first and last.
-    Tcp(u16, u16),
-    /// UDP with a destination port in a range.
-    Udp(u16, u16),
-    /// ICMP in IPv4, by type and code (`None`: any).
-    Icmp(Option<u8>, Option<u8>),
-    /// ICMPv6 in IPv6, by type and code.
-    Icmpv6(Option<u8>, Option<u8>),
-    /// An IP protocol by number.
-    Protocol(u8),
-}
-
 /// First match by looking at the rules in order.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct LinearClassifier {
-    rules: Vec<RuleSpec>,
+    v4: Table<u32>,
+    v6: Table<u128>,
 }
 
 impl LinearClassifier {
-    /// Compiles rules in their order.
+    /// Compiles rules in their order, for a policy of so many zones.
     #[must_use]
-    pub fn new(rules: &[RuleSpec]) -> Self {
+    pub fn new(rules: &[RuleSpec], zones: usize) -> Self {
         Self {
-            rules: rules.to_vec(),
+            v4: Table::new(rules, zones),
+            v6: Table::new(rules, zones),
         }
     }
 }
 
 impl Classifier for LinearClassifier {
     fn classify(&self, keys: &[ClassifyKey], matches: &mut [RuleMatch]) {
-        for (_key, found) in keys.iter().zip(matches) {
-            *found = if self.rules.is_empty() { None } else { None };
+        for (key, found) in keys.iter().zip(matches) {
+            *found = match (mapped_v4(key.source), mapped_v4(key.destination)) {
+                (Some(source), Some(destination)) => self.v4.first(key, source, destination),
+                (None, None) => {
+                    let source = u128::from_be_bytes(key.source);
+                    self.v6.first(key, source, u128::from_be_bytes(key.destination))
+                }
+                // An IPv6 packet with an IPv4-mapped address: no rule means such a one (RFC 4291, 2.5.5.2).
+                _ => None,
+            };
         }
+    }
+}
+
+/// The IPv4 address in `::ffff:a.b.c.d`.
+#[inline]
+fn mapped_v4(address: [u8; 16]) -> Option<u32> {
+    let bits = u128::from_be_bytes(address);
+    (bits >> 32 == 0xffff).then_some(bits as u32)
+}
+
+/// Places in one of the table's lists; none: anything matches.
+#[derive(Clone, Copy, Debug, Default)]
+struct Span {
+    start: usize,
+    end: usize,
+}
+
+impl Span {
+    #[inline]
+    fn admits<T: Bound>(self, list: &[(T, T)], value: T) -> bool {
+        self.start == self.end || contains(&list[self.start..self.end], value)
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    /// Index into the rules as they were given.
+    index: u32,
+    service: Span,
+    source: Span,
+    destination: Span,
+    source_ports: Span,
+}
+
+/// Sets of zones, one after the other, each of the same number of words.
+#[derive(Clone, Debug)]
+struct Bitmaps {
+    words: usize,
+    bits: Vec<u64>,
+}
+
+impl Bitmaps {
+    fn new(zones: usize) -> Self {
+        Self {
+            words: zones.div_ceil(64).max(1),
+            bits: Vec::new(),
+        }
+    }
+
+    fn push(&mut self, zones: Option<&[ZoneId]>) {
+        let start = self.bits.len();
+        let fill = if zones.is_none() { u64::MAX } else { 0 };
+        self.bits.resize(start + self.words, fill);
+        for zone in zones.unwrap_or_default() {
+            if let Some(word) = self.bits[start..].get_mut(zone.index() / 64) {
+                *word |= 1 << (zone.index() % 64);
+            }
+        }
+    }
+}
+
+/// The rules that can match packets of one address family.
+#[derive(Clone, Debug)]
+struct Table<A> {
+    /// For each entry a bitmap of `from` zones and one of `to` zones.
+    zones: Bitmaps,
+    entries: Vec<Entry>,
+    addresses: Vec<(A, A)>,
+    services: Vec<(u32, u32)>,
+    ports: Vec<(u16, u16)>,
+}
+
+impl<A: Family + Hash> Table<A> {
+    fn new(rules: &[RuleSpec], zones: usize) -> Self {
+        let (mut addresses, mut services, mut ports) = (Shared::new(), Shared::new(), Shared::new());
+        let mut bitmaps = Bitmaps::new(zones);
+        let mut entries = Vec::new();
+        for (rule, index) in rules.iter().zip(0_u32..) {
+            // A rule that no packet of this family can match has no place here.
+            if let Some(conditions) = Conditions::<A>::of(rule) {
+                bitmaps.push(rule.from.as_deref());
+                bitmaps.push(rule.to.as_deref());
+                entries.push(Entry {
+                    index,
+                    service: services.add(conditions.service),
+                    source: addresses.add(conditions.source),
+                    destination: addresses.add(conditions.destination),
+                    source_ports: ports.add(conditions.source_ports),
+                });
+            }
+        }
+        Self {
+            zones: bitmaps,
+            entries,
+            addresses: addresses.list,
+            services: services.list,
+            ports: ports.list,
+        }
+    }
+
+    #[inline]
+    fn first(&self, key: &ClassifyKey, source: A, destination: A) -> RuleMatch {
+        let selector = if key.protocol == TCP || key.protocol == UDP {
+            key.destination_port
+        } else if key.protocol == A::ICMP {
+            u16::from_be_bytes([key.icmp_type, key.icmp_code])
+        } else {
+            0
+        };
+        let service = service_code(key.protocol, selector);
+        let (from_word, from_bit) = (key.from.index() / 64, key.from.index() % 64);
+        let (to_word, to_bit) = (key.to.index() / 64, key.to.index() % 64);
+        let words = self.zones.words;
+        if from_word.max(to_word) >= words {
+            // Not a zone of this policy.
+            return None;
+        }
+        for (bitmaps, entry) in self.zones.bits.chunks_exact(2 * words).zip(&self.entries) {
+            let zones_match = (bitmaps[from_word] >> from_bit) & (bitmaps[words + to_word] >> to_bit) & 1;
+            if zones_match == 1
+                && entry.service.admits(&self.services, service)
+                && entry.source.admits(&self.addresses, source)
+                && entry.destination.admits(&self.addresses, destination)
+                && entry.source_ports.admits(&self.ports, key.source_port)
+            {
+                return Some(entry.index);
+            }
+        }
+        None
+    }
+}
+
+/// A list of ranges that rules share: a set that many rules name stands in it once.
+#[derive(Debug)]
+struct Shared<T> {
+    list: Vec<(T, T)>,
+    spans: HashMap<RangeSet<T>, Span>,
+}
+
+impl<T: Bound + Hash> Shared<T> {
+    fn new() -> Self {
+        Self {
+            list: Vec::new(),
+            spans: HashMap::new(),
+        }
+    }
+
+    fn add(&mut self, set: RangeSet<T>) -> Span {
+        if set.is_full() {
+            return Span::default();
+        }
+        let list = &mut self.list;
+        *self.spans.entry(set).or_insert_with_key(|set| {
+            let start = list.len();
+            list.extend_from_slice(set.ranges());
+            Span {
+                start,
+                end: list.len(),
+            }
+        })
     }
 }

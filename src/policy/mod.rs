@@ -2,8 +2,12 @@
 
 pub mod classify;
 pub mod linear;
+mod ranges;
+pub mod spec;
 
 pub use classify::{Classifier, ClassifyKey, RuleMatch};
+pub use linear::LinearClassifier;
+pub use spec::{IcmpSpec, NormalRule, RuleSpec, ServiceSpec};
 
 use schemars::JsonSchema;
 use serde::Serialize;

@@ -176,7 +176,11 @@ mod tests {
         let mut p = both_up();
         p.observe(after(1), Side::A, false);
         p.observe(after(2), Side::A, true);
-        assert_eq!(p.observe(after(2), Side::B, false), None, "the device still says down");
+        assert_eq!(
+            p.observe(after(2), Side::B, false),
+            None,
+            "the device still says down"
+        );
         assert_eq!(p.tick(after(9)), None);
         assert_eq!(p.observe(after(9), Side::B, true), None);
     }
@@ -198,7 +202,10 @@ mod tests {
         p.observe(after(1), Side::A, false);
         p.observe(after(2), Side::A, true);
         p.observe(after(3), Side::B, true);
-        assert_eq!(p.observe(after(4), Side::B, false), Some(Action::SetDown(Side::A)));
+        assert_eq!(
+            p.observe(after(4), Side::B, false),
+            Some(Action::SetDown(Side::A))
+        );
     }
 
     #[test]
@@ -215,7 +222,11 @@ mod tests {
         p.observe(after(1), Side::A, false);
         p.observe(after(1), Side::B, false);
         assert_eq!(p.tick(after(100)), None);
-        assert_eq!(p.observe(after(100), Side::A, true), Some(Action::SetDown(Side::A)), "B is still gone");
+        assert_eq!(
+            p.observe(after(100), Side::A, true),
+            Some(Action::SetDown(Side::A)),
+            "B is still gone"
+        );
         assert_eq!(p.observe(after(101), Side::B, true), Some(Action::SetUp(Side::A)));
     }
 

@@ -1,0 +1,129 @@
+//! Sets of integers as sorted ranges: the one form that prefixes, ports and services are compiled to, and in which one
+//! rule can be compared with another.
+
+/// An integer that ranges can be made of.
+pub(crate) trait Bound: Copy + Ord {
+    /// 0.
+    const MIN: Self;
+    /// The largest.
+    const MAX: Self;
+    /// The next larger one.
+    fn successor(self) -> Option<Self>;
+}
+
+macro_rules! bound {
+    ($($int:ty),*) => {$(
+        impl Bound for $int {
+            const MIN: Self = <$int>::MIN;
+            const MAX: Self = <$int>::MAX;
+            fn successor(self) -> Option<Self> {
+                self.checked_add(1)
+            }
+        }
+    )*};
+}
+
+bound!(u16, u32, u128);
+
+/// Disjoint ranges in ascending order, both ends included, no two of which touch.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct RangeSet<T>(Vec<(T, T)>);
+
+impl<T: Bound> RangeSet<T> {
+    /// Everything.
+    pub(crate) fn full() -> Self {
+        Self(vec![(T::MIN, T::MAX)])
+    }
+
+    /// The union of `ranges`; one with its ends reversed is empty.
+    pub(crate) fn new(mut ranges: Vec<(T, T)>) -> Self {
+        ranges.retain(|(first, last)| first <= last);
+        ranges.sort_unstable();
+        let mut merged: Vec<(T, T)> = Vec::with_capacity(ranges.len());
+        for (first, last) in ranges {
+            match merged.last_mut() {
+                Some(before) if before.1.successor().is_none_or(|next| first <= next) => {
+                    before.1 = before.1.max(last);
+                }
+                _ => merged.push((first, last)),
+            }
+        }
+        Self(merged)
+    }
+
+    pub(crate) fn ranges(&self) -> &[(T, T)] {
+        &self.0
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        matches!(self.0[..], [(first, last)] if first == T::MIN && last == T::MAX)
+    }
+
+    /// Is every member of `other` one of these too?
+    pub(crate) fn covers(&self, other: &Self) -> bool {
+        // Ranges of one set never touch, so a range of `other` is covered by one range or not at all.
+        other.0.iter().all(|(first, last)| {
+            let next = self.0.partition_point(|(_, end)| end < first);
+            self.0
+                .get(next)
+                .is_some_and(|range| range.0 <= *first && *last <= range.1)
+        })
+    }
+}
+
+/// Up to so many ranges a scan is quicker than a binary search.
+const SCAN: usize = 8;
+
+/// Is `value` in one of `ranges`, which are as [`RangeSet`] keeps them?
+#[inline]
+pub(crate) fn contains<T: Bound>(ranges: &[(T, T)], value: T) -> bool {
+    if ranges.len() <= SCAN {
+        return ranges
+            .iter()
+            .any(|(first, last)| *first <= value && value <= *last);
+    }
+    let next = ranges.partition_point(|(_, last)| *last < value);
+    ranges.get(next).is_some_and(|range| range.0 <= value)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn set(ranges: &[(u16, u16)]) -> RangeSet<u16> {
+        RangeSet::new(ranges.to_vec())
+    }
+
+    #[test]
+    fn touching_and_overlapping_ranges_merge() {
+        assert_eq!(
+            set(&[(5, 9), (1, 4), (8, 12), (20, 20)]).ranges(),
+            [(1, 12), (20, 20)]
+        );
+        assert_eq!(set(&[(7, 3)]).ranges(), []);
+        assert!(set(&[(0, 99), (100, u16::MAX)]).is_full());
+        assert_eq!(set(&[(0, u16::MAX), (3, 4)]).ranges(), [(0, u16::MAX)]);
+    }
+
+    proptest! {
+        #[test]
+        fn membership_and_cover_are_those_of_plain_sets(
+            a in prop::collection::vec((0_u16..64, 0_u16..64), 0..24),
+            b in prop::collection::vec((0_u16..64, 0_u16..64), 0..4),
+        ) {
+            let member = |ranges: &[(u16, u16)], v: u16| ranges.iter().any(|(f, l)| *f <= v && v <= *l);
+            let (set_a, set_b) = (set(&a), set(&b));
+            for v in 0..70 {
+                prop_assert_eq!(contains(set_a.ranges(), v), member(&a, v));
+            }
+            let covered = (0..70).all(|v| !member(&b, v) || member(&a, v));
+            prop_assert_eq!(set_a.covers(&set_b), covered);
+        }
+    }
+}

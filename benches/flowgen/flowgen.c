@@ -1,0 +1,331 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A traffic generator inside the measured process, the same for every DPDK application.
+ *
+ * Preloaded (LD_PRELOAD), it wraps rte_eth_dev_start() and adds a receive callback to the first two ports. The
+ * callback runs in the application's own rte_eth_rx_burst() and writes a complete Ethernet/IPv4/UDP frame, with right
+ * checksums, into every mbuf that net_null hands out. So the generator costs no core, knows no overload (only what is
+ * polled exists), and its cost, a few nanoseconds a packet, is in every contestant alike. Nothing is kept per flow:
+ * headers are computed from the flow's number, so that the generator leaves the caches to the contestant.
+ *
+ * The port that is started first sends the original direction, the other one the replies of the same flows. No
+ * reply is sent before every flow's first original packet has been delivered and processed. Both directions walk
+ * all flows once a pass (few flows: several times), each pass in an order of its own, so that no table profits from the order in which it was
+ * filled.
+ *
+ * Environment:
+ *   FLOWGEN_CTL     file to share with the measuring script (struct flowgen_ctl); required, or nothing is touched
+ *   FLOWGEN_MODE    "generate" (default) or "count": count what the device delivers, change nothing (net_pcap)
+ *   FLOWGEN_FLOWS   number of UDP flows, 1 to 16777216 (default 1)
+ *   FLOWGEN_LENGTH  frame length without FCS, 60 to 1514 (default 60: a 64-byte frame)
+ *   FLOWGEN_SEED    which addresses, and in which orders (default 1)
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <rte_cycles.h>
+#include <rte_eal.h>
+#include <rte_ethdev.h>
+#include <rte_mbuf.h>
+#include <rte_memcpy.h>
+
+#include "flowgen.h"
+
+#define MAX_FLOWS (1u << 24)
+#define MIN_LENGTH 60u
+#define MAX_LENGTH 1514u
+#define MIN_PASS 4096u
+#define HEADERS 42u /* Ethernet 14, IPv4 20, UDP 8 */
+/* Polls of the first port after its first pass before replies start: the last originals have long been forwarded. */
+#define SETTLE_CALLS 64u
+
+static struct flowgen_ctl *ctl;
+static bool generate = true;
+static uint32_t flows = 1;
+static uint32_t length = MIN_LENGTH;
+static uint64_t seed = 1;
+
+/* One direction: where it is in its pass, and its frame with the fields that differ by flow left zero. */
+struct side {
+	uint32_t at;        /* the next flow */
+	uint32_t stride;    /* to the one after it; no common divisor with `flows`, so a pass meets every flow once */
+	uint32_t left;      /* in this pass */
+	uint32_t ip_sum;    /* of the frame's constant IPv4 header words, one's complement, unfolded */
+	uint32_t udp_sum;   /* of the constant words of pseudo header, UDP header and payload */
+	bool reply;
+	uint64_t random;
+	struct flowgen_port *shared;
+	uint8_t frame[MAX_LENGTH + 64] __attribute__((aligned(64)));
+} __attribute__((aligned(64)));
+
+static struct side sides[FLOWGEN_PORTS];
+static unsigned int sides_used;
+
+static void die(const char *what)
+{
+	fprintf(stderr, "flowgen: %s\n", what);
+	exit(1);
+}
+
+/* SplitMix64: a new value from a counter. */
+static uint64_t next_random(uint64_t *state)
+{
+	uint64_t z = (*state += 0x9e3779b97f4a7c15ull);
+
+	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
+	z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
+	return z ^ (z >> 31);
+}
+
+static uint32_t gcd(uint32_t a, uint32_t b)
+{
+	while (b != 0) {
+		uint32_t t = a % b;
+
+		a = b;
+		b = t;
+	}
+	return a;
+}
+
+/* A new order of all flows. Not on every burst: once a pass. */
+static void new_pass(struct side *s)
+{
+	/* Few flows keep an order for a while, so that drawing a new one costs nothing that could be measured. */
+	s->left = flows >= MIN_PASS ? flows : flows * ((MIN_PASS + flows - 1) / flows);
+	s->at = next_random(&s->random) % flows;
+	do
+		s->stride = 1 + next_random(&s->random) % flows;
+	while (gcd(s->stride, flows) != 1);
+	s->stride %= flows; /* 0 only for a single flow */
+}
+
+static uint32_t sum_words(const uint8_t *bytes, uint32_t len)
+{
+	uint32_t sum = 0, i;
+
+	for (i = 0; i < len; i++)
+		sum += i & 1 ? bytes[i] : (uint32_t)bytes[i] << 8;
+	return sum;
+}
+
+static uint16_t fold(uint32_t sum)
+{
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	return (uint16_t)~sum;
+}
+
+static void build_template(struct side *s)
+{
+	static const uint8_t client[6] = { 0x02, 0, 0, 0, 0, 1 }, server[6] = { 0x02, 0, 0, 0, 0, 2 };
+	uint8_t *f = s->frame, *ip = f + 14, *udp = f + 34;
+	uint32_t ip_len = length - 14, udp_len = length - 34, i;
+
+	memcpy(f, s->reply ? client : server, 6);
+	memcpy(f + 6, s->reply ? server : client, 6);
+	f[12] = 0x08;
+	ip[0] = 0x45;
+	ip[2] = ip_len >> 8;
+	ip[3] = ip_len & 0xff;
+	ip[6] = 0x40; /* do not fragment: identification 0 is then right (RFC 6864) */
+	ip[8] = 64;
+	ip[9] = 17;
+	udp[s->reply ? 0 : 2] = 443 >> 8;
+	udp[s->reply ? 1 : 3] = 443 & 0xff;
+	udp[4] = udp_len >> 8;
+	udp[5] = udp_len & 0xff;
+	for (i = HEADERS; i < length; i++)
+		f[i] = (uint8_t)i;
+	s->ip_sum = sum_words(ip, 20);
+	s->udp_sum = sum_words(udp, udp_len) + udp_len + 17;
+}
+
+/* Flow number to five-tuple: 24 bits of client address, so that no two flows are alike; port and server follow. */
+static __rte_always_inline void write_frame(const struct side *s, uint32_t flow, uint8_t *out, uint32_t len)
+{
+	const uint32_t id = (flow * 0x9e3779b1u + (uint32_t)seed) & 0xffffff;
+	const uint32_t client = 0x0a000000u | id;
+	const uint32_t server = 0xc6120000u | ((flow * 0x85ebca77u) >> 22); /* 198.18.0.0/22 */
+	const uint16_t port = 0x8000u | (uint16_t)((flow * 0xc2b2ae3du) >> 17);
+	const uint32_t addresses = (client >> 16) + (client & 0xffff) + (server >> 16) + (server & 0xffff);
+	const uint16_t ip_sum = rte_cpu_to_be_16(fold(s->ip_sum + addresses));
+	const uint32_t client_be = rte_cpu_to_be_32(client), server_be = rte_cpu_to_be_32(server);
+	const uint16_t port_be = rte_cpu_to_be_16(port);
+	uint16_t udp_sum = rte_cpu_to_be_16(fold(s->udp_sum + addresses + port));
+
+	if (unlikely(udp_sum == 0))
+		udp_sum = 0xffff; /* zero would mean none (RFC 768) */
+	if (likely(len == MIN_LENGTH))
+		memcpy(out, s->frame, 64); /* a constant length: four vector moves; any data room holds it */
+	else
+		rte_memcpy(out, s->frame, len);
+	memcpy(out + 24, &ip_sum, 2);
+	memcpy(out + 26, s->reply ? &server_be : &client_be, 4);
+	memcpy(out + 30, s->reply ? &client_be : &server_be, 4);
+	memcpy(out + (s->reply ? 36 : 34), &port_be, 2);
+	memcpy(out + 40, &udp_sum, 2);
+}
+
+static __rte_always_inline void fill(struct side *s, struct rte_mbuf **pkts, uint16_t n, uint32_t len)
+{
+	while (n > 0) {
+		const uint16_t now = (uint16_t)RTE_MIN((uint32_t)n, s->left);
+		const uint32_t stride = s->stride, count = flows;
+		uint32_t at = s->at;
+		uint16_t i;
+
+		for (i = 0; i < now; i++) {
+			struct rte_mbuf *m = pkts[i];
+
+			write_frame(s, at, rte_pktmbuf_mtod(m, uint8_t *), len);
+			m->data_len = (uint16_t)len;
+			m->pkt_len = len;
+			at += stride;
+			at -= at >= count ? count : 0;
+		}
+		s->at = at;
+		s->left -= now;
+		if (s->left == 0) {
+			s->shared->passes++;
+			new_pass(s);
+		}
+		pkts += now;
+		n -= now;
+	}
+}
+
+/* The device has handed these out and counted them, but the application never sees them. */
+static uint16_t take_back(struct flowgen_port *p, struct rte_mbuf **pkts, uint16_t n)
+{
+	rte_pktmbuf_free_bulk(pkts, n);
+	p->taken_back += n;
+	return 0;
+}
+
+static uint16_t on_receive(uint16_t port, uint16_t queue, struct rte_mbuf **pkts, uint16_t n, uint16_t max, void *arg)
+{
+	struct side *s = arg;
+	struct flowgen_port *p = s->shared;
+
+	RTE_SET_USED(port);
+	RTE_SET_USED(queue);
+	RTE_SET_USED(max);
+	if (unlikely(p->tid != (uint32_t)rte_gettid()))
+		p->tid = (uint32_t)rte_gettid(); /* testpmd's main thread drains the queues before its worker starts */
+	p->calls++;
+	if (unlikely(__atomic_load_n(&ctl->run, __ATOMIC_RELAXED) == 0)) {
+		p->paused++;
+		return take_back(p, pkts, n);
+	}
+	if (generate) {
+		if (s->reply) {
+			static uint64_t settled;
+
+			if (unlikely(settled < SETTLE_CALLS)) {
+				settled += sides[0].shared->passes > 0;
+				return take_back(p, pkts, n);
+			}
+		}
+		if (likely(length == MIN_LENGTH))
+			fill(s, pkts, n, MIN_LENGTH);
+		else
+			fill(s, pkts, n, length);
+	}
+	__atomic_store_n(&p->packets, p->packets + n, __ATOMIC_RELAXED);
+	return n;
+}
+
+static uint64_t number(const char *name, uint64_t fallback, uint64_t low, uint64_t high)
+{
+	const char *text = getenv(name);
+	char *end;
+	unsigned long long value;
+
+	if (text == NULL || *text == '\0')
+		return fallback;
+	value = strtoull(text, &end, 0);
+	if (*end != '\0' || value < low || value > high) {
+		fprintf(stderr, "flowgen: %s=%s: a number from %llu to %llu is wanted\n", name, text,
+			(unsigned long long)low, (unsigned long long)high);
+		exit(1);
+	}
+	return value;
+}
+
+static void configure(const char *path)
+{
+	const char *mode = getenv("FLOWGEN_MODE");
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+
+	if (fd < 0 || ftruncate(fd, sizeof(*ctl)) != 0)
+		die("cannot open the file that FLOWGEN_CTL names");
+	ctl = mmap(NULL, sizeof(*ctl), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	close(fd);
+	if (ctl == MAP_FAILED)
+		die("cannot map the file that FLOWGEN_CTL names");
+	if (mode != NULL && strcmp(mode, "generate") != 0 && strcmp(mode, "count") != 0)
+		die("FLOWGEN_MODE: \"generate\" or \"count\" is wanted");
+	generate = mode == NULL || strcmp(mode, "generate") == 0;
+	flows = (uint32_t)number("FLOWGEN_FLOWS", 1, 1, MAX_FLOWS);
+	length = (uint32_t)number("FLOWGEN_LENGTH", MIN_LENGTH, MIN_LENGTH, MAX_LENGTH);
+	seed = number("FLOWGEN_SEED", 1, 0, UINT64_MAX);
+	ctl->flows = flows;
+	ctl->tsc_hz = rte_get_tsc_hz();
+}
+
+static void attach(uint16_t port)
+{
+	const char *path = getenv("FLOWGEN_CTL");
+	struct rte_eth_dev_info info;
+	struct side *s;
+
+	if (path == NULL || rte_eth_dev_info_get(port, &info) != 0)
+		return;
+	if (ctl == NULL)
+		configure(path);
+	if (strcmp(info.driver_name, generate ? "net_null" : "net_pcap") != 0 || sides_used == FLOWGEN_PORTS)
+		return;
+	/* Every receive queue but the first would deliver frames without headers. */
+	if (info.nb_rx_queues != 1)
+		die("one receive queue a port is supported");
+	s = &sides[sides_used];
+	s->reply = sides_used == 1;
+	s->random = seed + sides_used;
+	s->shared = &ctl->port[sides_used];
+	new_pass(s);
+	build_template(s);
+	if (rte_eth_add_rx_callback(port, 0, on_receive, s) == NULL)
+		die("cannot add the receive callback");
+	s->shared->port_id = port + 1u;
+	sides_used++;
+	if (sides_used == FLOWGEN_PORTS)
+		__atomic_store_n(&ctl->magic, FLOWGEN_MAGIC, __ATOMIC_RELEASE);
+}
+
+/* In place of DPDK's: the same, and then the callback. Callbacks outlive a stop, so a second start adds none. */
+int rte_eth_dev_start(uint16_t port)
+{
+	static int (*real)(uint16_t);
+	static bool attached[RTE_MAX_ETHPORTS];
+	int result;
+
+	if (real == NULL)
+		*(void **)&real = dlsym(RTLD_NEXT, "rte_eth_dev_start");
+	if (real == NULL)
+		die("no rte_eth_dev_start behind this one");
+	/* Before the start, while no thread can poll: no frame without headers is ever seen. */
+	if (port < RTE_MAX_ETHPORTS && !attached[port]) {
+		attached[port] = true;
+		attach(port);
+	}
+	result = real(port);
+	return result;
+}

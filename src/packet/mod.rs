@@ -2,10 +2,11 @@
 
 pub mod buffer;
 pub mod build;
+pub mod checksum;
 pub mod meta;
 pub mod parse;
 pub mod synth;
 
 pub use buffer::{ChecksumStatus, FrameTooLong, PacketBuf, RxChecksum, VecPacket};
 pub use meta::{PacketKind, PacketMeta};
-pub use parse::{Malformed, ParseOptions, parse};
+pub use parse::{Malformed, ParseOptions, parse, parse_into};

@@ -13,6 +13,7 @@ import json
 import mmap
 import os
 import platform
+import random
 import re
 import shutil
 import signal
@@ -260,7 +261,154 @@ class Testpmd(Contestant):
         return {"generated": generated, "received": received, "sent": value["TX-packets"], "counters": value}
 
 
-CONTESTANTS = {"testpmd": Testpmd}
+class Haechi(Contestant):
+    """`haechi run` as a user runs it: every setting that changes its speed is at its default."""
+
+    name = "haechi"
+    rule = "lan-out"
+
+    def config(self):
+        lan, wan = self.devices()
+        settings = [
+            "version = 1",
+            "[node]",
+            'name = "bench"',
+            'mode = "transparent"',
+            f'workers = "{self.case.cpu}"',
+            f'control_socket = "{self.socket()}"',
+        ]
+        if self.case.source == "pcap":
+            # net_pcap keeps every packet of its file in the port's own pool.
+            settings.append(f"packet_buffers = {65535 + self.case.flows}")
+        for name, device, zone, peer in (("lan", lan, "trust", "wan"), ("wan", wan, "untrust", "lan")):
+            settings += ["[[port]]", f'name = "{name}"', f'device = "vdev:{device}"', f'zone = "{zone}"', f'peer = "{peer}"']
+        if self.case.flows > 1_000_000:
+            settings += ["[conntrack]", f"max_sessions = {self.case.flows}"]
+        settings += ["[[rule]]", f'name = "{self.rule}"', 'from = "trust"', 'to = "untrust"', 'action = "allow"']
+        return "\n".join(settings) + "\n"
+
+    def socket(self):
+        return os.path.join(self.work, "haechi.sock")
+
+    def command(self):
+        path = os.path.join(self.work, "haechi.toml")
+        with open(path, "w") as file:
+            file.write(self.config())
+        return [self.case.haechi, "run", "-c", path]
+
+    def sessions(self):
+        """Sessions in the table, as the node's status tells."""
+        return Api(self.socket()).get("/v1/status")["sessions"]
+
+    def warm_up(self):
+        self.page.run(True)
+        # Originals first, then replies: after one pass of the replies every session is established.
+        self.wait(lambda: self.page.port(1)["passes"] >= 1 or self.replied(), "has seen every flow's reply", 180)
+        self.rest()
+        self.expect_sessions("after the warm-up")
+        self.before = self.counters()
+
+    def replied(self):
+        """net_pcap counts no passes: twice all packets of both files are one pass of replies in any case."""
+        return self.case.source == "pcap" and self.page.port(1)["packets"] > 2 * self.case.flows
+
+    def expect_sessions(self, when):
+        found = self.sessions()
+        if found != self.case.flows:
+            raise Failure(f"haechi holds {found} sessions {when}, not {self.case.flows}:\n{self.tail()}")
+        first = Api(self.socket()).get("/v1/sessions?limit=1000")["sessions"]
+        other = [s for s in first if s["state"] != "udp_replied" or s["rule"] != self.rule or 0 in s["packets"]]
+        if other or not first:
+            raise Failure(f"haechi holds a session {when} that is not established: {other[:1]}")
+
+    def counters(self):
+        api = Api(self.socket())
+        return {
+            "ports": api.get("/v1/ports")["ports"],
+            "workers": api.get("/v1/workers")["workers"],
+            "drops": api.get("/v1/counters"),
+            "generated": self.page.packets(),
+            "taken_back": self.page.taken_back(),
+        }
+
+    def finish(self):
+        self.rest()
+        self.expect_sessions("at the end")
+        before, after = self.before, self.counters()
+        self.kill()
+        if self.child.returncode != 0:
+            raise Failure(f"haechi ended with status {self.child.returncode}:\n{self.tail()}")
+        return self.judge(before, after)
+
+    def judge(self, before, after):
+        """Every packet that was generated since the warm-up was received, and sent, and none was dropped."""
+
+        def since(get):
+            return get(after) - get(before)
+
+        generated = since(lambda c: c["generated"])
+        sums = {key: since(lambda c, k=key: sum(p[k] for p in c["ports"])) for key in ("rx_packets", "tx_packets")}
+        lost = {key: since(lambda c, k=key: sum(p[k] for p in c["ports"])) for key in ("rx_missed", "tx_dropped")}
+        drops = {name: since(lambda c, n=name: drop_count(c["drops"], n)) for name in drop_names(after["drops"])}
+        if self.case.source == "null":
+            # The generator knows its replies from its originals: not even the warm-up may drop one.
+            drops = {name: drop_count(after["drops"], name) for name in drops}
+        forwarded = since(lambda c: sum(w["forwarded"] for w in c["workers"]))
+        report = {"generated": generated, "received": sums["rx_packets"], "forwarded": forwarded, "sent": sums["tx_packets"]}
+        if any(value != generated for value in report.values()) or any(lost.values()) or any(drops.values()):
+            wrong = {k: v for k, v in {**lost, **drops}.items() if v}
+            raise Failure(f"haechi did not forward every packet: {report}, lost or dropped: {wrong}")
+        return {**report, "lost": lost, "drops": drops, "sessions": self.case.flows, "config": self.config()}
+
+
+def drop_names(counters):
+    return sorted(counters["drops"])
+
+
+def drop_count(counters, name):
+    return counters["drops"][name]
+
+
+CONTESTANTS = {"testpmd": Testpmd, "haechi": Haechi}
+
+
+def flow_tuple(flow, seed):
+    """Client, server and client's port of a flow: the same as in flowgen.c."""
+    client = 0x0A000000 | ((flow * 0x9E3779B1 + seed) & 0xFFFFFF)
+    server = 0xC6120000 | ((flow * 0x85EBCA77 & 0xFFFFFFFF) >> 22)
+    return client, server, 0x8000 | ((flow * 0xC2B2AE3D & 0xFFFFFFFF) >> 17)
+
+
+def write_pcap(path, case, reply):
+    """One frame of each flow in one direction, in an order of its own for each direction."""
+
+    def folded(total):
+        total = (total & 0xFFFF) + (total >> 16)
+        return ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
+
+    length, payload = case.length, bytes(i & 0xFF for i in range(42, case.length))
+    macs = bytes([2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2]) if reply else bytes([2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1])
+    words = struct.unpack(f">{(len(payload) + 1) // 2}H", payload + b"\0" * (len(payload) & 1))
+    ip_constant = 0x4500 + length - 14 + 0x4000 + (64 << 8) + 17
+    udp_constant = 443 + 2 * (length - 34) + 17 + sum(words)
+    head = struct.Struct(">12sHHHHHHHIIHHHH")
+    record = struct.pack("<IIII", 0, 0, length, length)
+    order = list(range(case.flows))
+    random.Random(case.seed + reply).shuffle(order)
+    with open(path, "wb") as file:
+        file.write(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1))
+        for flow in order:
+            client, server, port = flow_tuple(flow, case.seed)
+            addresses = (client >> 16) + (client & 0xFFFF) + (server >> 16) + (server & 0xFFFF)
+            source, destination, ports = (server, client, (443, port)) if reply else (client, server, (port, 443))
+            file.write(record)
+            file.write(
+                head.pack(
+                    macs, 0x0800, 0x4500, length - 14, 0, 0x4000, (64 << 8) | 17, folded(ip_constant + addresses),
+                    source, destination, *ports, length - 34, folded(udp_constant + addresses + port) or 0xFFFF,
+                )
+            )
+            file.write(payload)
 
 
 class Case:
@@ -271,6 +419,10 @@ class Case:
         self.length, self.seed, self.cpu = options.length, options.seed, options.cpu
         self.flowgen, self.haechi = options.flowgen, options.haechi
         self.pcaps = []
+        if source == "pcap":
+            self.pcaps = [os.path.join(work, name) for name in ("originals.pcap", "replies.pcap")]
+            for path, reply in zip(self.pcaps, (False, True)):
+                write_pcap(path, self, reply)
 
 
 def run_case(options, case):

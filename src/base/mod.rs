@@ -6,5 +6,5 @@ pub mod slab;
 pub mod time;
 
 pub use id::{Generation, PairId, PortId, RuleId, SessionIx, WorkerId, ZoneId};
-pub use slab::Slab;
+pub use slab::{Memory, Slab};
 pub use time::{Nanos, Tick};

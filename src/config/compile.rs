@@ -82,21 +82,30 @@ pub fn compile(config: &Config, generation: Generation, ids: &mut RuleIds) -> Re
     let zones = zone_names(config);
     let mut rules = Vec::new();
     let mut specs = Vec::new();
+    let timeouts = config.conntrack.timeouts.to_policy();
     for rule in config.rules.iter().filter(|rule| rule.enabled) {
         specs.push(rule_spec(config, &zones, rule)?);
+        let own_timeouts = (rule.timeouts != TimeoutOverrides::default())
+            .then(|| Box::new(config.conntrack.timeouts.with(&rule.timeouts).to_policy()));
         rules.push(policy::Rule {
             id: ids
                 .try_id(&rule.name)
                 .ok_or_else(|| CompileError::RuleIdsExhausted(rule.name.clone()))?,
             name: rule.name.clone(),
             action: rule.action,
-            timeouts: (rule.timeouts != TimeoutOverrides::default())
-                .then(|| Box::new(config.conntrack.timeouts.with(&rule.timeouts).to_policy())),
+            state_timeouts: own_timeouts.as_deref().unwrap_or(&timeouts).by_state(),
+            timeouts: own_timeouts,
             description: rule.description.clone(),
         });
     }
+    let mut rule_places = vec![Policy::NO_PLACE; ids.len()];
+    for (place, rule) in (0..).zip(&rules) {
+        rule_places[rule.id.index()] = place;
+    }
     Ok(Policy {
         generation,
+        rule_places,
+        state_timeouts: timeouts.by_state(),
         ports: port_policies(config, &zones)?,
         classifier: Box::new(LinearClassifier::new(&specs, zones.len())),
         zones,
@@ -106,7 +115,7 @@ pub fn compile(config: &Config, generation: Generation, ids: &mut RuleIds) -> Re
             vlan: config.transparent.vlan,
             session_scope: config.transparent.session_scope,
         },
-        timeouts: config.conntrack.timeouts.to_policy(),
+        timeouts,
         verify_checksums: config.conntrack.verify_checksums,
         reject_rate: config.policy.reject_rate.0,
     })

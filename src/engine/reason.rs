@@ -44,6 +44,8 @@ reasons! {
     BadChecksum = "bad_checksum",
     /// No session, and a packet that cannot open one (a TCP packet that is not a SYN, an echo reply, ...).
     NoSession = "no_session",
+    /// TCP flags that no TCP sends together (none, SYN+FIN, SYN+RST, FIN alone, ...), or that make no sense in the state.
+    TcpBadFlags = "tcp_bad_flags",
     /// A drop or reject rule matched, no rule matched, or the new policy refuses the session.
     Policy = "policy",
     /// Not IP and not ARP, and `[transparent] non_ip` says drop.

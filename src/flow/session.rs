@@ -57,7 +57,10 @@ pub struct Session {
     pub opener: Direction,
     /// Reserved for NAT, helper and HA ownership marks.
     pub flags: u8,
-    pub(super) reserved: u16,
+    /// ICMP and ICMPv6: the type of the packet that opened it.
+    pub icmp_type: u8,
+    /// ICMP and ICMPv6: the code of the packet that opened it.
+    pub icmp_code: u8,
     // Line 1: what a packet writes.
     /// Bytes of IP packets by [`Direction`].
     pub(super) bytes: [u64; 2],

@@ -13,6 +13,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::base::{Generation, Nanos, PairId, PortId, RuleId, ZoneId};
+use crate::flow::{StateTimeouts, TimeoutClass};
 
 /// Everything that decides a packet's fate, compiled from one configuration.
 pub struct Policy {
@@ -24,16 +25,41 @@ pub struct Policy {
     pub zones: Vec<String>,
     /// Enabled rules in order: what [`RuleMatch`] indexes.
     pub rules: Vec<Rule>,
+    /// By [`RuleId`]: the rule's place in `rules`, or [`Policy::NO_PLACE`] for one that is not in this policy.
+    pub rule_places: Vec<u32>,
     /// Finds the first matching rule.
     pub classifier: Box<dyn Classifier>,
     /// Layer-2 behaviour.
     pub transparent: Transparent,
     /// Session timeouts where the rule has none of its own.
     pub timeouts: Timeouts,
+    /// The same in the table's ticks.
+    pub state_timeouts: StateTimeouts,
     /// Verify TCP, UDP, ICMP and ICMPv6 checksums (the IPv4 header's is always verified).
     pub verify_checksums: bool,
     /// RSTs and ICMP errors that haechi makes itself, a second.
     pub reject_rate: u32,
+}
+
+impl Policy {
+    /// In `rule_places`: the rule is not in this policy.
+    pub const NO_PLACE: u32 = u32::MAX;
+
+    /// The rule with this id; `None`: it is not in this policy (any more).
+    #[inline]
+    #[must_use]
+    pub fn rule(&self, id: RuleId) -> Option<&Rule> {
+        let place = *self.rule_places.get(id.index())?;
+        self.rules.get(place as usize)
+    }
+
+    /// The timeouts of sessions of this rule; of a rule that is gone, the general ones.
+    #[inline]
+    #[must_use]
+    pub fn state_timeouts(&self, id: RuleId) -> &StateTimeouts {
+        self.rule(id)
+            .map_or(&self.state_timeouts, |rule| &rule.state_timeouts)
+    }
 }
 
 /// What the engine has to know of one port.
@@ -128,6 +154,8 @@ pub struct Rule {
     pub action: Action,
     /// The rule's own timeouts, complete: the defaults with the rule's overrides.
     pub timeouts: Option<Box<Timeouts>>,
+    /// The timeouts that count for its sessions, its own or the general ones, in the table's ticks.
+    pub state_timeouts: StateTimeouts,
     /// The `description` key, for `show rules`.
     pub description: Option<String>,
 }
@@ -155,6 +183,25 @@ pub struct Timeouts {
     pub icmp: Nanos,
     /// Every other protocol.
     pub other: Nanos,
+}
+
+impl Timeouts {
+    /// In the table's ticks, by state.
+    #[must_use]
+    pub fn by_state(&self) -> StateTimeouts {
+        StateTimeouts::from_fn(|class| match class {
+            TimeoutClass::TcpSynSent => self.tcp_syn_sent,
+            TimeoutClass::TcpSynReceived => self.tcp_syn_received,
+            TimeoutClass::TcpEstablished => self.tcp_established,
+            TimeoutClass::TcpClosing => self.tcp_closing,
+            TimeoutClass::TcpTimeWait => self.tcp_time_wait,
+            TimeoutClass::TcpClosed => self.tcp_closed,
+            TimeoutClass::UdpNew => self.udp_new,
+            TimeoutClass::UdpReplied => self.udp_replied,
+            TimeoutClass::Icmp => self.icmp,
+            TimeoutClass::Other => self.other,
+        })
+    }
 }
 
 impl Default for Timeouts {

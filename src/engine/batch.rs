@@ -1,0 +1,86 @@
+//! A burst of packets on its way into the engine.
+
+use arrayvec::ArrayVec;
+
+use crate::base::PortId;
+
+/// The most packets that one call of `process` takes.
+pub const MAX_BATCH: usize = 64;
+
+/// Packets in the order of their arrival, each with the port that it came in by.
+pub struct Batch<B> {
+    packets: ArrayVec<B, MAX_BATCH>,
+    ingress: [PortId; MAX_BATCH],
+}
+
+impl<B> Default for Batch<B> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<B> Batch<B> {
+    /// An empty batch.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            packets: ArrayVec::new(),
+            ingress: [PortId(0); MAX_BATCH],
+        }
+    }
+
+    /// How many packets it holds.
+    #[inline]
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.packets.len()
+    }
+
+    /// Does it hold none?
+    #[inline]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.packets.is_empty()
+    }
+
+    /// Adds a packet.
+    ///
+    /// # Errors
+    /// Gives the packet back when the batch is full.
+    #[inline]
+    pub fn try_push(&mut self, packet: B, ingress: PortId) -> Result<(), B> {
+        let place = self.packets.len();
+        self.packets.try_push(packet).map_err(|e| e.element())?;
+        self.ingress[place] = ingress;
+        Ok(())
+    }
+
+    /// Lets `receive` append packets that all came in by one port: what a receive queue's burst is handed.
+    #[inline]
+    pub fn receive_with(
+        &mut self,
+        ingress: PortId,
+        receive: impl FnOnce(&mut ArrayVec<B, MAX_BATCH>),
+    ) -> usize {
+        let before = self.packets.len();
+        receive(&mut self.packets);
+        let after = self.packets.len();
+        for port in self.ingress.iter_mut().take(after).skip(before) {
+            *port = ingress;
+        }
+        after.saturating_sub(before)
+    }
+
+    /// The packets, with their ports.
+    #[inline]
+    #[must_use]
+    pub fn parts(&self) -> (&[B], &[PortId]) {
+        (&self.packets, &self.ingress[..self.packets.len()])
+    }
+
+    /// Takes the packets out in order.
+    #[inline]
+    pub fn drain(&mut self) -> arrayvec::Drain<'_, B, MAX_BATCH> {
+        self.packets.drain(..)
+    }
+}

@@ -1,0 +1,109 @@
+//! What the engine counts: plain integers that its worker owns and publishes.
+
+use super::DropReason;
+use crate::base::{Nanos, RuleId};
+use crate::packet::parse::Malformed;
+
+/// The most rules that one run of a node can have names for (over all its applies).
+pub const MAX_RULES: usize = 65_536;
+
+/// Packets by verdict. At rest `received == forwarded + dropped() + held`, exactly.
+#[derive(Clone, Debug)]
+pub struct Counters {
+    /// Packets that `process` took in.
+    pub received: u64,
+    /// Packets handed to [`super::Outputs::forward`].
+    pub forwarded: u64,
+    /// Packets that the engine made itself (RST, ICMP unreachable).
+    pub originated: u64,
+    /// Answers that `reject_rate` or an empty buffer pool kept from being made.
+    pub rejects_suppressed: u64,
+    /// Packets dropped, by [`DropReason::index`].
+    pub drops: [u64; DropReason::COUNT],
+    /// Malformed packets by what is wrong with them: adds up to `drops[Malformed]`.
+    pub malformed: [u64; Malformed::ALL.len()],
+    /// Sessions made.
+    pub sessions_created: u64,
+    /// Sessions ended, for whatever reason.
+    pub sessions_ended: u64,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self {
+            received: 0,
+            forwarded: 0,
+            originated: 0,
+            rejects_suppressed: 0,
+            drops: [0; DropReason::COUNT],
+            malformed: [0; Malformed::ALL.len()],
+            sessions_created: 0,
+            sessions_ended: 0,
+        }
+    }
+}
+
+impl Counters {
+    /// All drops.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.drops.iter().sum()
+    }
+}
+
+/// One rule's counters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RuleCounters {
+    /// Live sessions.
+    pub sessions: u64,
+    /// Packets that it decided, first packets and packets of its sessions.
+    pub packets: u64,
+    /// Bytes of their frames.
+    pub bytes: u64,
+    /// When it last decided a packet; zero: never.
+    pub last_hit: Nanos,
+}
+
+/// Adds up one rule's packets in registers and touches its counters when another rule's packet comes: packets of one
+/// burst mostly belong to few rules.
+#[derive(Clone, Copy)]
+pub(super) struct RuleRun {
+    rule: RuleId,
+    packets: u64,
+    bytes: u64,
+}
+
+impl RuleRun {
+    pub(super) const EMPTY: Self = Self {
+        rule: RuleId(0),
+        packets: 0,
+        bytes: 0,
+    };
+
+    #[inline]
+    pub(super) fn add(&mut self, rules: &mut [RuleCounters], now: Nanos, rule: RuleId, bytes: u32) {
+        if rule != self.rule {
+            self.flush(rules, now);
+            self.rule = rule;
+        }
+        self.packets += 1;
+        self.bytes += u64::from(bytes);
+    }
+
+    #[inline]
+    pub(super) fn flush(&mut self, rules: &mut [RuleCounters], now: Nanos) {
+        if self.packets == 0 {
+            return;
+        }
+        if let Some(counters) = rules.get_mut(self.rule.index()) {
+            counters.packets += self.packets;
+            counters.bytes += self.bytes;
+            counters.last_hit = now;
+        }
+        *self = Self {
+            rule: self.rule,
+            packets: 0,
+            bytes: 0,
+        };
+    }
+}

@@ -1,0 +1,87 @@
+//! The first packet of a flow: no session is known, the rules decide.
+
+use super::process::{Act, FlowPacket, Verdict, port_policy};
+use super::session::{ip_len, segment};
+use super::{DropReason, Why};
+use crate::flow::{Session, track};
+use crate::packet::{PacketKind, PacketMeta};
+use crate::policy::{Action, ClassifyKey, Policy, RuleMatch};
+
+/// What the rules are asked about a packet without a session.
+#[inline]
+pub(super) fn question(meta: &PacketMeta, policy: &Policy) -> ClassifyKey {
+    let port = port_policy(policy, meta.ingress);
+    let ports = matches!(meta.kind, PacketKind::Tcp | PacketKind::Udp);
+    let icmp = matches!(meta.kind, PacketKind::Echo | PacketKind::Icmp);
+    ClassifyKey {
+        source: meta.source,
+        destination: meta.destination,
+        source_port: if ports { meta.source_port } else { 0 },
+        destination_port: if ports { meta.destination_port } else { 0 },
+        from: port.zone,
+        to: port_policy(policy, port.peer).zone,
+        protocol: meta.protocol,
+        icmp_type: if icmp { meta.icmp_type() } else { 0 },
+        icmp_code: if icmp { meta.detail } else { 0 },
+    }
+}
+
+impl Act<'_> {
+    /// Judges a packet without a session by the rule that matched it.
+    ///
+    /// Places of later stages: SYN protection before the rules, expectations and the HA peer's sessions before the
+    /// policy's refusal, NAT and limits between the rule and the insertion.
+    pub(super) fn first(&mut self, flow: &FlowPacket<'_>, answer: RuleMatch) -> Verdict {
+        let meta = flow.meta;
+        let Some(state) = track::opening(meta) else {
+            let bad_flags = meta.kind == PacketKind::Tcp && track::Event::of(meta.tcp_flags()).is_none();
+            let reason = if bad_flags {
+                DropReason::TcpBadFlags
+            } else {
+                DropReason::NoSession
+            };
+            return Verdict::Drop(reason, Why::Rule(None));
+        };
+        let Some((place, rule)) =
+            answer.and_then(|place| Some((place, self.policy.rules.get(place as usize)?)))
+        else {
+            return Verdict::Drop(DropReason::Policy, Why::Rule(None));
+        };
+        match rule.action {
+            Action::Allow => {}
+            Action::Drop => {
+                self.run.add(self.rules, self.now, rule.id, ip_len(meta));
+                return Verdict::Drop(DropReason::Policy, Why::Rule(answer));
+            }
+            Action::Reject => {
+                self.run.add(self.rules, self.now, rule.id, ip_len(meta));
+                return Verdict::Reject(Why::Rule(answer));
+            }
+        }
+        let mut session = Session::new(*flow.key, flow.direction, state);
+        session.generation = self.policy.generation;
+        session.rule = rule.id;
+        session.ingress = meta.ingress;
+        session.egress = port_policy(self.policy, meta.ingress).peer;
+        if matches!(meta.kind, PacketKind::Echo | PacketKind::Icmp) {
+            session.icmp_type = meta.icmp_type();
+            session.icmp_code = meta.detail;
+        }
+        if meta.kind == PacketKind::Tcp {
+            track::open_tcp(&mut session, &segment(meta, flow.frame));
+        }
+        let Ok(ix) = self
+            .table
+            .insert(session, flow.hash, self.now, rule.state_timeouts.ticks(state))
+        else {
+            return Verdict::Drop(DropReason::TableFull, Why::Rule(answer));
+        };
+        self.table_changed = true;
+        self.counters.sessions_created += 1;
+        if let Some(counters) = self.rules.get_mut(rule.id.index()) {
+            counters.sessions += 1;
+        }
+        self.count(ix, flow);
+        Verdict::Forward(Why::NewSession(ix, place))
+    }
+}

@@ -1,0 +1,87 @@
+//! A token bucket that is given the time.
+
+use crate::base::Nanos;
+
+/// At most `rate` events a second, in bursts of at most one second's worth.
+#[derive(Clone, Copy, Debug)]
+pub struct TokenBucket {
+    rate: u32,
+    /// In units of 1 / (10^9) token, so that no rounding loses any.
+    credit: u64,
+    refilled: Nanos,
+}
+
+impl TokenBucket {
+    const TOKEN: u64 = 1_000_000_000;
+
+    /// A full bucket.
+    #[must_use]
+    pub fn new(rate: u32, now: Nanos) -> Self {
+        Self {
+            rate,
+            credit: u64::from(rate) * Self::TOKEN,
+            refilled: now,
+        }
+    }
+
+    /// Changes the rate; credit above the new rate is lost, none is given.
+    pub fn set_rate(&mut self, rate: u32) {
+        self.rate = rate;
+        self.credit = self.credit.min(u64::from(rate) * Self::TOKEN);
+    }
+
+    /// Takes one token; `false`: there is none.
+    #[must_use]
+    pub fn try_take(&mut self, now: Nanos) -> bool {
+        let elapsed = now.since(self.refilled).0.min(Nanos::SECOND.0);
+        self.refilled = self.refilled.max(now);
+        let full = u64::from(self.rate) * Self::TOKEN;
+        self.credit = full.min(self.credit + elapsed * u64::from(self.rate));
+        if self.credit < Self::TOKEN {
+            return false;
+        }
+        self.credit -= Self::TOKEN;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn never_more_than_the_rate_and_one_burst() {
+        let mut bucket = TokenBucket::new(100, Nanos(0));
+        let mut taken = 0;
+        // Ten seconds in steps of 0.7 ms: far more tries than tokens.
+        let mut now = Nanos(0);
+        while now < Nanos::from_secs(10) {
+            taken += u32::from(bucket.try_take(now));
+            now = now.plus(Nanos(700_000));
+        }
+        assert_eq!(
+            taken,
+            100 + 999,
+            "one burst and ten seconds' worth, less the fraction in flight"
+        );
+    }
+
+    #[test]
+    fn zero_rate_gives_none_and_time_going_back_gives_nothing() {
+        let mut none = TokenBucket::new(0, Nanos(0));
+        assert!(!none.try_take(Nanos::from_secs(100)));
+        let mut bucket = TokenBucket::new(1, Nanos::from_secs(5));
+        assert!(bucket.try_take(Nanos::from_secs(5)));
+        assert!(!bucket.try_take(Nanos::from_secs(1)));
+        assert!(!bucket.try_take(Nanos::from_millis(5_999)));
+        assert!(bucket.try_take(Nanos::from_secs(6)));
+    }
+
+    #[test]
+    fn a_lower_rate_takes_credit_away() {
+        let mut bucket = TokenBucket::new(1000, Nanos(0));
+        bucket.set_rate(2);
+        assert!(bucket.try_take(Nanos(0)) && bucket.try_take(Nanos(0)));
+        assert!(!bucket.try_take(Nanos(0)));
+    }
+}

@@ -1,0 +1,147 @@
+//! A packet of a known session.
+
+use super::process::{Act, FlowPacket, Verdict, port_policy};
+use super::{DropReason, Why, upkeep};
+use crate::base::SessionIx;
+use crate::flow::{Direction, KeyClass, Segment, Session, Tracked, track};
+use crate::packet::{PacketKind, PacketMeta};
+use crate::policy::{Action, ClassifyKey, Policy, RuleMatch, SessionScope};
+
+/// What the rules are asked about a session that an older policy let in: its opening packet's question.
+#[inline]
+pub(super) fn question(session: &Session, policy: &Policy) -> ClassifyKey {
+    let key = &session.key;
+    let (source, source_port, destination, destination_port) = match session.opener {
+        Direction::LowToHigh => (key.low, key.low_port, key.high, key.high_port),
+        Direction::HighToLow => (key.high, key.high_port, key.low, key.low_port),
+    };
+    let ports = key.class == KeyClass::Ports;
+    ClassifyKey {
+        source,
+        destination,
+        source_port: if ports { source_port } else { 0 },
+        destination_port: if ports { destination_port } else { 0 },
+        from: port_policy(policy, session.ingress).zone,
+        to: port_policy(policy, session.egress).zone,
+        protocol: key.protocol,
+        icmp_type: session.icmp_type,
+        icmp_code: session.icmp_code,
+    }
+}
+
+/// The part of a TCP segment that the tracker needs. The parser has checked that the header is there.
+#[inline]
+pub(super) fn segment(meta: &PacketMeta, frame: &[u8]) -> Segment {
+    let word = |at: usize| {
+        let at = usize::from(meta.l4_offset) + at;
+        frame
+            .get(at..)
+            .and_then(|tail| tail.first_chunk::<4>())
+            .map_or(0, |b| u32::from_be_bytes(*b))
+    };
+    Segment {
+        flags: meta.tcp_flags(),
+        seq: word(4),
+        ack: word(8),
+        data_len: u32::from(meta.l4_len).saturating_sub(u32::from(meta.detail)),
+    }
+}
+
+/// Bytes of the IP packet: what sessions and rules count.
+#[inline]
+pub(super) fn ip_len(meta: &PacketMeta) -> u32 {
+    u32::from(meta.l4_offset) - u32::from(meta.l3_offset) + u32::from(meta.l4_len)
+}
+
+impl Act<'_> {
+    /// A packet of the session at `ix`; `answer` is what the rules say where the session's policy is an older one.
+    #[inline]
+    pub(super) fn session(&mut self, flow: &FlowPacket<'_>, ix: SessionIx, answer: RuleMatch) -> Verdict {
+        let meta = flow.meta;
+        let session = self.table.get(ix);
+        let expected = session.ingress_of(flow.direction);
+        if expected != meta.ingress && !self.same_side(expected, meta) {
+            return Verdict::Drop(DropReason::WrongPort, Why::Session(ix));
+        }
+        if session.generation != self.policy.generation
+            && let Err(verdict) = self.classify_again(ix, answer)
+        {
+            return verdict;
+        }
+        let session = self.table.get_mut(ix);
+        let tracked = if meta.kind == PacketKind::Tcp {
+            track::track_tcp(session, flow.direction, &segment(meta, flow.frame))
+        } else {
+            track::track_other(session, flow.direction)
+        };
+        match tracked {
+            Tracked::Stay => {}
+            Tracked::Move(state) => {
+                let timeouts = self.policy.state_timeouts(session.rule);
+                self.table.set_state(ix, state, timeouts.ticks(state));
+            }
+            Tracked::Reopen => return self.reopen(flow, ix),
+            Tracked::BadFlags => return Verdict::Drop(DropReason::TcpBadFlags, Why::Session(ix)),
+        }
+        self.count(ix, flow);
+        Verdict::Forward(Why::Session(ix))
+    }
+
+    /// Counts a packet that passes, for its session and its session's rule.
+    #[inline]
+    pub(super) fn count(&mut self, ix: SessionIx, flow: &FlowPacket<'_>) {
+        let bytes = ip_len(flow.meta);
+        let rule = self.table.get(ix).rule;
+        self.table.touch(ix, flow.direction, self.tick, bytes);
+        self.run.add(self.rules, self.now, rule, bytes);
+    }
+
+    /// With `session_scope = "node"` a session may use several pairs: a port is then of the right side when its zone is.
+    #[cold]
+    fn same_side(&self, expected: crate::base::PortId, meta: &PacketMeta) -> bool {
+        self.policy.transparent.session_scope == SessionScope::Node
+            && port_policy(self.policy, expected).zone == port_policy(self.policy, meta.ingress).zone
+    }
+
+    /// The policy changed since the session's last packet: it goes on under the rule that allows it now, or ends.
+    #[cold]
+    fn classify_again(&mut self, ix: SessionIx, answer: RuleMatch) -> Result<(), Verdict> {
+        let rule = answer.and_then(|place| self.policy.rules.get(place as usize));
+        let Some(rule) = rule.filter(|r| r.action == Action::Allow) else {
+            upkeep::end_session(self.table, self.counters, self.rules, ix);
+            self.table_changed = true;
+            let why = Why::Rule(answer);
+            return Err(match rule.map(|r| r.action) {
+                Some(Action::Reject) => Verdict::Reject(why),
+                _ => Verdict::Drop(DropReason::Policy, why),
+            });
+        };
+        let session = self.table.get_mut(ix);
+        let old = session.rule;
+        session.generation = self.policy.generation;
+        session.rule = rule.id;
+        if old != rule.id {
+            upkeep::move_session(self.rules, old, rule.id);
+            let state = session.state();
+            self.table.set_state(ix, state, rule.state_timeouts.ticks(state));
+        }
+        Ok(())
+    }
+
+    /// A SYN on a session in `time_wait` or `closed`: allowed, the old session ends and a new one takes its place.
+    #[cold]
+    fn reopen(&mut self, flow: &FlowPacket<'_>, ix: SessionIx) -> Verdict {
+        let mut matches = [None];
+        self.policy
+            .classifier
+            .classify(&[super::first::question(flow.meta, self.policy)], &mut matches);
+        let allowed = matches[0]
+            .and_then(|place| self.policy.rules.get(place as usize))
+            .is_some_and(|rule| rule.action == Action::Allow);
+        if allowed {
+            upkeep::end_session(self.table, self.counters, self.rules, ix);
+            self.table_changed = true;
+        }
+        self.first(flow, matches[0])
+    }
+}

@@ -1,0 +1,101 @@
+//! What an engine does between bursts, a little at a time: idle sessions end, timers follow an applied policy.
+
+use super::{Counters, Engine, RuleCounters};
+use crate::base::{Nanos, RuleId, SessionIx};
+use crate::flow::SessionTable;
+use crate::flow::table::Entry;
+
+/// What one call of [`Engine::upkeep`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Upkeep {
+    /// Sessions that idled out.
+    pub expired: u32,
+    /// How far the timers are behind: `expiry_lag_ms` of the API.
+    pub lag: Nanos,
+}
+
+/// The walk over the table that follows an apply: timers of idle sessions are linked to where the new timeouts ask for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Rearm {
+    from: Option<u32>,
+}
+
+impl Rearm {
+    pub(super) const fn start() -> Self {
+        Self { from: Some(0) }
+    }
+}
+
+impl Engine {
+    /// Ends sessions that idled out and goes on with what an apply left to do, looking at about `budget` sessions.
+    pub fn upkeep(&mut self, now: Nanos, budget: u32) -> Upkeep {
+        let policy = &*self.policy;
+        if let Some(from) = self.rearm.from {
+            self.rearm.from = self.table.rearm(from, budget, |session| {
+                policy.state_timeouts(session.rule).ticks(session.state())
+            });
+        }
+        let (counters, rules) = (&mut self.counters, &mut self.rules);
+        let expiry = self.table.expire(
+            now.tick(),
+            budget,
+            |session| policy.state_timeouts(session.rule).ticks(session.state()),
+            |entry| count_end(counters, rules, entry.session.rule),
+        );
+        Upkeep {
+            expired: expiry.expired,
+            lag: expiry.lag,
+        }
+    }
+
+    /// Ends the sessions among `budget` slots from slot `from` on that `unwanted` picks (`sessions kill`). Returns where
+    /// to go on (`None`: that was the last slot) and how many ended.
+    pub fn kill_where(
+        &mut self,
+        from: u32,
+        budget: u32,
+        mut unwanted: impl FnMut(&Entry<'_>) -> bool,
+    ) -> (Option<u32>, u32) {
+        let (counters, rules) = (&mut self.counters, &mut self.rules);
+        let mut killed = 0;
+        let next = self.table.retain(from, budget, |entry| {
+            if !unwanted(&entry) {
+                return true;
+            }
+            count_end(counters, rules, entry.session.rule);
+            killed += 1;
+            false
+        });
+        (next, killed)
+    }
+}
+
+/// Ends one session.
+pub(super) fn end_session(
+    table: &mut SessionTable,
+    counters: &mut Counters,
+    rules: &mut [RuleCounters],
+    ix: SessionIx,
+) {
+    let rule = table.get(ix).rule;
+    if table.remove(ix) {
+        count_end(counters, rules, rule);
+    }
+}
+
+fn count_end(counters: &mut Counters, rules: &mut [RuleCounters], rule: RuleId) {
+    counters.sessions_ended += 1;
+    if let Some(rule) = rules.get_mut(rule.index()) {
+        rule.sessions = rule.sessions.saturating_sub(1);
+    }
+}
+
+/// A live session goes over to another rule.
+pub(super) fn move_session(rules: &mut [RuleCounters], from: RuleId, to: RuleId) {
+    if let Some(rule) = rules.get_mut(from.index()) {
+        rule.sessions = rule.sessions.saturating_sub(1);
+    }
+    if let Some(rule) = rules.get_mut(to.index()) {
+        rule.sessions += 1;
+    }
+}

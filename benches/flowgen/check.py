@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Judges captures of the generator's frames: check.py FLOWS LENGTH ORIGINALS REPLIES."""
+
+import struct
+import sys
+
+
+def frames(path, length, limit):
+    with open(path, "rb") as file:
+        data = file.read(24 + limit * (16 + length))
+    at = 24
+    while at + 16 <= len(data):
+        captured = struct.unpack_from("<I", data, at + 8)[0]
+        frame = data[at + 16 : at + 16 + captured]
+        if len(frame) < captured:
+            return  # cut by the limit, or by the end of the capture
+        yield frame
+        at += 16 + captured
+
+
+def checksum(data):
+    data += b"\0" * (len(data) & 1)
+    total = sum(struct.unpack(f">{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return total
+
+
+def five_tuple(frame, length):
+    ip, udp = frame[14:34], frame[34:]
+    assert len(frame) == length and frame[12:14] == b"\x08\x00", frame.hex()
+    assert struct.unpack_from(">BxH", ip) == (0x45, length - 14) and ip[9] == 17, frame.hex()
+    assert struct.unpack_from(">H", udp, 4)[0] == length - 34, frame.hex()
+    assert checksum(ip) == 0xFFFF, frame.hex()
+    assert udp[6:8] != b"\0\0" and checksum(ip[12:] + struct.pack(">HH", 17, len(udp)) + udp) == 0xFFFF, frame.hex()
+    return ip[12:16], udp[0:2], ip[16:20], udp[2:4]
+
+
+def main(flows, length, paths):
+    # A pass is `flows` packets, each flow once; two passes are looked at.
+    seen = [[five_tuple(f, length) for f in frames(path, length, max(2 * flows, 8192))] for path in paths]
+    originals, replies = seen
+    for tuples in seen:
+        assert len(tuples) >= max(2 * flows, 4096), f"only {len(tuples)} frames"
+        for start in (0, flows):
+            assert len(set(tuples[start : start + flows])) == flows, "a pass that leaves out a flow"
+    assert set(originals) == {(b, q, a, p) for a, p, b, q in replies}, "replies that do not mirror originals"
+    if flows >= 4096:
+        assert originals[:flows] != originals[flows : 2 * flows], "two passes in one order"
+    print(f"{flows} flows, {length} bytes: {len(originals)} originals, {len(replies)} replies")
+
+
+main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])

@@ -20,6 +20,7 @@ pub mod port;
 pub mod queue;
 pub mod thread;
 pub mod tsc;
+pub mod wake;
 
 pub use eal::{Eal, EalConfig};
 pub use error::Error;

@@ -14,10 +14,21 @@ use crate::base::Nanos;
 /// What can wake a sleeping worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WakeUp {
-    /// Every receive queue announces its packets.
-    Event,
+    /// Packets announce themselves; nothing needs a look more often than this.
+    Event(Nanos),
     /// The clock alone, which must not sleep longer than this.
     Timer(Nanos),
+}
+
+impl WakeUp {
+    /// The same with a look at least so often.
+    #[must_use]
+    pub fn at_most(self, time: Nanos) -> Self {
+        match self {
+            Self::Event(longest) => Self::Event(longest.min(time)),
+            Self::Timer(bound) => Self::Timer(bound.min(time)),
+        }
+    }
 }
 
 /// How to wait before the next turn.
@@ -67,12 +78,6 @@ impl Idle {
         }
     }
 
-    /// Does it ever sleep until an event?
-    #[must_use]
-    pub fn uses_events(&self) -> bool {
-        self.wake_up == Some(WakeUp::Event)
-    }
-
     /// A turn is over that began at `now`; `worked`: it had packets or a command.
     #[inline]
     pub fn after_turn(&mut self, now: Nanos, worked: bool) -> Wait {
@@ -89,7 +94,7 @@ impl Idle {
             return Wait::No;
         }
         match wake_up {
-            WakeUp::Event => Wait::Event(Self::LONGEST_EVENT_WAIT),
+            WakeUp::Event(longest) => Wait::Event(longest),
             WakeUp::Timer(bound) => {
                 // Sleeps grow with the silence, so that the pauses of a busy link stay short.
                 let longest = bound.min(Self::LONGEST_SLEEP);
@@ -109,6 +114,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const EVENT: WakeUp = WakeUp::Event(Idle::LONGEST_EVENT_WAIT);
+
     fn us(n: u64) -> Nanos {
         Nanos(n * 1000)
     }
@@ -116,7 +123,7 @@ mod tests {
     #[test]
     fn poll_never_waits() {
         let mut idle = Idle::new(None);
-        idle.set_wake_up(WakeUp::Event);
+        idle.set_wake_up(EVENT);
         for n in 0..1000 {
             assert_eq!(idle.after_turn(Nanos::from_millis(n), false), Wait::No);
         }
@@ -124,14 +131,20 @@ mod tests {
 
     #[test]
     fn spins_first_and_again_after_work() {
-        let mut idle = Idle::new(Some(WakeUp::Event));
+        let mut idle = Idle::new(Some(EVENT));
         assert_eq!(idle.after_turn(us(1), false), Wait::No);
         assert_eq!(idle.after_turn(us(99), false), Wait::No);
-        assert_eq!(idle.after_turn(us(101), false), Wait::Event(Idle::LONGEST_EVENT_WAIT));
+        assert_eq!(
+            idle.after_turn(us(101), false),
+            Wait::Event(Idle::LONGEST_EVENT_WAIT)
+        );
         assert_eq!(idle.after_turn(us(102), true), Wait::No);
         assert_eq!(idle.after_turn(us(103), false), Wait::No);
         assert_eq!(idle.after_turn(us(150), false), Wait::No);
-        assert_eq!(idle.after_turn(us(203), false), Wait::Event(Idle::LONGEST_EVENT_WAIT));
+        assert_eq!(
+            idle.after_turn(us(203), false),
+            Wait::Event(Idle::LONGEST_EVENT_WAIT)
+        );
     }
 
     #[test]

@@ -1,0 +1,312 @@
+//! The way between control threads and a worker: two bounded queues. The worker takes a command at a burst boundary and
+//! sends what it was given back with the answer in it, so that it neither allocates nor frees.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam_queue::ArrayQueue;
+
+use super::slots::PortQueues;
+use super::stats::WorkerStats;
+use crate::base::{Nanos, PortId, WorkerId};
+use crate::dpdk::wake::Bell;
+use crate::engine::RuleCounters;
+use crate::flow::table::{Entry, SessionId};
+use crate::flow::{FlowKey, Session};
+use crate::policy::Policy;
+
+/// A live session as its worker saw it at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionCopy {
+    /// Its name.
+    pub id: SessionId,
+    /// The session.
+    pub session: Session,
+    /// When it was made.
+    pub created: Nanos,
+    /// Packets, `[opener's, replier's]`.
+    pub packets: [u64; 2],
+}
+
+impl From<Entry<'_>> for SessionCopy {
+    fn from(entry: Entry<'_>) -> Self {
+        Self {
+            id: entry.id,
+            session: *entry.session,
+            created: entry.created,
+            packets: entry.packets,
+        }
+    }
+}
+
+/// A walk over a part of a worker's session table.
+#[derive(Debug)]
+pub struct SessionScan {
+    /// The slot to begin with.
+    pub from: u32,
+    /// Slots to look at.
+    pub slots: u32,
+    /// Filled up to its capacity with the sessions found.
+    pub found: Vec<SessionCopy>,
+    /// Where to go on; `None`: that was the last slot.
+    pub next: Option<u32>,
+    /// The worker's time.
+    pub now: Nanos,
+}
+
+/// Ending sessions by name.
+#[derive(Debug, Default)]
+pub struct Kill {
+    /// Which.
+    pub sessions: Vec<SessionId>,
+    /// How many of them have been looked at.
+    pub done: usize,
+    /// How many of them were still there and are now ended.
+    pub killed: u64,
+}
+
+/// Looking sessions up by their keys.
+#[derive(Debug, Default)]
+pub struct Lookup {
+    /// Which.
+    pub keys: Vec<FlowKey>,
+    /// How many keys have been looked up.
+    pub done: usize,
+    /// The sessions that exist; at least as much capacity as there are keys.
+    pub found: Vec<SessionCopy>,
+    /// The worker's time.
+    pub now: Nanos,
+}
+
+/// Copying rule counters.
+#[derive(Debug, Default)]
+pub struct RuleScan {
+    /// The first rule id to copy.
+    pub from: usize,
+    /// Filled up to its capacity.
+    pub counters: Vec<RuleCounters>,
+}
+
+/// What a worker is asked to do. It answers each with the [`Reply`] of the same name, in order.
+pub enum Command {
+    /// Publish the counters now.
+    Publish,
+    /// Judge packets by this policy from now on; the old one comes back.
+    Policy(Arc<Policy>),
+    /// Walk over sessions.
+    Sessions(Box<SessionScan>),
+    /// End sessions.
+    Kill(Box<Kill>),
+    /// Look sessions up.
+    Lookup(Box<Lookup>),
+    /// Copy rule counters.
+    Rules(Box<RuleScan>),
+    /// Give a port's queues back; what waits in them for transmission is sent or dropped first.
+    TakePort(PortId),
+    /// Own these queues from now on.
+    GivePort(PortId, Box<PortQueues>),
+    /// Forget the longest loop gap (of the start-up).
+    ResetGap,
+    /// Finish what is in hand and end.
+    Stop,
+}
+
+/// A worker's answers.
+pub enum Reply {
+    /// Published.
+    Publish,
+    /// The policy that was in force before.
+    Policy(Arc<Policy>),
+    /// Walked.
+    Sessions(Box<SessionScan>),
+    /// Ended.
+    Kill(Box<Kill>),
+    /// Looked up.
+    Lookup(Box<Lookup>),
+    /// Copied.
+    Rules(Box<RuleScan>),
+    /// The queues, if the worker had any of that port.
+    TakePort(Option<Box<PortQueues>>),
+    /// Taken; queues that it still had of that port come back.
+    GivePort(Option<Box<PortQueues>>),
+    /// Forgotten.
+    ResetGap,
+    /// It ends.
+    Stop,
+}
+
+/// Commands that may wait for one worker, and answers for their askers.
+const QUEUE: usize = 64;
+
+/// The queues between control and one worker.
+pub struct Mailbox {
+    commands: ArrayQueue<(u64, Command)>,
+    replies: ArrayQueue<(u64, Reply)>,
+}
+
+impl Default for Mailbox {
+    fn default() -> Self {
+        Self {
+            commands: ArrayQueue::new(QUEUE),
+            replies: ArrayQueue::new(QUEUE),
+        }
+    }
+}
+
+impl Mailbox {
+    /// The next command with its number; on the worker.
+    #[inline]
+    #[must_use]
+    pub fn take(&self) -> Option<(u64, Command)> {
+        // `is_empty` reads two words; `pop` on an empty queue would fence.
+        if self.commands.is_empty() {
+            None
+        } else {
+            self.commands.pop()
+        }
+    }
+
+    /// Is there room for one more answer?
+    #[must_use]
+    pub fn can_answer(&self) -> bool {
+        !self.replies.is_full()
+    }
+
+    /// Answers; on the worker, after [`Mailbox::can_answer`].
+    ///
+    /// # Errors
+    /// Gives the answer back when there is no room.
+    pub fn answer(&self, number: u64, reply: Reply) -> Result<(), (u64, Reply)> {
+        self.replies.push((number, reply))
+    }
+}
+
+/// Why a worker did not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoAnswer {
+    /// It did not within the time: it is stalled or busy.
+    #[error("worker {} does not answer", .0.index())]
+    Stalled(WorkerId),
+    /// It has ended.
+    #[error("worker {} has stopped", .0.index())]
+    Stopped(WorkerId),
+}
+
+/// A worker as control threads see it.
+pub struct WorkerLink {
+    id: WorkerId,
+    cpu: usize,
+    mailbox: Arc<Mailbox>,
+    stats: Arc<WorkerStats>,
+    bell: Bell,
+    number: AtomicU64,
+    #[allow(
+        clippy::disallowed_types,
+        reason = "control threads alone take it: one asker at a time"
+    )]
+    turn: Mutex<bool>,
+}
+
+impl WorkerLink {
+    /// A link to the worker that has the other end of `mailbox`, publishes to `stats` and wakes by `bell`.
+    #[must_use]
+    #[allow(clippy::disallowed_types, reason = "see `turn`")]
+    pub fn new(id: WorkerId, cpu: usize, mailbox: Arc<Mailbox>, stats: Arc<WorkerStats>, bell: Bell) -> Self {
+        Self {
+            id,
+            cpu,
+            mailbox,
+            stats,
+            bell,
+            number: AtomicU64::new(0),
+            turn: Mutex::new(false),
+        }
+    }
+
+    /// The worker.
+    #[must_use]
+    pub fn id(&self) -> WorkerId {
+        self.id
+    }
+
+    /// Its CPU.
+    #[must_use]
+    pub fn cpu(&self) -> usize {
+        self.cpu
+    }
+
+    /// What it published last.
+    #[must_use]
+    pub fn stats(&self) -> &WorkerStats {
+        &self.stats
+    }
+
+    /// Asks and waits for the answer, at most `timeout`. One asker at a time; a late answer to an earlier one is
+    /// freed here, off the worker.
+    ///
+    /// # Errors
+    /// When the worker does not answer in time or has ended. The command may still be carried out.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "control threads: a deadline for a worker's answer"
+    )]
+    pub fn ask(&self, command: Command, timeout: Duration) -> Result<Reply, NoAnswer> {
+        let deadline = Instant::now() + timeout;
+        let mut stopped = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        if *stopped {
+            return Err(NoAnswer::Stopped(self.id));
+        }
+        let number = self.number.fetch_add(1, Ordering::Relaxed);
+        let mut command = (number, command);
+        let mut pause = Pause::default();
+        while let Err(full) = self.mailbox.commands.push(command) {
+            command = full;
+            if !pause.until(deadline) {
+                return Err(NoAnswer::Stalled(self.id));
+            }
+        }
+        self.bell.ring();
+        pause = Pause::default();
+        loop {
+            while let Some((answered, reply)) = self.mailbox.replies.pop() {
+                *stopped |= matches!(reply, Reply::Stop);
+                if answered == number {
+                    return Ok(reply);
+                }
+            }
+            if !pause.until(deadline) {
+                return Err(NoAnswer::Stalled(self.id));
+            }
+        }
+    }
+}
+
+/// Waits in growing steps: most answers come within microseconds.
+struct Pause {
+    step: Duration,
+}
+
+impl Default for Pause {
+    fn default() -> Self {
+        Self {
+            step: Duration::from_micros(20),
+        }
+    }
+}
+
+impl Pause {
+    /// False: the time is over.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "control threads: a deadline for a worker's answer"
+    )]
+    fn until(&mut self, deadline: Instant) -> bool {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        std::thread::sleep(self.step);
+        self.step = (self.step * 2).min(Duration::from_millis(1));
+        true
+    }
+}

@@ -1,0 +1,517 @@
+//! The worker loop: one thread on one CPU that owns its queues, its engine and its sessions.
+//!
+//! A turn, in the order that lets no reply overtake what it depends on:
+//!
+//! 1. Read the TSC once; take commands.
+//! 2. For each receive queue a burst. Between receiving and processing is where packets come in that belong to this
+//!    worker but arrived elsewhere, in this order: packets handed over by other workers, packets redirected by the HA
+//!    peer, and then all waiting session-sync messages, drained completely. So a message that was pushed before its
+//!    session's first packet left is known before any reply to that packet is processed.
+//! 3. The engine judges the burst; what it forwards waits for transmission by port.
+//! 4. Transmit in bursts, free what was dropped in bulk.
+//! 5. Now and then, within a budget: timers, a step of a running job, counters to be published.
+//! 6. With nothing done, wait as [`super::idle`] says.
+//!
+//! Nothing here allocates, frees, locks, logs or, but for the sleeps of an idle worker, makes a system call. (Kernel-backed
+//! drivers make their own when they have packets to send.)
+
+use std::num::NonZeroU64;
+use std::sync::Arc;
+
+use super::command::{Command, Kill, Lookup, Mailbox, Reply, RuleScan, SessionCopy, SessionScan};
+use super::idle::{Idle, Wait, WakeUp};
+use super::slots::{PortFlags, PortQueues, WorkerOutputs};
+use super::stats::{Counts, WorkerStats};
+use crate::base::{Nanos, PortId};
+use crate::dpdk::tsc::{self, TscClock};
+use crate::dpdk::wake::{Bell, WakeSet};
+use crate::dpdk::{MAX_BURST, Mbuf, Mempool};
+use crate::engine::{Batch, Engine};
+
+/// Sessions, keys or rules that a running job looks at in one turn: some ten microseconds, a small part of what a
+/// receive ring of the default size bridges at 10 Gbit/s.
+const JOB_STEP: u32 = 128;
+/// Upkeep looks at so many sessions ...
+const UPKEEP_BUDGET: u32 = 128;
+/// ... so often. Together 2.5 million sessions a second, at a tenth of the worker's time if all of them miss the cache.
+const UPKEEP_EVERY: Nanos = Nanos(50_000);
+/// Counters are published so often.
+const PUBLISH_EVERY: Nanos = Nanos::MILLISECOND;
+/// Seconds that the longest loop gap is kept for.
+const GAP_SECONDS: usize = 10;
+
+/// What a worker is made of.
+pub struct WorkerSetup {
+    /// Its engine; made on the worker's own thread, so that its memory is near its CPU.
+    pub engine: Engine,
+    /// The node's clock.
+    pub clock: TscClock,
+    /// All ports of the node, by [`PortId`].
+    pub ports: Vec<Arc<PortFlags>>,
+    /// Packets taken from a receive queue in one turn.
+    pub burst: usize,
+    /// `idle = "adaptive"`.
+    pub adaptive: bool,
+    /// Packets that the engine makes come from here.
+    pub pool: Mempool,
+    /// Commands and answers.
+    pub mailbox: Arc<Mailbox>,
+    /// Where it publishes.
+    pub stats: Arc<WorkerStats>,
+}
+
+/// A worker; lives on one thread.
+pub struct Worker {
+    engine: Engine,
+    clock: TscClock,
+    burst: usize,
+    mailbox: Arc<Mailbox>,
+    stats: Arc<WorkerStats>,
+    out: WorkerOutputs,
+    batch: Batch<Mbuf>,
+    /// A command that takes several turns; no other is taken meanwhile.
+    job: Option<(u64, Command)>,
+    /// An answer that found its queue full.
+    unsent: Option<(u64, Reply)>,
+    idle: Idle,
+    wake: Option<WakeSet>,
+    rx_packets: u64,
+    load: Load,
+    expiry_lag: Nanos,
+    next_upkeep: Nanos,
+    next_publish: Nanos,
+    stopping: bool,
+}
+
+impl Worker {
+    /// A worker without queues: they come by [`Command::GivePort`]. Returns its bell, too.
+    ///
+    /// # Errors
+    /// When the process has no file descriptors left for what wakes an idle worker.
+    pub fn new(setup: WorkerSetup) -> std::io::Result<(Self, Bell)> {
+        let wake = if setup.adaptive {
+            Some(WakeSet::new()?)
+        } else {
+            None
+        };
+        let bell = wake.as_ref().map_or(Bell::mute(), WakeSet::bell);
+        let worker = Self {
+            engine: setup.engine,
+            clock: setup.clock,
+            burst: setup.burst.clamp(1, MAX_BURST),
+            mailbox: setup.mailbox,
+            stats: setup.stats,
+            out: WorkerOutputs::new(&setup.ports, setup.burst, setup.pool),
+            batch: Batch::new(),
+            job: None,
+            unsent: None,
+            idle: Idle::new(setup.adaptive.then_some(WakeUp::Timer(Idle::LONGEST_SLEEP))),
+            wake,
+            rx_packets: 0,
+            load: Load::new(setup.clock.hz(), tsc::read()),
+            expiry_lag: Nanos(0),
+            next_upkeep: Nanos(0),
+            next_publish: Nanos(0),
+            stopping: false,
+        };
+        Ok((worker, bell))
+    }
+
+    /// Turns until [`Command::Stop`]. What the worker owned is then the caller's to free, on any thread.
+    pub fn run(mut self) -> Self {
+        if self.wake.is_some() {
+            // Sleeps by the clock end when they should, not up to 50 microseconds later. Refused, they are a bit longer.
+            let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
+        }
+        while !self.stopping {
+            self.turn();
+        }
+        self
+    }
+
+    /// One turn of the loop.
+    pub fn turn(&mut self) {
+        let tsc = tsc::read();
+        let now = self.clock.at(tsc);
+        self.load.turn(tsc);
+        let commanded = self.take_commands(now);
+        let received = self.forward(now);
+        self.rx_packets += received as u64;
+        self.load.worked(received);
+        if self.job.is_some() {
+            self.step_job(now);
+        }
+        if now >= self.next_upkeep {
+            self.expiry_lag = self.engine.upkeep(now, UPKEEP_BUDGET).lag;
+            self.next_upkeep = now.plus(UPKEEP_EVERY);
+        }
+        if now >= self.next_publish {
+            self.publish(now);
+        }
+        let worked = received > 0 || commanded || self.job.is_some() || self.unsent.is_some();
+        match self.idle.after_turn(now, worked) {
+            Wait::No if received > 0 => {}
+            Wait::No => std::hint::spin_loop(),
+            wait => self.wait(wait, now),
+        }
+    }
+
+    /// A burst from each receive queue, judged and sent on. Returns how many packets came.
+    #[inline]
+    fn forward(&mut self, now: Nanos) -> usize {
+        let mut received = 0;
+        for port in 0..self.out.slots.len() {
+            let Some(queues) = &mut self.out.slots[port].queues else {
+                continue;
+            };
+            let Some(rx) = &mut queues.rx else {
+                continue;
+            };
+            let (burst, id) = (self.burst, PortId(port as u16));
+            let count = self.batch.receive_with(id, |packets| {
+                rx.rx_burst(packets, burst);
+            });
+            if count == 0 {
+                continue;
+            }
+            received += count;
+            self.out.slots[port].counts.rx_packets += count as u64;
+            self.engine.process(now, &mut self.batch, &mut self.out);
+        }
+        if received > 0 {
+            self.out.flush();
+        }
+        received
+    }
+
+    #[cold]
+    fn wait(&mut self, wait: Wait, now: Nanos) {
+        // Whoever reads the counters of a sleeping worker shall not find old ones.
+        self.publish(now);
+        match (wait, &self.wake) {
+            (Wait::Event(timeout), Some(wake)) => {
+                wake.wait(timeout);
+                self.load.slept(tsc::read());
+            }
+            (Wait::Sleep(time), _) => {
+                let before = tsc::read();
+                std::thread::sleep(time.to_duration());
+                // What the sleep took too long is a gap.
+                self.load.slept(self.load.after(before, time).min(tsc::read()));
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes commands while there are any that are done at once. True: there was one.
+    #[inline]
+    fn take_commands(&mut self, now: Nanos) -> bool {
+        let mut any = false;
+        if self.unsent.is_some() {
+            self.retry_answer();
+        }
+        while self.job.is_none() && self.unsent.is_none() && !self.stopping {
+            let Some((number, command)) = self.mailbox.take() else {
+                break;
+            };
+            any = true;
+            self.carry_out(number, command, now);
+        }
+        any
+    }
+
+    #[cold]
+    fn carry_out(&mut self, number: u64, command: Command, now: Nanos) {
+        let reply = match command {
+            Command::Publish => {
+                self.publish(now);
+                Reply::Publish
+            }
+            Command::Policy(policy) => Reply::Policy(self.engine.set_policy(policy)),
+            Command::TakePort(port) => Reply::TakePort(self.take_port(port)),
+            Command::GivePort(port, queues) => Reply::GivePort(self.give_port(port, queues)),
+            Command::ResetGap => {
+                self.load.gaps = [0; GAP_SECONDS];
+                Reply::ResetGap
+            }
+            Command::Stop => {
+                self.out.flush();
+                self.stopping = true;
+                self.publish(now);
+                Reply::Stop
+            }
+            job @ (Command::Sessions(_) | Command::Kill(_) | Command::Lookup(_) | Command::Rules(_)) => {
+                self.job = Some((number, job));
+                return;
+            }
+        };
+        self.answer(number, reply);
+    }
+
+    #[cold]
+    fn answer(&mut self, number: u64, reply: Reply) {
+        self.unsent = self.mailbox.answer(number, reply).err();
+    }
+
+    #[cold]
+    fn retry_answer(&mut self) {
+        if let Some((number, reply)) = self.unsent.take() {
+            self.answer(number, reply);
+        }
+    }
+
+    /// A step of the running job; its answer goes out with the last.
+    #[cold]
+    fn step_job(&mut self, now: Nanos) {
+        let Some((number, mut job)) = self.job.take() else {
+            return;
+        };
+        let done = match &mut job {
+            Command::Sessions(scan) => step_scan(&self.engine, scan, now),
+            Command::Kill(kill) => step_kill(&mut self.engine, kill),
+            Command::Lookup(lookup) => step_lookup(&self.engine, lookup, now),
+            Command::Rules(rules) => step_rules(&self.engine, rules),
+            _ => true,
+        };
+        if !done {
+            self.job = Some((number, job));
+            return;
+        }
+        let reply = match job {
+            Command::Sessions(scan) => Reply::Sessions(scan),
+            Command::Kill(kill) => Reply::Kill(kill),
+            Command::Lookup(lookup) => Reply::Lookup(lookup),
+            Command::Rules(rules) => Reply::Rules(rules),
+            _ => return,
+        };
+        self.answer(number, reply);
+    }
+
+    fn take_port(&mut self, port: PortId) -> Option<Box<PortQueues>> {
+        self.out.flush();
+        let queues = self.out.slots.get_mut(port.index())?.queues.take()?;
+        if let Some(wake) = &self.wake {
+            queues.wake_fds.iter().for_each(|fd| wake.remove(*fd));
+        }
+        self.set_wake_up();
+        Some(queues)
+    }
+
+    fn give_port(&mut self, port: PortId, queues: Box<PortQueues>) -> Option<Box<PortQueues>> {
+        let old = self.take_port(port);
+        let Some(slot) = self.out.slots.get_mut(port.index()) else {
+            return Some(queues);
+        };
+        slot.queues = Some(queues);
+        self.set_wake_up();
+        old
+    }
+
+    /// Finds out what can wake this worker with the queues that it has now.
+    fn set_wake_up(&mut self) {
+        let Some(wake) = &self.wake else {
+            return;
+        };
+        let polled = || {
+            let queues = self.out.slots.iter().filter_map(|s| s.queues.as_deref());
+            queues.filter(|q| q.rx.is_some())
+        };
+        let mut wake_up = WakeUp::Event(Idle::LONGEST_EVENT_WAIT);
+        for queues in polled() {
+            let announces =
+                !queues.wake_fds.is_empty() && queues.wake_fds.iter().all(|fd| wake.add(*fd).is_ok());
+            wake_up = match (announces, queues.sleep_bound) {
+                (true, _) => wake_up,
+                // Nothing arrives here while nobody polls, but what there is must not wait long.
+                (false, None) => wake_up.at_most(Idle::LONGEST_SLEEP),
+                (false, Some(_)) => {
+                    let bounds = polled().filter_map(|q| q.sleep_bound);
+                    let bound = bounds.min().unwrap_or(Idle::LONGEST_SLEEP);
+                    self.idle.set_wake_up(WakeUp::Timer(bound));
+                    return;
+                }
+            };
+        }
+        self.idle.set_wake_up(wake_up);
+    }
+
+    fn publish(&mut self, now: Nanos) {
+        self.next_publish = now.plus(PUBLISH_EVERY);
+        let engine = self.engine.counters();
+        let mut drops = self.out.tx_drops;
+        for (total, engine) in drops.iter_mut().zip(engine.drops) {
+            *total += engine;
+        }
+        let counts = Counts {
+            rx_packets: self.rx_packets,
+            tx_packets: self.out.tx_packets,
+            forwarded: self.out.forwarded,
+            originated: self.out.originated,
+            held: self.out.held(),
+            handed_over: 0,
+            sessions: u64::from(self.engine.table().len()),
+            sessions_created: engine.sessions_created,
+            sessions_ended: engine.sessions_ended,
+            generation: u64::from(self.engine.policy().generation.0),
+            turns: self.load.turns,
+            busy_ppm: self.load.busy_ppm,
+            millicycles_per_packet: self.load.millicycles_per_packet,
+            max_loop_gap_ns: self.load.longest_gap_ns(),
+            expiry_lag_ns: self.expiry_lag.0,
+            drops,
+        };
+        self.stats
+            .publish(&counts, self.out.slots.iter().map(|s| s.counts));
+    }
+}
+
+/// Looks at some slots; true: done.
+fn step_scan(engine: &Engine, scan: &mut SessionScan, now: Nanos) -> bool {
+    scan.now = now;
+    let room = scan.found.capacity().saturating_sub(scan.found.len());
+    // A slot holds at most one session, so this cannot run out of room.
+    let budget = JOB_STEP
+        .min(scan.slots)
+        .min(u32::try_from(room).unwrap_or(u32::MAX));
+    if budget == 0 {
+        scan.next = Some(scan.from);
+        return true;
+    }
+    let found = &mut scan.found;
+    scan.next = engine
+        .table()
+        .scan(scan.from, budget, |entry| found.push(SessionCopy::from(entry)));
+    scan.slots -= budget;
+    match scan.next {
+        None => true,
+        Some(next) => {
+            scan.from = next;
+            scan.slots == 0
+        }
+    }
+}
+
+/// Ends some sessions; true: done.
+fn step_kill(engine: &mut Engine, kill: &mut Kill) -> bool {
+    for id in kill.sessions.iter().skip(kill.done).take(JOB_STEP as usize) {
+        kill.done += 1;
+        if let Some(ix) = engine.table().resolve(*id) {
+            engine.kill(ix);
+            kill.killed += 1;
+        }
+    }
+    kill.done >= kill.sessions.len()
+}
+
+/// Looks some keys up; true: done.
+fn step_lookup(engine: &Engine, lookup: &mut Lookup, now: Nanos) -> bool {
+    lookup.now = now;
+    let table = engine.table();
+    for key in lookup.keys.iter().skip(lookup.done).take(JOB_STEP as usize) {
+        lookup.done += 1;
+        let entry = table.find(key, table.hash(key)).and_then(|ix| table.entry(ix));
+        if let Some(entry) = entry
+            && lookup.found.len() < lookup.found.capacity()
+        {
+            lookup.found.push(SessionCopy::from(entry));
+        }
+    }
+    lookup.done >= lookup.keys.len()
+}
+
+/// Copies some rules' counters; true: done.
+fn step_rules(engine: &Engine, scan: &mut RuleScan) -> bool {
+    let rest = engine.rules().iter().skip(scan.from + scan.counters.len());
+    let room = scan.counters.capacity() - scan.counters.len();
+    let before = scan.counters.len();
+    scan.counters
+        .extend(rest.take(room.min(JOB_STEP as usize)).copied());
+    scan.counters.len() == before || scan.counters.len() == scan.counters.capacity()
+}
+
+/// How busy a worker is, from the one TSC reading of each turn.
+struct Load {
+    hz: u64,
+    turns: u64,
+    last_turn: u64,
+    packets_of_last_turn: u64,
+    window_start: u64,
+    busy: u64,
+    packets: u64,
+    busy_ppm: u64,
+    millicycles_per_packet: u64,
+    /// The longest gaps of the last seconds, in cycles, newest first.
+    gaps: [u64; GAP_SECONDS],
+}
+
+impl Load {
+    const fn new(hz: u64, tsc: u64) -> Self {
+        Self {
+            hz,
+            turns: 0,
+            last_turn: tsc,
+            packets_of_last_turn: 0,
+            window_start: tsc,
+            busy: 0,
+            packets: 0,
+            busy_ppm: 0,
+            millicycles_per_packet: 0,
+            gaps: [0; GAP_SECONDS],
+        }
+    }
+
+    /// A turn begins.
+    #[inline]
+    fn turn(&mut self, tsc: u64) {
+        self.turns += 1;
+        let gap = tsc.saturating_sub(self.last_turn);
+        self.last_turn = tsc;
+        self.gaps[0] = self.gaps[0].max(gap);
+        if self.packets_of_last_turn > 0 {
+            self.busy += gap;
+            self.packets += self.packets_of_last_turn;
+            self.packets_of_last_turn = 0;
+        }
+        if tsc.saturating_sub(self.window_start) >= self.hz {
+            self.roll(tsc);
+        }
+    }
+
+    #[inline]
+    fn worked(&mut self, packets: usize) {
+        self.packets_of_last_turn = packets as u64;
+    }
+
+    /// A deliberate sleep ended at `tsc`: what follows counts towards the gap again.
+    fn slept(&mut self, tsc: u64) {
+        self.last_turn = tsc;
+    }
+
+    /// The reading `time` after the reading `tsc`.
+    fn after(&self, tsc: u64, time: Nanos) -> u64 {
+        let cycles = u128::from(time.0) * u128::from(self.hz) / 1_000_000_000;
+        tsc.saturating_add(u64::try_from(cycles).unwrap_or(u64::MAX))
+    }
+
+    #[cold]
+    fn roll(&mut self, tsc: u64) {
+        let window = tsc - self.window_start;
+        self.busy_ppm = self.busy.saturating_mul(1_000_000) / window.max(1);
+        self.millicycles_per_packet = self
+            .busy
+            .saturating_mul(1000)
+            .checked_div(self.packets)
+            .unwrap_or(0);
+        self.window_start = tsc;
+        self.busy = 0;
+        self.packets = 0;
+        self.gaps.rotate_right(1);
+        self.gaps[0] = 0;
+    }
+
+    fn longest_gap_ns(&self) -> u64 {
+        let cycles = self.gaps.iter().copied().max().unwrap_or(0);
+        let ns = u128::from(cycles) * 1_000_000_000 / u128::from(self.hz.max(1));
+        u64::try_from(ns).unwrap_or(u64::MAX)
+    }
+}

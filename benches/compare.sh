@@ -70,13 +70,13 @@ need libdpdk-dev pkg-config --exists libdpdk
 
 work=$(mktemp -d /tmp/haechi-compare.XXXXXX)
 pages=/sys/kernel/mm/hugepages/hugepages-2048kB
-pages_before=$(cat $pages/nr_hugepages)
+pages_before=$(cat "$pages"/nr_hugepages)
 driver=
 # shellcheck disable=SC2317 # called by the trap
 cleanup() {
     trap '' INT TERM HUP
     if [ -n "$driver" ] && kill -TERM "$driver" 2>/dev/null; then wait "$driver" || true; fi
-    [ "$(cat $pages/nr_hugepages)" = "$pages_before" ] || echo "$pages_before" >$pages/nr_hugepages
+    [ "$(cat "$pages"/nr_hugepages)" = "$pages_before" ] || echo "$pages_before" >"$pages"/nr_hugepages
     rm -rf "$work"
 }
 trap cleanup EXIT
@@ -99,10 +99,10 @@ most=$(tr ',' '\n' <<<"$flows" | sort -n | tail -1)
 mib=2048
 [[ ",$source," != *,pcap,* ]] || mib=$((mib + 10 * most / 1000))
 wanted=$((mib / 2))
-free=$(cat $pages/free_hugepages)
+free=$(cat "$pages"/free_hugepages)
 if [ "$free" -lt "$wanted" ]; then
-    echo $((pages_before + wanted - free)) >$pages/nr_hugepages
-    free=$(cat $pages/free_hugepages)
+    echo $((pages_before + wanted - free)) >"$pages"/nr_hugepages
+    free=$(cat "$pages"/free_hugepages)
     [ "$free" -ge "$wanted" ] || fail "$wanted huge pages of 2 MiB are needed and $free are free: close other programs, or measure fewer --flows"
 fi
 

@@ -1,17 +1,86 @@
 //! Packets that haechi makes in answer to refused ones: TCP RST, ICMP and ICMPv6 destination unreachable.
+//!
+//! A node that forwards at layer 2 has no address of its own, so the answer comes from the refused destination: the
+//! refused packet's MAC addresses, IP addresses and ports swapped, its VLAN tags as they came, out of the port that it came
+//! in by. The caller brings the buffer; nothing is allocated.
 
-use super::PacketMeta;
+use super::checksum::Sum;
+use super::parse::protocol;
+use super::view::{Tcp, segment_len, tcp_flag};
+use super::{PacketKind, PacketMeta};
 
 /// Bytes that the longest answer takes: an ICMPv6 error of 1280 bytes (RFC 4443, section 2.4(c)) behind an Ethernet
 /// header with two VLAN tags.
-pub const MAX_ANSWER: usize = 14 + 8 + 1280;
+pub const MAX_ANSWER: usize = 14 + 8 + MAX_ICMPV6_ERROR;
+/// The minimum IPv6 MTU, which no ICMPv6 error may exceed (RFC 4443, section 2.4(c)).
+const MAX_ICMPV6_ERROR: usize = 1280;
+/// What an ICMP error should not exceed (RFC 1812, section 4.3.2.3).
+const MAX_ICMP_ERROR: usize = 576;
+/// The shortest frame, without FCS (IEEE 802.3): shorter answers are padded, because not every device does it.
+const MIN_FRAME: usize = 60;
+/// TTL and hop limit of what haechi makes (IANA, IP parameters: the recommended default).
+const TTL: u8 = 64;
+const IPV4_HEADER: usize = 20;
+const IPV6_HEADER: usize = 40;
+const TCP_HEADER: usize = 20;
+const ICMP_HEADER: usize = 8;
+
+/// Type and code of an ICMP or ICMPv6 "destination unreachable".
+///
+/// UDP gets "port unreachable", as the default `reject` of nftables, OVS and pf: it is what an end without a listener
+/// sends, so that every client knows it (Linux makes it ECONNREFUSED for a connected socket, Windows WSAECONNRESET) and goes
+/// on to the next server at once. Everything else gets "communication administratively prohibited" (RFC 1812, section
+/// 5.2.7.1; RFC 4443, section 3.1), which `ping` prints as "Packet filtered": there is no port to be unreachable.
+const fn unreachable(meta: &PacketMeta) -> (u8, u8) {
+    match (meta.has(PacketMeta::IPV4), meta.protocol) {
+        (true, protocol::UDP) => (3, 3),
+        (true, _) => (3, 13),
+        (false, protocol::UDP) => (1, 4),
+        (false, _) => (1, 1),
+    }
+}
 
 /// May a refused packet be answered at all? Never in answer to a bad checksum, a RST, an ICMP error, a later
-/// fragment, or anything sent to or from a group or no address (RFC 1122, section 3.2.2; RFC 4443, section 2.4(e)).
+/// fragment, or anything sent to or from a group or no single host (RFC 1122, section 3.2.2; RFC 4443, section 2.4(e)).
 #[must_use]
 pub fn may_answer(meta: &PacketMeta, frame: &[u8]) -> bool {
-    let _ = (meta, frame);
-    false
+    let answerable_kind = match meta.kind {
+        PacketKind::Tcp => meta.tcp_flags() & tcp_flag::RST == 0,
+        PacketKind::Udp | PacketKind::Echo | PacketKind::OtherIp => true,
+        // Timestamp, information and mask requests and their replies; of ICMP types that nobody knows, some may be
+        // errors (RFC 1122, section 3.2.2.1, and Linux's icmp_send stop there too).
+        PacketKind::Icmp if meta.has(PacketMeta::IPV4) => matches!(meta.icmp_type(), 0 | 8 | 13..=18),
+        PacketKind::Icmp => meta.icmp_type() >= 128,
+        PacketKind::Fragment => meta.has(PacketMeta::FIRST_FRAGMENT) && !is_icmp(meta.protocol),
+        PacketKind::Malformed
+        | PacketKind::BadChecksum
+        | PacketKind::Arp
+        | PacketKind::NonIp
+        | PacketKind::NeighbourDiscovery
+        | PacketKind::IcmpError => false,
+    };
+    // Bytes 6 to 11: the source; an answer to a group address would be a broadcast.
+    answerable_kind
+        && !meta.has(PacketMeta::GROUP)
+        && frame.get(6).is_some_and(|first| first & 1 == 0)
+        && is_one_host(&meta.source)
+        && is_one_host(&meta.destination)
+}
+
+/// A first fragment may hide that it is an ICMP error.
+const fn is_icmp(protocol: u8) -> bool {
+    matches!(protocol, protocol::ICMP | protocol::ICMPV6)
+}
+
+/// Neither multicast, broadcast, unspecified, loopback nor reserved.
+const fn is_one_host(address: &[u8; 16]) -> bool {
+    match *address {
+        // IPv4: "this network" (0/8), loopback (127/8), multicast and reserved, with the broadcast address (224/3).
+        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, first, ..] => first != 0 && first != 127 && first < 224,
+        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 | 1] => false,
+        [0xff, ..] => false,
+        _ => true,
+    }
 }
 
 /// Writes the answer to a refused packet into `out` (of at least [`MAX_ANSWER`] bytes): a RST for TCP, an ICMP or
@@ -19,6 +88,126 @@ pub fn may_answer(meta: &PacketMeta, frame: &[u8]) -> bool {
 /// ([`may_answer`]) or `out` is too small.
 #[must_use]
 pub fn refusal(meta: &PacketMeta, frame: &[u8], out: &mut [u8]) -> Option<usize> {
-    let _ = (meta, frame, out);
-    None
+    if !may_answer(meta, frame) {
+        return None;
+    }
+    match Tcp::of(meta, frame) {
+        Some(tcp) => reset(meta, tcp, frame, out),
+        None => icmp_unreachable(meta, frame, out),
+    }
+}
+
+/// The RST of RFC 9293, section 3.10.7.1, as if the connection did not exist: the client gives up at once.
+fn reset(meta: &PacketMeta, tcp: Tcp<'_>, frame: &[u8], out: &mut [u8]) -> Option<usize> {
+    let (sequence, acknowledgment, flags) = if meta.tcp_flags() & tcp_flag::ACK != 0 {
+        (tcp.acknowledgment(), 0, tcp_flag::RST)
+    } else {
+        let end = tcp.sequence().wrapping_add(segment_len(meta));
+        (0, end, tcp_flag::RST | tcp_flag::ACK)
+    };
+    let mut segment = [0; TCP_HEADER];
+    segment[0..2].copy_from_slice(&meta.destination_port.to_be_bytes());
+    segment[2..4].copy_from_slice(&meta.source_port.to_be_bytes());
+    segment[4..8].copy_from_slice(&sequence.to_be_bytes());
+    segment[8..12].copy_from_slice(&acknowledgment.to_be_bytes());
+    segment[12] = (TCP_HEADER as u8 / 4) << 4;
+    segment[13] = flags;
+    let checksum = pseudo_sum(meta, protocol::TCP, TCP_HEADER)
+        .bytes(&segment)
+        .checksum();
+    segment[16..18].copy_from_slice(&checksum.to_be_bytes());
+
+    let at = headers(meta, frame, out, protocol::TCP, 0, TCP_HEADER)?;
+    let end = at + TCP_HEADER;
+    out.get_mut(at..end)?.copy_from_slice(&segment);
+    pad(out, end)
+}
+
+/// Destination unreachable (RFC 792; RFC 4443, section 3.1) with as much of the refused packet as fits.
+fn icmp_unreachable(meta: &PacketMeta, frame: &[u8], out: &mut [u8]) -> Option<usize> {
+    // Internetwork control, as RFC 1812, section 4.3.2.5, wants of ICMPv4 errors.
+    let (room, protocol, tos) = if meta.has(PacketMeta::IPV4) {
+        (MAX_ICMP_ERROR - IPV4_HEADER - ICMP_HEADER, protocol::ICMP, 0xc0)
+    } else {
+        (MAX_ICMPV6_ERROR - IPV6_HEADER - ICMP_HEADER, protocol::ICMPV6, 0)
+    };
+    let packet_end = usize::from(meta.l4_offset) + usize::from(meta.l4_len);
+    let refused = frame.get(usize::from(meta.l3_offset)..packet_end)?;
+    let quoted = &refused[..refused.len().min(room)];
+    let at = headers(meta, frame, out, protocol, tos, ICMP_HEADER + quoted.len())?;
+    let end = at + ICMP_HEADER + quoted.len();
+    let message = out.get_mut(at..end)?;
+    let (header, body) = message.split_at_mut_checked(ICMP_HEADER)?;
+    let (kind, code) = unreachable(meta);
+    header.copy_from_slice(&[kind, code, 0, 0, 0, 0, 0, 0]);
+    body.copy_from_slice(quoted);
+    let sum = if meta.has(PacketMeta::IPV4) {
+        Sum::ZERO
+    } else {
+        pseudo_sum(meta, protocol, message.len())
+    };
+    let checksum = sum.bytes(message).checksum();
+    message[2..4].copy_from_slice(&checksum.to_be_bytes());
+    pad(out, end)
+}
+
+/// The pseudo-header's sum for an L4 packet of `length` bytes between the same two hosts. That IPv4 addresses have a
+/// prefix here changes nothing: it is one word of all ones for each of the two, which is 0 in ones-complement.
+fn pseudo_sum(meta: &PacketMeta, protocol: u8, length: usize) -> Sum {
+    Sum::ZERO
+        .bytes(&meta.source)
+        .bytes(&meta.destination)
+        .pseudo(protocol, length as u32)
+}
+
+/// Writes Ethernet header, tags and IP header of the answer; returns where its L4 packet, of `length` bytes, starts.
+fn headers(
+    meta: &PacketMeta,
+    frame: &[u8],
+    out: &mut [u8],
+    protocol: u8,
+    tos: u8,
+    length: usize,
+) -> Option<usize> {
+    let l3 = usize::from(meta.l3_offset);
+    // Destination, source; then tags and EtherType as they came.
+    out.get_mut(0..6)?.copy_from_slice(frame.get(6..12)?);
+    out.get_mut(6..12)?.copy_from_slice(frame.get(0..6)?);
+    out.get_mut(12..l3)?.copy_from_slice(frame.get(12..l3)?);
+    let [source, destination] = [&meta.destination, &meta.source];
+    let ip = out.get_mut(l3..)?;
+    if meta.has(PacketMeta::IPV4) {
+        let ip = ip.first_chunk_mut::<IPV4_HEADER>()?;
+        *ip = [0; IPV4_HEADER];
+        ip[0] = 0x45;
+        ip[1] = tos;
+        ip[2..4].copy_from_slice(&((IPV4_HEADER + length) as u16).to_be_bytes());
+        // Don't fragment: then the identification need not be unique (RFC 6864, section 4.1).
+        ip[6] = 0x40;
+        ip[8] = TTL;
+        ip[9] = protocol;
+        ip[12..16].copy_from_slice(&source[12..]);
+        ip[16..20].copy_from_slice(&destination[12..]);
+        let checksum = Sum::ZERO.bytes(ip).checksum();
+        ip[10..12].copy_from_slice(&checksum.to_be_bytes());
+        Some(l3 + IPV4_HEADER)
+    } else {
+        let ip = ip.first_chunk_mut::<IPV6_HEADER>()?;
+        *ip = [0; IPV6_HEADER];
+        ip[0] = 0x60;
+        ip[4..6].copy_from_slice(&(length as u16).to_be_bytes());
+        ip[6] = protocol;
+        ip[7] = TTL;
+        ip[8..24].copy_from_slice(source);
+        ip[24..40].copy_from_slice(destination);
+        Some(l3 + IPV6_HEADER)
+    }
+}
+
+/// Zeroes up to the shortest frame's length behind an answer that ends at `end`; the frame's length.
+fn pad(out: &mut [u8], end: usize) -> Option<usize> {
+    if end < MIN_FRAME {
+        out.get_mut(end..MIN_FRAME)?.fill(0);
+    }
+    Some(end.max(MIN_FRAME))
 }

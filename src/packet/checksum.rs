@@ -13,17 +13,13 @@ impl Sum {
     pub const ZERO: Self = Self(0);
 
     /// With these bytes; an odd last one counts as if a zero byte followed it (RFC 1071, section 1).
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn bytes(mut self, bytes: &[u8]) -> Self {
         let mut rest = bytes;
-        // In 32-bit words, which need no carry: the compiler makes vector code of it.
-        while let Some((block, after)) = rest.split_first_chunk::<64>() {
-            let mut words = 0;
-            for word in block.chunks_exact(4) {
-                words += u64::from(u32::from_le_bytes([word[0], word[1], word[2], word[3]]));
-            }
-            self = self.add(words);
+        if bytes.len() >= 64 {
+            let (blocks, after) = bytes.split_at(bytes.len() & !63);
+            self = self.add(blocks_of_64(blocks));
             rest = after;
         }
         while let Some((eight, after)) = rest.split_first_chunk::<8>() {
@@ -74,12 +70,32 @@ impl Sum {
         !self.fold()
     }
 
-    /// Was the field that is part of what was summed right? The right one makes all words 1.
-    #[inline]
+    /// Was the field that is part of what was summed right? Then all words add up to a multiple of 2^16 - 1 other than
+    /// 0, which only zeroes do.
+    #[inline(always)]
     #[must_use]
     pub const fn is_valid(self) -> bool {
-        self.fold() == 0xffff
+        // A multiple of an odd number times the number's inverse modulo 2^64 is the small quotient, and nothing else
+        // is small (Warren, Hacker's Delight, section 10-17): one multiplication where folding takes four steps.
+        self.0 != 0 && self.0.wrapping_mul(INVERSE) <= u64::MAX / 0xffff
     }
+}
+
+/// 0xffff * `INVERSE` is 1 modulo 2^64.
+const INVERSE: u64 = 0xfffe_fffe_fffe_ffff;
+const _: () = assert!(INVERSE.wrapping_mul(0xffff) == 1);
+
+/// The sum of a multiple of 64 bytes, as 32-bit words, which need no carry in 64 bits; in lanes of which the compiler
+/// makes vector code.
+#[inline(never)]
+fn blocks_of_64(bytes: &[u8]) -> u64 {
+    let mut lanes = [0_u64; 16];
+    for block in bytes.chunks_exact(64) {
+        for (lane, word) in lanes.iter_mut().zip(block.chunks_exact(4)) {
+            *lane += u64::from(u32::from_le_bytes([word[0], word[1], word[2], word[3]]));
+        }
+    }
+    lanes.iter().sum()
 }
 
 /// The last up to 7 bytes as one addend. `rest` is the end of `bytes`.
@@ -141,6 +157,13 @@ mod tests {
         }
 
         #[test]
+        fn valid_is_what_folds_to_all_ones(sum: u64, quotient in 0..=u64::MAX / 0xffff) {
+            for sum in [sum, quotient * 0xffff, u64::MAX, 0, 0xffff, sum & 0xffff] {
+                prop_assert_eq!(Sum(sum).is_valid(), Sum(sum).fold() == 0xffff);
+            }
+        }
+
+        #[test]
         fn pieces_at_even_places_sum_as_the_whole(bytes in prop::collection::vec(any::<u8>(), 0..200), cut in 0usize..100) {
             let cut = (cut * 2).min(bytes.len() & !1);
             let (a, b) = bytes.split_at(cut);
@@ -167,7 +190,6 @@ mod tests {
             prop_assume!(bytes.iter().any(|b| *b != 0));
             prop_assert!(Sum::ZERO.bytes(&bytes).is_valid());
             bytes[at..at + 2].copy_from_slice(&(checksum ^ (1 << bit)).to_be_bytes());
-            // 0x0000 and 0xffff are the same number in ones-complement.
             prop_assert!(!Sum::ZERO.bytes(&bytes).is_valid());
         }
     }

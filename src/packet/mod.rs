@@ -6,6 +6,7 @@ pub mod checksum;
 pub mod meta;
 pub mod parse;
 pub mod synth;
+pub mod view;
 
 pub use buffer::{ChecksumStatus, FrameTooLong, PacketBuf, RxChecksum, VecPacket};
 pub use meta::{PacketKind, PacketMeta};

@@ -113,25 +113,7 @@ fn straight(frame: &[u8], checksum: RxChecksum, verify_l4: bool, meta: &mut Pack
         protocol::UDP if be16::<4, _>(udp) == l4_len => (PacketKind::Udp, 0, 0, be16::<6, _>(udp) == 0),
         _ => return None,
     };
-    // Little-endian words for the sums.
-    let [a, b, c] = [le64::<0, _>(ip), le64::<8, _>(ip), le64::<12, _>(ip)];
-    match checksum.ip {
-        ChecksumStatus::Good => {}
-        ChecksumStatus::Unknown if Sum::ZERO.add(a).add(b).add(c >> 32).is_valid() => {}
-        _ => return None,
-    }
-    if verify_l4 && !unchecked {
-        match checksum.l4 {
-            ChecksumStatus::Good => {}
-            ChecksumStatus::Unknown
-                if Sum::ZERO
-                    .add(c)
-                    .pseudo(protocol, u32::from(l4_len))
-                    .bytes(l4)
-                    .is_valid() => {}
-            _ => return None,
-        }
-    }
+    // Before the sums, so that these values need no registers then; a wrong sum has it all overwritten.
     *meta = PacketMeta {
         source: mapped(field::<12, 4, _>(ip)),
         destination: mapped(field::<16, 4, _>(ip)),
@@ -147,6 +129,25 @@ fn straight(frame: &[u8], checksum: RxChecksum, verify_l4: bool, meta: &mut Pack
         flags: PacketMeta::IPV4 | group(ethernet[0]),
         ..PacketMeta::default()
     };
+    // Little-endian words for the sums.
+    let [a, b, c] = [le64::<0, _>(ip), le64::<8, _>(ip), le64::<12, _>(ip)];
+    match checksum.ip {
+        ChecksumStatus::Good => {}
+        ChecksumStatus::Unknown if Sum::ZERO.add(a).add(b).add(c >> 32).is_valid() => {}
+        _ => return None,
+    }
+    if verify_l4 && !unchecked {
+        match checksum.l4 {
+            ChecksumStatus::Good => {}
+            ChecksumStatus::Unknown => {
+                let pseudo = Sum::ZERO.add(c).pseudo(protocol, u32::from(l4_len));
+                if !pseudo.bytes(l4).is_valid() {
+                    return None;
+                }
+            }
+            ChecksumStatus::Bad => return None,
+        }
+    }
     Some(())
 }
 

@@ -5,9 +5,11 @@
 
 pub mod api;
 pub mod cli;
+pub mod client;
 pub mod filter;
 pub mod logging;
 pub mod node;
+pub mod table;
 
 pub use filter::SessionFilter;
 pub use node::{Node, NodeError};

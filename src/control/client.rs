@@ -13,11 +13,11 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
 
-use super::node::{
-    ApplyReport, ApplyRequest, Counters, Cursor, ErrorKind, ExplainReport, ExplainRequest, KillReport, NodeError,
-    PortStatus, RuleStatus, SessionPage, Status, WorkerStatus,
-};
 use super::SessionFilter;
+use super::node::{
+    ApplyReport, ApplyRequest, Counters, Cursor, ErrorKind, ExplainReport, ExplainRequest, KillReport,
+    NodeError, PortStatus, RuleStatus, SessionPage, Status, WorkerStatus,
+};
 
 /// An answer at most: a page of the largest size with the longest names is well below it.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
@@ -159,11 +159,19 @@ impl Client {
         self.request(Method::POST, target, Bytes::from(body))
     }
 
-    fn request<T: DeserializeOwned>(&self, method: Method, target: &str, body: Bytes) -> Result<T, NodeError> {
+    fn request<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        target: &str,
+        body: Bytes,
+    ) -> Result<T, NodeError> {
         let exchange = tokio::time::timeout(self.timeout, self.exchange(method, target, body));
         let (status, answer) = self.runtime.block_on(async { exchange.await }).map_err(|_| {
-            self.error(ErrorKind::Unavailable, &format!("no answer within {:?}", self.timeout))
-                .fix("is the node overloaded or stopped? See its log")
+            self.error(
+                ErrorKind::Unavailable,
+                &format!("no answer within {:?}", self.timeout),
+            )
+            .fix("is the node overloaded or stopped? See its log")
         })??;
         if status.is_success() {
             return serde_json::from_slice(&answer).map_err(|e| self.foreign(&e.to_string()));
@@ -181,8 +189,11 @@ impl Client {
         body: Bytes,
     ) -> Result<(StatusCode, Bytes), NodeError> {
         let broken = |why: String| {
-            self.error(ErrorKind::Unavailable, &format!("the connection to the node broke: {why}"))
-                .fix("is the node stopping? Try again")
+            self.error(
+                ErrorKind::Unavailable,
+                &format!("the connection to the node broke: {why}"),
+            )
+            .fix("is the node stopping? Try again")
         };
         let stream = UnixStream::connect(&self.socket)
             .await
@@ -201,7 +212,10 @@ impl Client {
             .header(header::CONTENT_TYPE, "application/json")
             .body(Full::new(body))
             .map_err(|e| NodeError::new(ErrorKind::BadRequest, format!("cannot be asked: {e}")))?;
-        let response = sender.send_request(request).await.map_err(|e| broken(e.to_string()))?;
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(|e| broken(e.to_string()))?;
         let status = response.status();
         let answer = Limited::new(response.into_body(), MAX_ANSWER_BYTES)
             .collect()
@@ -215,8 +229,11 @@ impl Client {
     }
 
     fn foreign(&self, why: &str) -> NodeError {
-        self.error(ErrorKind::Internal, &format!("the answer is not one of this version's: {why}"))
-            .fix("is it a haechi node's control socket, and of the same version?")
+        self.error(
+            ErrorKind::Internal,
+            &format!("the answer is not one of this version's: {why}"),
+        )
+        .fix("is it a haechi node's control socket, and of the same version?")
     }
 
     fn unreachable(&self, e: &io::Error) -> NodeError {
@@ -224,10 +241,13 @@ impl Client {
         match e.kind() {
             io::ErrorKind::NotFound => error("no node runs here: there is no such socket")
                 .fix("start one with `haechi run`, or name its socket with --socket"),
-            io::ErrorKind::ConnectionRefused => error("no node runs here any more: nobody listens at the socket")
-                .fix("start one with `haechi run`, or name its socket with --socket"),
-            io::ErrorKind::PermissionDenied => error("permission denied")
-                .fix("run as root, or as a member of the socket's group"),
+            io::ErrorKind::ConnectionRefused => {
+                error("no node runs here any more: nobody listens at the socket")
+                    .fix("start one with `haechi run`, or name its socket with --socket")
+            }
+            io::ErrorKind::PermissionDenied => {
+                error("permission denied").fix("run as root, or as a member of the socket's group")
+            }
             _ => error(&format!("cannot connect: {e}")).fix("name the node's control socket with --socket"),
         }
     }

@@ -4,6 +4,7 @@
 //! socket, and the command line ([`cli`]) is a client of that.
 
 pub mod api;
+pub mod apply;
 pub mod cli;
 pub mod client;
 pub mod filter;

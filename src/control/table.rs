@@ -250,15 +250,25 @@ mod tests {
     fn a_narrow_terminal_cuts_only_what_may_be_cut() {
         let columns = [words("name"), cut("note", 6), numbers("packets")];
         let rows = vec![
-            vec!["lan-out".to_owned(), "a long description of it".to_owned(), "12".to_owned()],
+            vec![
+                "lan-out".to_owned(),
+                "a long description of it".to_owned(),
+                "12".to_owned(),
+            ],
             vec!["x".to_owned(), "short".to_owned(), "123456".to_owned()],
         ];
         let wide = render(&columns, rows.clone(), None);
         assert!(wide.contains("a long description of it"), "{wide}");
         let narrow = render(&columns, rows, Some(32));
         assert!(narrow.lines().all(|l| l.chars().count() <= 32), "{narrow}");
-        assert!(narrow.contains("lan-out") && narrow.contains("123456"), "{narrow}");
-        assert!(narrow.contains('…') && !narrow.contains("description of it"), "{narrow}");
+        assert!(
+            narrow.contains("lan-out") && narrow.contains("123456"),
+            "{narrow}"
+        );
+        assert!(
+            narrow.contains('…') && !narrow.contains("description of it"),
+            "{narrow}"
+        );
         assert_eq!(narrow.lines().count(), 3, "one line a row:\n{narrow}");
     }
 }

@@ -4,7 +4,9 @@
 //! output (`explain`: one a line), also when it is refused; without, results go to standard output and refusals to
 //! standard error.
 
+mod files;
 mod output;
+mod show;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -289,25 +291,20 @@ pub fn execute(cli: Cli) -> ExitCode {
     }
 }
 
+/// Whether it was to print JSON, and how it ended.
 fn dispatch(command: Command) -> (bool, Result<(), Failure>) {
     let later = |name: &str| (false, Err(Failure::not_supported(name)));
     match command {
-        Command::Run(_) => (
-            false,
-            Err(Failure::not_supported("run without the feature `dpdk`")),
-        ),
-        Command::Check(args) => (args.output.json, Err(Failure::not_supported("check"))),
+        Command::Run(_) => (false, Err(Failure::no_runtime())),
+        Command::Check(args) => (args.output.json, files::check(&args)),
         Command::Explain(args) => (args.output.json, Err(Failure::not_supported("explain"))),
-        Command::Show(Show::Routes(_)) => later("show routes"),
-        Command::Show(Show::Neighbours(_)) => later("show neighbours"),
-        Command::Show(Show::Ha(_)) => later("show ha"),
-        Command::Show(_) => later("show"),
-        Command::Sessions(Sessions::Kill(args)) => (args.output.json, Err(Failure::not_supported("kill"))),
-        Command::Apply(args) if args.confirm.is_some() => {
-            (args.output.json, Err(Failure::not_supported("apply --confirm")))
-        }
-        Command::Apply(args) => (args.output.json, Err(Failure::not_supported("apply"))),
-        Command::Schema => later("schema"),
+        Command::Show(what) => show(what),
+        Command::Sessions(Sessions::Kill(args)) => (args.output.json, show::kill(&args)),
+        Command::Apply(args) => match args.confirm {
+            Some(_) => (args.output.json, Err(Failure::not_supported("apply --confirm"))),
+            None => (args.output.json, files::apply(&args)),
+        },
+        Command::Schema => (false, files::schema()),
         Command::Completions { shell } => (false, output::completions(shell)),
         Command::Confirm(_) => later("confirm"),
         Command::Rollback(_) => later("rollback"),
@@ -317,6 +314,21 @@ fn dispatch(command: Command) -> (bool, Result<(), Failure>) {
         Command::Doctor(_) => later("doctor"),
         Command::Bind(_) => later("bind"),
         Command::Unbind(_) => later("unbind"),
+    }
+}
+
+fn show(what: Show) -> (bool, Result<(), Failure>) {
+    let later = |name: &str| (false, Err(Failure::not_supported(name)));
+    match what {
+        Show::Status(args) => (args.output.json, show::status(&args)),
+        Show::Sessions(args) => (args.output.json, show::sessions(&args)),
+        Show::Rules(args) => (args.output.json, show::rules(&args)),
+        Show::Ports(args) => (args.output.json, show::ports(&args)),
+        Show::Workers(args) => (args.output.json, show::workers(&args)),
+        Show::Counters(args) => (args.output.json, show::counters(&args)),
+        Show::Routes(_) => later("show routes"),
+        Show::Neighbours(_) => later("show neighbours"),
+        Show::Ha(_) => later("show ha"),
     }
 }
 

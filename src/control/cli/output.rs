@@ -28,6 +28,16 @@ impl Failure {
         ))
     }
 
+    pub(super) fn no_runtime() -> Self {
+        Self::Refused(
+            NodeError::new(
+                ErrorKind::NotSupported,
+                "this haechi was built without DPDK and cannot run a node",
+            )
+            .fix("build it with the feature `dpdk`, which is on by default"),
+        )
+    }
+
     /// Prints it and says how to exit.
     pub(super) fn report(self, json: bool) -> ExitCode {
         match self {

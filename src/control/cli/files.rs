@@ -1,0 +1,215 @@
+//! `haechi check`, `haechi apply`, `haechi schema`: commands that start from configuration files.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::output::{self, Failure};
+use super::{ApplyArgs, CheckArgs};
+use crate::config::{self, Checked, Config, DiskFiles, Files};
+use crate::control::client::Client;
+use crate::control::node::{ApplyReport, ApplyRequest, DiagnosticInfo, ErrorKind, NodeError, SourceFile};
+use crate::control::{apply, table};
+
+/// What `check` says of a file, in JSON.
+#[derive(Serialize)]
+struct CheckReport<'a> {
+    /// Can a node run with it?
+    ok: bool,
+    file: &'a Path,
+    diagnostics: Vec<DiagnosticInfo>,
+    /// What it was understood to be; `null` when it has an error.
+    summary: Option<Summary>,
+}
+
+#[derive(Serialize)]
+struct Summary {
+    node: String,
+    mode: config::Mode,
+    ports: usize,
+    pairs: usize,
+    zones: usize,
+    rules: usize,
+    rules_disabled: usize,
+    workers: usize,
+}
+
+impl Summary {
+    fn of(config: &Config) -> Self {
+        let ports = config.ports.iter().map(|p| &p.zone);
+        let entries = config.zones.iter().map(|z| &z.name);
+        Self {
+            node: config.node.name.clone(),
+            mode: config.node.mode,
+            ports: config.ports.len(),
+            pairs: config.ports.len() / 2,
+            zones: ports.chain(entries).collect::<BTreeSet<_>>().len(),
+            rules: config.rules.iter().filter(|r| r.enabled).count(),
+            rules_disabled: config.rules.iter().filter(|r| !r.enabled).count(),
+            workers: config.node.workers.0.len(),
+        }
+    }
+}
+
+pub(super) fn check(args: &CheckArgs) -> Result<(), Failure> {
+    let checked = config::check(&args.config);
+    let summary = checked.config.as_ref().map(Summary::of);
+    let ok = summary.is_some();
+    if args.output.json {
+        output::print_json(&CheckReport {
+            ok,
+            file: &args.config,
+            diagnostics: checked.diagnostics.iter().map(DiagnosticInfo::from).collect(),
+            summary,
+        })?;
+    } else {
+        print_findings(&checked);
+        if let Some(summary) = summary {
+            output::print(&ok_line(&args.config, &summary))?;
+        }
+    }
+    if ok { Ok(()) } else { Err(Failure::Printed) }
+}
+
+fn ok_line(file: &Path, s: &Summary) -> String {
+    let disabled = match s.rules_disabled {
+        0 => String::new(),
+        n => format!(" and {n} disabled"),
+    };
+    let mode = match s.mode {
+        config::Mode::Transparent => "transparent",
+    };
+    format!(
+        "{}: ok: node {}, {mode} mode, {} ports in {} pairs, {} zones, {} rules{disabled}, {} workers\n",
+        file.display(),
+        s.node,
+        s.ports,
+        s.pairs,
+        s.zones,
+        s.rules,
+        s.workers
+    )
+}
+
+/// All findings on standard error, and how many there are.
+pub(super) fn print_findings(checked: &Checked) {
+    if checked.diagnostics.is_empty() {
+        return;
+    }
+    eprint!("{}", checked.diagnostics);
+    let (errors, warnings) = (
+        checked.diagnostics.errors().count(),
+        checked.diagnostics.warnings().count(),
+    );
+    let plural = |n: usize| if n == 1 { "" } else { "s" };
+    eprintln!(
+        "{errors} error{}, {warnings} warning{}",
+        plural(errors),
+        plural(warnings)
+    );
+}
+
+/// The file system, remembering what was read: exactly what the node is to see.
+struct Recorder {
+    files: RefCell<BTreeMap<PathBuf, String>>,
+}
+
+impl Files for Recorder {
+    fn read(&self, path: &Path) -> io::Result<String> {
+        let text = DiskFiles.read(path)?;
+        self.files.borrow_mut().insert(path.to_owned(), text.clone());
+        Ok(text)
+    }
+
+    fn identity(&self, path: &Path) -> PathBuf {
+        DiskFiles.identity(path)
+    }
+}
+
+pub(super) fn apply(args: &ApplyArgs) -> Result<(), Failure> {
+    let main = std::path::absolute(&args.config)
+        .map_err(|e| NodeError::new(ErrorKind::BadRequest, format!("{}: {e}", args.config.display())))?;
+    let recorder = Recorder {
+        files: RefCell::default(),
+    };
+    let checked = config::check_files(&recorder, &main);
+    if checked.config.is_none() {
+        return Err(refused_file(&args.config, &checked, args.output.json));
+    }
+    let mut files = recorder.files.into_inner();
+    let mut list = vec![source_file(&main, files.remove(&main).unwrap_or_default())?];
+    for (path, text) in files {
+        list.push(source_file(&path, text)?);
+    }
+    let request = ApplyRequest {
+        files: list,
+        dry_run: args.dry_run,
+    };
+    let report = Client::new(&args.node.socket)?.apply(&request)?;
+    if args.output.json {
+        return output::print_json(&report);
+    }
+    for warning in &report.warnings {
+        eprintln!("{}", output::diagnostic_text(warning));
+    }
+    output::print(&report_text(&report))
+}
+
+/// A file with errors, told where the user reads it.
+pub(super) fn refused_file(file: &Path, checked: &Checked, json: bool) -> Failure {
+    if json {
+        return Failure::Refused(apply::invalid(file, &checked.diagnostics));
+    }
+    print_findings(checked);
+    Failure::Printed
+}
+
+fn source_file(path: &Path, text: String) -> Result<SourceFile, NodeError> {
+    let Some(name) = path.to_str() else {
+        return Err(NodeError::new(
+            ErrorKind::BadRequest,
+            format!("{}: the file's name is not UTF-8", path.display()),
+        )
+        .fix("rename it"));
+    };
+    Ok(SourceFile {
+        path: name.to_owned(),
+        text,
+    })
+}
+
+fn report_text(report: &ApplyReport) -> String {
+    let mut text = String::new();
+    let mut list = |what: &str, names: &[String]| {
+        if !names.is_empty() {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "{what}: {}", names.join(", "));
+        }
+    };
+    list("rules added", &report.rules_added);
+    list("rules removed", &report.rules_removed);
+    list("rules changed", &report.rules_changed);
+    list("settings changed", &report.settings_changed);
+    if report.rules_reordered {
+        text.push_str("the order of rules changed\n");
+    }
+    if let Some(n) = report.sessions_refused {
+        let _ = writeln!(text, "sessions that the new policy refuses: {}", table::count(n));
+    }
+    let nothing = text.is_empty();
+    text.push_str(&match (report.applied, nothing) {
+        (true, true) => format!("applied as generation {}; nothing changed\n", report.generation),
+        (true, false) => format!("applied as generation {}\n", report.generation),
+        (false, true) => "nothing would change\n".to_owned(),
+        (false, false) => "nothing was applied (--dry-run)\n".to_owned(),
+    });
+    text
+}
+
+pub(super) fn schema() -> Result<(), Failure> {
+    output::print(&config::schema_json())
+}

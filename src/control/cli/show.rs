@@ -1,0 +1,432 @@
+//! `haechi show ...` and `haechi sessions kill`: what a running node says, as tables.
+
+use std::collections::BTreeSet;
+use std::io::{self, Write};
+
+use super::output::{self, Failure};
+use super::{KillArgs, NodeSocket, ShowArgs, ShowCountersArgs, ShowSessionsArgs};
+use crate::control::SessionFilter;
+use crate::control::client::Client;
+use crate::control::node::{
+    Counters, NodeState, PortStatus, Rss, RuleStatus, SessionInfo, SessionPage, SessionQuery, Status,
+    WorkerStatus,
+};
+use crate::control::table::{self, cut, numbers, words};
+use crate::engine::DropReason;
+
+type Done = Result<(), Failure>;
+
+fn client(node: &NodeSocket) -> Result<Client, Failure> {
+    Ok(Client::new(&node.socket)?)
+}
+
+pub(super) fn status(args: &ShowArgs) -> Done {
+    let status = client(&args.node)?.status()?;
+    if args.output.json {
+        return output::print_json(&status);
+    }
+    output::print(&status_text(&status))
+}
+
+pub(super) fn ports(args: &ShowArgs) -> Done {
+    let ports = client(&args.node)?.ports()?;
+    if args.output.json {
+        return output::print_json(&serde_json::json!({ "ports": ports }));
+    }
+    output::print(&ports_text(&ports, table::terminal_width()))
+}
+
+pub(super) fn workers(args: &ShowArgs) -> Done {
+    let workers = client(&args.node)?.workers()?;
+    if args.output.json {
+        return output::print_json(&serde_json::json!({ "workers": workers }));
+    }
+    output::print(&workers_text(&workers, table::terminal_width()))
+}
+
+pub(super) fn rules(args: &ShowArgs) -> Done {
+    let rules = client(&args.node)?.rules()?;
+    if args.output.json {
+        return output::print_json(&serde_json::json!({ "rules": rules }));
+    }
+    output::print(&rules_text(&rules, unix_now(), table::terminal_width()))
+}
+
+pub(super) fn counters(args: &ShowCountersArgs) -> Done {
+    let counters = client(&args.node)?.counters()?;
+    if args.output.json {
+        return output::print_json(&counters);
+    }
+    output::print(&counters_text(&counters, args.all, table::terminal_width()))
+}
+
+pub(super) fn sessions(args: &ShowSessionsArgs) -> Done {
+    let filter = filter(&args.filter)?;
+    let client = client(&args.node)?;
+    let limit = if args.all { u64::MAX } else { args.limit };
+    let mut pages = Pages {
+        client: &client,
+        filter: &filter,
+        cursor: None,
+        left: limit,
+        done: false,
+    };
+    if args.output.json {
+        return sessions_json(&mut pages);
+    }
+    // Rows are kept, not printed page by page: the columns' widths depend on all of them.
+    let mut sessions = Vec::new();
+    while let Some(page) = pages.next_page()? {
+        sessions.extend(page.sessions);
+    }
+    output::print(&sessions_text(
+        &sessions,
+        pages.cursor.is_some(),
+        table::terminal_width(),
+    ))
+}
+
+pub(super) fn kill(args: &KillArgs) -> Done {
+    let report = client(&args.node)?.kill(&filter(&args.filter)?)?;
+    if args.output.json {
+        return output::print_json(&report);
+    }
+    let plural = if report.killed == 1 { "" } else { "s" };
+    output::print(&format!("{} session{plural} ended\n", report.killed))
+}
+
+fn filter(words: &[String]) -> Result<SessionFilter, Failure> {
+    SessionFilter::from_words(words).map_err(|e| Failure::Usage(e.to_string()))
+}
+
+/// Pages of sessions, until there are no more or the limit is reached.
+struct Pages<'a> {
+    client: &'a Client,
+    filter: &'a SessionFilter,
+    cursor: Option<crate::control::node::Cursor>,
+    left: u64,
+    done: bool,
+}
+
+impl Pages<'_> {
+    fn next_page(&mut self) -> Result<Option<SessionPage>, Failure> {
+        if self.done || self.left == 0 {
+            return Ok(None);
+        }
+        let most = SessionQuery::MAX_LIMIT;
+        let limit = usize::try_from(self.left).unwrap_or(most).min(most);
+        let page = self.client.sessions(self.filter, limit, self.cursor)?;
+        self.left -= self.left.min(page.sessions.len() as u64);
+        self.cursor = page.cursor;
+        self.done = page.cursor.is_none();
+        Ok(Some(page))
+    }
+}
+
+/// The list as it comes, so that a million sessions need no memory. `cursor` says whether there are more.
+fn sessions_json(pages: &mut Pages<'_>) -> Done {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    // The first request may be refused: then nothing has been printed yet.
+    let mut page = pages.next_page()?;
+    out.write_all(b"{\"sessions\": [")?;
+    let mut separator = "\n  ";
+    while let Some(SessionPage { sessions, .. }) = page {
+        for session in &sessions {
+            out.write_all(separator.as_bytes())?;
+            serde_json::to_writer(&mut out, session)?;
+            separator = ",\n  ";
+        }
+        page = pages.next_page()?;
+    }
+    write!(out, "\n], \"cursor\": ")?;
+    serde_json::to_writer(&mut out, &pages.cursor)?;
+    out.write_all(b"}\n")?;
+    out.flush()?;
+    Ok(())
+}
+
+#[allow(clippy::disallowed_methods, reason = "for \"5s ago\" in a table")]
+fn unix_now() -> f64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0.0, |d| d.as_secs_f64())
+}
+
+fn status_text(s: &Status) -> String {
+    let state = match s.state {
+        NodeState::Starting => "starting",
+        NodeState::Ready => "ready",
+        NodeState::Draining => "draining",
+    };
+    let share = |part: u64, whole: u64| {
+        #[allow(clippy::cast_precision_loss, reason = "one decimal is shown")]
+        let share = if whole == 0 {
+            0.0
+        } else {
+            part as f64 / whole as f64
+        };
+        format!("{part} of {whole} ({})", table::share(share))
+    };
+    let mut text = table::facts(&[
+        (
+            "node",
+            format!("{}, {} mode, haechi {}", s.node, s.mode, s.version),
+        ),
+        (
+            "state",
+            format!("{state} for {}, pid {}", table::duration(s.uptime_s), s.pid),
+        ),
+        (
+            "config",
+            format!("{}, generation {}, {} rules", s.config, s.generation, s.rules),
+        ),
+        ("ports", format!("{} of {} up", s.ports_up, s.ports)),
+        ("workers", s.workers.to_string()),
+        ("sessions", share(s.sessions, s.max_sessions)),
+        (
+            "buffers",
+            format!("{} in use", share(s.packet_buffers_in_use, s.packet_buffers)),
+        ),
+    ]);
+    for warning in &s.warnings {
+        text.push_str(&format!("warning: {warning}\n"));
+    }
+    text
+}
+
+fn ports_text(ports: &[PortStatus], width: Option<u16>) -> String {
+    let columns = [
+        words("port"),
+        words("zone"),
+        words("peer"),
+        words("link"),
+        numbers("rx"),
+        numbers("rx bytes"),
+        numbers("tx"),
+        numbers("tx bytes"),
+        numbers("missed"),
+        numbers("tx dropped"),
+        numbers("queues"),
+        words("rss"),
+        cut("driver", 8),
+        cut("device", 8),
+    ];
+    let rows = ports.iter().map(|p| {
+        let link = match (p.link_up, p.speed_mbps) {
+            (false, _) => "down".to_owned(),
+            (true, None) => "up".to_owned(),
+            (true, Some(mbps)) if mbps >= 1000 && mbps % 1000 == 0 => format!("up {}G", mbps / 1000),
+            (true, Some(mbps)) => format!("up {mbps}M"),
+        };
+        let rss = match p.rss {
+            Rss::Proven => "proven",
+            Rss::Unproven => "unproven",
+            Rss::Software => "software",
+            Rss::Mismatch => "mismatch",
+        };
+        vec![
+            p.name.clone(),
+            p.zone.clone(),
+            p.peer.clone().unwrap_or_default(),
+            link,
+            table::count(p.rx_packets),
+            table::bytes(p.rx_bytes),
+            table::count(p.tx_packets),
+            table::bytes(p.tx_bytes),
+            table::count(p.rx_missed),
+            table::count(p.tx_dropped),
+            p.rx_queues.to_string(),
+            rss.to_owned(),
+            p.driver.clone(),
+            p.device.clone(),
+        ]
+    });
+    let mut text = table::render(&columns, rows.collect(), width);
+    for port in ports {
+        if let Some(note) = &port.link_note {
+            text.push_str(&format!("{}: {note}\n", port.name));
+        }
+    }
+    text
+}
+
+fn workers_text(workers: &[WorkerStatus], width: Option<u16>) -> String {
+    let columns = [
+        numbers("worker"),
+        numbers("cpu"),
+        numbers("busy"),
+        numbers("cycles/packet"),
+        numbers("packets"),
+        numbers("forwarded"),
+        numbers("dropped"),
+        numbers("handed over"),
+        numbers("sessions"),
+        numbers("max gap"),
+        numbers("expiry lag"),
+    ];
+    let rows = workers.iter().map(|w| {
+        vec![
+            w.worker.to_string(),
+            w.cpu.to_string(),
+            table::share(w.busy),
+            format!("{:.0}", w.cycles_per_packet),
+            table::count(w.packets),
+            table::count(w.forwarded),
+            table::count(w.dropped),
+            table::count(w.handed_over),
+            w.sessions.to_string(),
+            format!("{:.0}us", w.max_loop_gap_us),
+            format!("{:.0}ms", w.expiry_lag_ms),
+        ]
+    });
+    table::render(&columns, rows.collect(), width)
+}
+
+fn rules_text(rules: &[RuleStatus], now: f64, width: Option<u16>) -> String {
+    let columns = [
+        words("rule"),
+        words("action"),
+        cut("from", 6),
+        cut("to", 6),
+        numbers("sessions"),
+        numbers("packets"),
+        numbers("bytes"),
+        words("last hit"),
+        cut("description", 8),
+    ];
+    let rows = rules.iter().map(|r| {
+        let zones = |zones: &[String]| {
+            if zones.is_empty() {
+                "any".to_owned()
+            } else {
+                zones.join(",")
+            }
+        };
+        vec![
+            r.name.clone(),
+            if r.enabled {
+                r.action.clone()
+            } else {
+                format!("{} (disabled)", r.action)
+            },
+            zones(&r.from),
+            zones(&r.to),
+            r.sessions.to_string(),
+            table::count(r.packets),
+            table::bytes(r.bytes),
+            r.last_hit.map_or_else(
+                || "never".to_owned(),
+                |at| format!("{} ago", table::duration(now - at)),
+            ),
+            r.description.clone().unwrap_or_default(),
+        ]
+    });
+    table::render(&columns, rows.collect(), width)
+}
+
+/// The accounts first; then the drops with what they mean, those that happened unless all are asked for.
+fn counters_text(counters: &Counters, all: bool, width: Option<u16>) -> String {
+    let mut text = table::facts(&[
+        ("received", counters.rx_packets.to_string()),
+        ("originated", counters.originated.to_string()),
+        ("sent", counters.tx_packets.to_string()),
+        (
+            "dropped",
+            counters
+                .drops
+                .values()
+                .fold(0u64, |sum, n| sum.saturating_add(*n))
+                .to_string(),
+        ),
+        ("held", counters.held.to_string()),
+        ("sessions created", counters.sessions_created.to_string()),
+        ("sessions ended", counters.sessions_ended.to_string()),
+    ]);
+    // In the engine's order; then those that only the node's version knows.
+    let known: BTreeSet<&str> = DropReason::ALL.iter().map(|r| r.name()).collect();
+    let ours = DropReason::ALL.iter().map(|r| (r.name(), r.help()));
+    let theirs = counters
+        .drops
+        .keys()
+        .map(String::as_str)
+        .filter(|name| !known.contains(name));
+    let mut hidden = 0;
+    let mut rows = Vec::new();
+    for (name, help) in ours.chain(theirs.map(|name| (name, "(a reason of the node's version)"))) {
+        let packets = counters.drops.get(name).copied().unwrap_or(0);
+        if packets == 0 && !all {
+            hidden += 1;
+            continue;
+        }
+        rows.push(vec![name.to_owned(), packets.to_string(), help.to_owned()]);
+    }
+    if !rows.is_empty() {
+        text.push('\n');
+        text.push_str(&table::render(
+            &[words("dropped for"), numbers("packets"), cut("meaning", 20)],
+            rows,
+            width,
+        ));
+    }
+    if hidden > 0 {
+        text.push_str(&format!(
+            "\n{hidden} reasons without a drop are not shown (--all)\n"
+        ));
+    }
+    text
+}
+
+fn sessions_text(sessions: &[SessionInfo], more: bool, width: Option<u16>) -> String {
+    let columns = [
+        words("protocol"),
+        cut("source", 15),
+        cut("destination", 15),
+        words("vlan"),
+        words("state"),
+        cut("rule", 8),
+        cut("from", 6),
+        cut("to", 6),
+        numbers("packets"),
+        numbers("bytes"),
+        numbers("age"),
+        numbers("expires"),
+    ];
+    let rows = sessions.iter().map(|s| {
+        let vlan: Vec<_> = s.vlan.iter().map(u16::to_string).collect();
+        vec![
+            s.protocol.to_string(),
+            end(s.source, s.source_port, &s.protocol),
+            end(s.destination, s.destination_port, &s.protocol),
+            vlan.join("."),
+            s.state.to_string(),
+            s.rule.to_string(),
+            s.from.to_string(),
+            s.to.to_string(),
+            format!("{}/{}", table::count(s.packets[0]), table::count(s.packets[1])),
+            format!("{}/{}", table::bytes(s.bytes[0]), table::bytes(s.bytes[1])),
+            table::duration(s.age_s),
+            table::duration(s.expires_in_s),
+        ]
+    });
+    let mut text = table::render(&columns, rows.collect(), width);
+    let plural = if sessions.len() == 1 { "" } else { "s" };
+    text.push_str(&format!("{} session{plural}", sessions.len()));
+    text.push_str(if more {
+        "; there may be more (--limit, --all, or a filter)\n"
+    } else {
+        "\n"
+    });
+    text
+}
+
+/// `10.0.0.5:1234`, `[2001:db8::1]:53`; an echo's identifier is no port.
+fn end(address: std::net::IpAddr, port: u16, protocol: &str) -> String {
+    match protocol {
+        "tcp" | "udp" => std::net::SocketAddr::new(address, port).to_string(),
+        _ => address.to_string(),
+    }
+}
+
+#[cfg(test)]
+#[path = "show_tests.rs"]
+mod tests;

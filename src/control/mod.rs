@@ -11,6 +11,7 @@ pub mod filter;
 pub mod logging;
 pub mod node;
 pub mod table;
+pub mod view;
 
 pub use filter::SessionFilter;
 pub use node::{Node, NodeError};

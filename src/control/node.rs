@@ -324,7 +324,7 @@ pub struct RuleStatus {
     pub sessions: u64,
     /// Packets of its sessions, or that it refused.
     pub packets: u64,
-    /// Bytes of those packets' frames.
+    /// Bytes of those IP packets.
     pub bytes: u64,
     /// When it last decided about a new session, Unix time in seconds; `null`: not since the node started.
     pub last_hit: Option<f64>,
@@ -383,7 +383,7 @@ pub struct SessionInfo {
     pub nat: Option<NatInfo>,
     /// `[original, reply]`.
     pub packets: [u64; 2],
-    /// `[original, reply]`, of whole frames.
+    /// `[original, reply]`, of IP packets.
     pub bytes: [u64; 2],
     /// Since its first packet.
     pub age_s: f64,

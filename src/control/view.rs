@@ -1,0 +1,167 @@
+//! From what workers have (ids, ticks, keys) to what operators read (names, seconds, addresses).
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+
+use super::node::{Owner, SessionInfo, Word};
+use crate::base::{Nanos, PortId, RuleId, Tick, WorkerId};
+use crate::config::{Config, RuleIds};
+use crate::flow::{Direction, FlowKey, Session};
+use crate::policy::{Policy, SessionScope};
+
+/// The names of ports, zones and rules of one configuration.
+#[derive(Clone, Debug)]
+pub struct Names {
+    ports: Vec<PortName>,
+    rules: HashMap<RuleId, Arc<str>>,
+    none: Arc<str>,
+}
+
+#[derive(Clone, Debug)]
+struct PortName {
+    name: Arc<str>,
+    zone: Arc<str>,
+}
+
+/// One live session, as its worker told it.
+#[derive(Clone, Copy, Debug)]
+pub struct LiveSession {
+    /// The session.
+    pub session: Session,
+    /// When it was made.
+    pub created: Nanos,
+    /// Packets, `[opener's, replier's]`.
+    pub packets: [u64; 2],
+    /// Who owns it.
+    pub worker: WorkerId,
+}
+
+impl Names {
+    /// Of a configuration, and of all rules that its run has seen.
+    #[must_use]
+    pub fn new(config: &Config, ids: &RuleIds) -> Self {
+        let ids = (0..u32::try_from(ids.len()).unwrap_or(u32::MAX)).map(|id| {
+            let id = RuleId(id);
+            (id, Arc::from(ids.name(id).unwrap_or_default()))
+        });
+        let ports = config.ports.iter().map(|port| PortName {
+            name: Arc::from(port.name.as_str()),
+            zone: Arc::from(port.zone.as_str()),
+        });
+        Self {
+            ports: ports.collect(),
+            rules: ids.collect(),
+            none: Arc::from("?"),
+        }
+    }
+
+    /// A port's name.
+    #[must_use]
+    pub fn port(&self, id: PortId) -> &Arc<str> {
+        self.ports.get(id.index()).map_or(&self.none, |p| &p.name)
+    }
+
+    /// The zone of a port.
+    #[must_use]
+    pub fn zone_of(&self, id: PortId) -> &Arc<str> {
+        self.ports.get(id.index()).map_or(&self.none, |p| &p.zone)
+    }
+
+    /// A rule's name.
+    #[must_use]
+    pub fn rule(&self, id: RuleId) -> &Arc<str> {
+        self.rules.get(&id).unwrap_or(&self.none)
+    }
+
+    /// All ports with their ids, names and zones.
+    pub fn ports(&self) -> impl Iterator<Item = (PortId, &str, &str)> {
+        self.ports
+            .iter()
+            .enumerate()
+            .filter_map(|(place, p)| Some((PortId(u16::try_from(place).ok()?), &*p.name, &*p.zone)))
+    }
+
+    /// A session in the API's shape, at its worker's time `now`.
+    #[must_use]
+    pub fn session(&self, policy: &Policy, live: &LiveSession, now: Nanos) -> SessionInfo {
+        let session = &live.session;
+        let (source, source_port, destination, destination_port) = ends(&session.key, session.opener);
+        SessionInfo {
+            protocol: protocol(session.key.protocol),
+            source,
+            source_port,
+            destination,
+            destination_port,
+            vlan: match policy.transparent.session_scope {
+                SessionScope::PairVlan => vlan_tags(session.key.domain & 0x00ff_ffff),
+                SessionScope::Pair | SessionScope::Node => Vec::new(),
+            },
+            state: Word::Borrowed(session.state().name()),
+            rule: Arc::clone(self.rule(session.rule)),
+            from: Arc::clone(self.zone_of(session.ingress)),
+            to: Arc::clone(self.zone_of(session.egress)),
+            ingress: Arc::clone(self.port(session.ingress)),
+            egress: Arc::clone(self.port(session.egress)),
+            nat: None,
+            packets: live.packets,
+            bytes: session.bytes(),
+            age_s: seconds(now.since(live.created)),
+            expires_in_s: seconds(expires_in(session, policy, now)),
+            worker: live.worker.0,
+            owner: Owner::Local,
+        }
+    }
+}
+
+/// Until the session ends if no packet comes, to a tick's precision.
+fn expires_in(session: &Session, policy: &Policy, now: Nanos) -> Nanos {
+    let timeout = policy.state_timeouts(session.rule).ticks(session.state());
+    let idle = now.tick().distance(session.last_seen()).max(0);
+    let left = i64::from(timeout) - i64::from(idle);
+    Nanos(u64::try_from(left).unwrap_or(0).saturating_mul(Tick::NANOS))
+}
+
+/// Seconds to the millisecond.
+#[allow(clippy::cast_precision_loss, reason = "2^53 ms are 285,000 years")]
+fn seconds(time: Nanos) -> f64 {
+    (time.0 / 1_000_000) as f64 / 1000.0
+}
+
+/// Source, source port, destination, destination port, as the opener's packets have them.
+fn ends(key: &FlowKey, opener: Direction) -> (IpAddr, u16, IpAddr, u16) {
+    let (low, high) = (address(key.low), address(key.high));
+    match opener {
+        Direction::LowToHigh => (low, key.low_port, high, key.high_port),
+        Direction::HighToLow => (high, key.high_port, low, key.low_port),
+    }
+}
+
+/// An address of the engine's: IPv4 is `::ffff:a.b.c.d` there.
+#[must_use]
+pub fn address(bytes: [u8; 16]) -> IpAddr {
+    Ipv6Addr::from(bytes).to_canonical()
+}
+
+/// The word for an IP protocol.
+#[must_use]
+pub fn protocol(number: u8) -> Word {
+    match number {
+        1 => Word::Borrowed("icmp"),
+        6 => Word::Borrowed("tcp"),
+        17 => Word::Borrowed("udp"),
+        58 => Word::Borrowed("icmpv6"),
+        other => Word::Owned(other.to_string()),
+    }
+}
+
+/// VLAN identifiers, outer first, from [`crate::packet::PacketMeta::vlan`].
+#[must_use]
+pub fn vlan_tags(vlan: u32) -> Vec<u16> {
+    let tag = |shift: u32| u16::try_from((vlan >> shift) & 0xfff).unwrap_or(0);
+    match (tag(12), tag(0)) {
+        (0, 0) => Vec::new(),
+        (0, one) => vec![one],
+        (outer, inner) => vec![outer, inner],
+    }
+}

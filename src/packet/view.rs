@@ -53,6 +53,10 @@ pub mod tcp_flag {
     pub const ACK: u8 = 0x10;
     /// The urgent pointer means something.
     pub const URG: u8 = 0x20;
+    /// ECN echo (RFC 3168).
+    pub const ECE: u8 = 0x40;
+    /// Congestion window reduced (RFC 3168).
+    pub const CWR: u8 = 0x80;
 }
 
 /// How much of the sequence space a segment takes: its data, SYN and FIN (SEG.LEN of RFC 9293, section 3.10.7).

@@ -156,3 +156,37 @@ impl fmt::Display for Diagnostic {
         Ok(())
     }
 }
+
+/// A string of the file that is not what it should be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ValueError {
+    /// What is wrong with it.
+    pub message: String,
+    /// What to write in its place, where that is known.
+    pub help: Option<String>,
+}
+
+impl ValueError {
+    pub(super) fn with_help(message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            help: Some(help.into()),
+        }
+    }
+}
+
+impl<T: Into<String>> From<T> for ValueError {
+    fn from(message: T) -> Self {
+        Self {
+            message: message.into(),
+            help: None,
+        }
+    }
+}
+
+/// A value that stands in the file as a string.
+pub(super) trait TextValue: std::str::FromStr<Err = ValueError> {
+    /// How to write one.
+    const HELP: &'static str;
+}

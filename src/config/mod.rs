@@ -5,19 +5,26 @@
 //! - [`diagnostic`]: findings with file, line, column and a hint
 //! - [`schema`]: the JSON Schema for editors
 
+mod check;
 mod compile;
 mod defaults;
 pub mod diagnostic;
 mod diff;
 mod hint;
+mod include;
+mod names;
 pub mod net;
+mod read;
+mod report;
 mod schema;
+mod section;
 mod source;
+mod tree;
 pub mod units;
 pub mod value;
 
 pub use compile::{CompileError, RuleIds, compile};
-pub use diagnostic::{Diagnostic, Diagnostics, Place, Severity};
+pub use diagnostic::{Diagnostic, Diagnostics, Place, Severity, ValueError};
 pub use diff::{Diff, diff, restart_needed};
 pub use net::{AddressRef, CpuList, Device, PortRange, Service, ServiceRef};
 pub use schema::schema_json;

@@ -7,6 +7,8 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 
+use super::diagnostic::{TextValue, ValueError};
+
 /// A member of a list of addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AddressRef {
@@ -115,19 +117,35 @@ impl PortRange {
     };
 }
 
-fn set_name(text: &str) -> Option<Result<String, String>> {
+macro_rules! help {
+    ($($type:ty = $help:literal;)*) => {$(
+        impl TextValue for $type {
+            const HELP: &'static str = $help;
+        }
+    )*};
+}
+
+help! {
+    AddressRef = "write a prefix \"10.0.0.0/8\", an address \"2001:db8::1\", or a set \"@name\"";
+    ServiceRef = "write \"tcp\", \"tcp/80\", \"udp/1000-2000\", \"icmp/echo-request\", \"icmpv6/128\", \"proto/47\", or \"@set\"";
+    PortRange = "write a port \"53\" or a range \"1024-65535\"";
+    CpuList = "write CPUs like \"1\", \"1-3\" or \"1,3,5-7\"";
+    Device = "write \"0000:3b:00.0\", or \"vdev:net_af_xdp0,iface=veth-wan\" for a DPDK virtual device";
+}
+
+fn set_name(text: &str) -> Option<Result<String, ValueError>> {
     let name = text.strip_prefix('@')?;
     Some(if name.is_empty() {
-        Err("`@` needs the name of a set behind it".to_owned())
+        Err("`@` needs the name of a set behind it".into())
     } else {
         Ok(name.to_owned())
     })
 }
 
 impl FromStr for AddressRef {
-    type Err = String;
+    type Err = ValueError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, ValueError> {
         if let Some(set) = set_name(text) {
             return set.map(Self::Set);
         }
@@ -141,23 +159,29 @@ impl FromStr for AddressRef {
             .and_then(|len: u8| IpNet::new(address, len).ok())
             .ok_or_else(|| format!("`/{len}` is not a prefix length from 0 to {longest}"))?;
         if net.addr() != net.network() {
-            return Err(format!(
-                "`{text}` has host bits set: the prefix is `{}`",
-                net.trunc()
+            return Err(ValueError::with_help(
+                format!("`{text}` has host bits set"),
+                format!(
+                    "the prefix is \"{}\", the single address \"{address}\"",
+                    net.trunc()
+                ),
             ));
         }
         Ok(Self::Prefix(net))
     }
 }
 
-fn parse_address(text: &str) -> Result<IpAddr, String> {
+fn parse_address(text: &str) -> Result<IpAddr, ValueError> {
     let address: IpAddr = text
         .parse()
         .map_err(|_| format!("`{text}` is not an IPv4 or IPv6 address"))?;
     match address {
         IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
             // Such addresses never stand on the wire (RFC 4291, 2.5.5.2): the rule would match nothing.
-            Some(v4) => Err(format!("`{text}` is an IPv4-mapped address: write `{v4}`")),
+            Some(v4) => Err(ValueError::with_help(
+                format!("`{text}` is an IPv4-mapped address, which no packet may carry"),
+                format!("for IPv4 write \"{v4}\""),
+            )),
             None => Ok(address),
         },
         IpAddr::V4(_) => Ok(address),
@@ -175,9 +199,9 @@ impl fmt::Display for AddressRef {
 }
 
 impl FromStr for ServiceRef {
-    type Err = String;
+    type Err = ValueError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, ValueError> {
         match set_name(text) {
             Some(set) => set.map(Self::Set),
             None => text.parse().map(Self::Service),
@@ -195,9 +219,9 @@ impl fmt::Display for ServiceRef {
 }
 
 impl FromStr for Service {
-    type Err = String;
+    type Err = ValueError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, ValueError> {
         let (protocol, rest) = match text.split_once('/') {
             Some((protocol, rest)) => (protocol, Some(rest)),
             None => (text, None),
@@ -211,14 +235,20 @@ impl FromStr for Service {
                 let number = rest.ok_or("`proto` needs a number: `proto/47`")?;
                 parse_number(number)
                     .map(Self::Protocol)
-                    .ok_or_else(|| format!("`{number}` is not an IP protocol number from 0 to 255"))
+                    .ok_or_else(|| format!("`{number}` is not an IP protocol number from 0 to 255").into())
             }
-            other => Err(format!("`{other}` is not a service")),
+            other => {
+                let nearest = super::hint::nearest(other, ["tcp", "udp", "icmp", "icmpv6", "proto"]);
+                Err(ValueError {
+                    message: format!("`{other}` is not a service"),
+                    help: nearest.map(|name| format!("did you mean `{name}`?")),
+                })
+            }
         }
     }
 }
 
-fn parse_icmp(text: Option<&str>, names: &[(&str, u8)]) -> Result<IcmpMatch, String> {
+fn parse_icmp(text: Option<&str>, names: &[(&str, u8)]) -> Result<IcmpMatch, ValueError> {
     let Some(text) = text else {
         return Ok(IcmpMatch::default());
     };
@@ -229,8 +259,14 @@ fn parse_icmp(text: Option<&str>, names: &[(&str, u8)]) -> Result<IcmpMatch, Str
     let named = names.iter().find(|(name, _)| *name == icmp_type).map(|(_, n)| *n);
     let number = named.or_else(|| parse_number(icmp_type)).ok_or_else(|| {
         let nearest = super::hint::nearest(icmp_type, names.iter().map(|(name, _)| *name));
-        let hint = nearest.map_or_else(String::new, |name| format!("; did you mean `{name}`?"));
-        format!("`{icmp_type}` is not a type's name or number from 0 to 255{hint}")
+        let list = || names.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+        ValueError::with_help(
+            format!("`{icmp_type}` is neither the name nor the number of a type"),
+            nearest.map_or_else(
+                || format!("a number from 0 to 255, or one of {}", list()),
+                |name| format!("did you mean `{name}`?"),
+            ),
+        )
     })?;
     let code = match code {
         None => None,
@@ -276,11 +312,12 @@ fn write_icmp(
 }
 
 impl FromStr for PortRange {
-    type Err = String;
+    type Err = ValueError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, ValueError> {
         let port = |text: &str| {
-            parse_number::<u16>(text).ok_or_else(|| format!("`{text}` is not a port from 0 to 65535"))
+            parse_number::<u16>(text)
+                .ok_or_else(|| ValueError::from(format!("`{text}` is not a port from 0 to 65535")))
         };
         match text.split_once('-') {
             None => port(text).map(|port| Self {
@@ -293,7 +330,10 @@ impl FromStr for PortRange {
                     last: port(last)?,
                 };
                 if range.first > range.last {
-                    return Err(format!("`{text}` is reversed: `{last}-{first}`"));
+                    return Err(ValueError::with_help(
+                        format!("the range `{text}` is reversed"),
+                        format!("write \"{last}-{first}\""),
+                    ));
                 }
                 Ok(range)
             }
@@ -312,9 +352,9 @@ impl fmt::Display for PortRange {
 }
 
 impl FromStr for CpuList {
-    type Err = String;
+    type Err = ValueError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, ValueError> {
         let cpu = |text: &str| {
             parse_number::<u16>(text)
                 .filter(|cpu| *cpu <= MAX_CPU)
@@ -322,17 +362,20 @@ impl FromStr for CpuList {
         };
         let mut cpus = Vec::new();
         if text.trim().is_empty() {
-            return Err("a node needs at least one worker".to_owned());
+            return Err("a node needs at least one worker".into());
         }
         for part in text.split(',').map(str::trim) {
             let (first, last) = part.split_once('-').unwrap_or((part, part));
             let (first, last) = (cpu(first)?, cpu(last)?);
             if first > last {
-                return Err(format!("`{part}` is reversed: `{last}-{first}`"));
+                return Err(ValueError::with_help(
+                    format!("the range `{part}` is reversed"),
+                    format!("write \"{last}-{first}\""),
+                ));
             }
             for cpu in first..=last {
                 if cpus.contains(&cpu) {
-                    return Err(format!("CPU {cpu} is named twice"));
+                    return Err(format!("CPU {cpu} is named twice").into());
                 }
                 cpus.push(cpu);
             }
@@ -386,9 +429,9 @@ impl Device {
 }
 
 impl FromStr for Device {
-    type Err = String;
+    type Err = ValueError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, ValueError> {
         if let Some(device) = text.strip_prefix("vdev:") {
             let name = device.split(',').next().unwrap_or(device);
             let driver = name.trim_end_matches(|c: char| c.is_ascii_digit());
@@ -396,13 +439,13 @@ impl FromStr for Device {
                 || !driver.starts_with("net_")
                 || name.contains(char::is_whitespace)
             {
-                return Err(format!("`{name}` is not a DPDK network device"));
+                return Err(format!("`{name}` is not a DPDK network device").into());
             }
             return Ok(Self::Virtual(device.to_owned()));
         }
         pci_address(text)
             .map(Self::Pci)
-            .ok_or_else(|| format!("`{text}` is neither a PCI address nor a virtual device"))
+            .ok_or_else(|| format!("`{text}` is neither a PCI address nor a virtual device").into())
     }
 }
 

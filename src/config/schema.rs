@@ -148,7 +148,7 @@ impl<T: JsonSchema> JsonSchema for Matcher<T> {
             "anyOf": [
                 { "const": "any" },
                 member,
-                { "type": "array", "items": member, "minItems": 1, "uniqueItems": true },
+                { "type": "array", "items": member, "minItems": 1 },
             ]
         })
     }

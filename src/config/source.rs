@@ -2,18 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
-use super::diagnostic::{Diagnostic, Diagnostics, Place, Severity};
+use super::diagnostic::Diagnostics;
+use super::include::read_all;
+use super::read::read_config;
+use super::report::Report;
 use super::value::Config;
 
 /// What reads configuration files: the disk, or texts at hand (tests, an API request).
 pub trait Files {
-    /// A file's text.
+    /// A file's bytes.
     ///
     /// # Errors
     /// As the file system says.
-    fn read(&self, path: &Path) -> io::Result<String>;
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
 
     /// The path that tells whether two paths are the same file.
     fn identity(&self, path: &Path) -> PathBuf;
@@ -23,9 +26,20 @@ pub trait Files {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DiskFiles;
 
+/// No configuration is longer: a path to something else (a device, a log) ends here and not in all of the memory.
+const MAX_FILE_BYTES: u64 = 16 << 20;
+
 impl Files for DiskFiles {
-    fn read(&self, path: &Path) -> io::Result<String> {
-        std::fs::read_to_string(path)
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        use std::io::Read as _;
+        let mut bytes = Vec::new();
+        let read = std::fs::File::open(path)?
+            .take(MAX_FILE_BYTES + 1)
+            .read_to_end(&mut bytes)?;
+        if read as u64 > MAX_FILE_BYTES {
+            return Err(io::Error::other("longer than 16 MiB"));
+        }
+        Ok(bytes)
     }
 
     fn identity(&self, path: &Path) -> PathBuf {
@@ -35,14 +49,23 @@ impl Files for DiskFiles {
 
 /// Texts by path.
 impl Files for BTreeMap<PathBuf, String> {
-    fn read(&self, path: &Path) -> io::Result<String> {
-        self.get(path)
-            .cloned()
-            .ok_or_else(|| io::ErrorKind::NotFound.into())
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let text = self.get(&self.identity(path)).ok_or(io::ErrorKind::NotFound)?;
+        Ok(text.clone().into_bytes())
     }
 
     fn identity(&self, path: &Path) -> PathBuf {
-        path.to_owned()
+        let mut plain = PathBuf::new();
+        for component in path.components() {
+            match component {
+                Component::CurDir => {}
+                Component::ParentDir if plain.file_name().is_some() => {
+                    plain.pop();
+                }
+                other => plain.push(other),
+            }
+        }
+        plain
     }
 }
 
@@ -81,24 +104,12 @@ pub fn check(path: &Path) -> Checked {
 /// Like [`check`], from any source of files.
 #[must_use]
 pub fn check_files(files: &dyn Files, path: &Path) -> Checked {
-    let message = match files.read(path) {
-        Ok(_) => "not loaded".to_owned(),
-        Err(error) => format!("cannot be read: {error}"),
-    };
+    let mut report = Report::default();
+    let config = read_all(files, path, &mut report).map(|root| read_config(&root, &mut report));
+    let diagnostics = report.finish();
     Checked {
-        config: None,
-        diagnostics: Diagnostics::new(vec![Diagnostic {
-            severity: Severity::Error,
-            place: Place {
-                file: path.to_owned(),
-                line: 0,
-                column: 0,
-            },
-            message,
-            help: None,
-            related: None,
-            source: None,
-        }]),
+        config: config.filter(|_| !diagnostics.has_errors()),
+        diagnostics,
     }
 }
 

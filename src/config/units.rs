@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::diagnostic::{TextValue, ValueError};
 use crate::base::Nanos;
 
 /// A duration of the file, at least 1 ms and at most 365 days.
@@ -32,31 +33,38 @@ impl TimeSpan {
     }
 }
 
-impl FromStr for TimeSpan {
-    type Err = String;
+impl TextValue for TimeSpan {
+    const HELP: &'static str = "durations are written like \"30s\", \"2h4m\", \"50ms\"";
+}
 
-    fn from_str(text: &str) -> Result<Self, String> {
+impl FromStr for TimeSpan {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
         let mut rest = text;
         let mut total_ms = 0_u64;
         let mut last_unit_ms = u64::MAX;
         if rest.is_empty() {
-            return Err("a duration is missing".to_owned());
+            return Err("a duration is missing".into());
         }
         while !rest.is_empty() {
             let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
             let unit_len = rest[digits..].bytes().take_while(u8::is_ascii_alphabetic).count();
             let (number, unit) = (&rest[..digits], &rest[digits..digits + unit_len]);
             if digits == 0 {
-                return Err("a duration is numbers with units".to_owned());
+                return Err("a duration is numbers with units".into());
             }
             if unit.is_empty() {
-                return Err(format!("`{number}` has no unit"));
+                return Err(ValueError::with_help(
+                    format!("`{number}` has no unit"),
+                    format!("write `{number}s` for seconds"),
+                ));
             }
             let Some(&(_, unit_ms)) = UNITS.iter().find(|(name, _)| *name == unit) else {
-                return Err(format!("`{unit}` is not a unit of time"));
+                return Err(format!("`{unit}` is not a unit of time").into());
             };
             if unit_ms >= last_unit_ms {
-                return Err("units go from the largest to the smallest, each once".to_owned());
+                return Err("units go from the largest to the smallest, each once".into());
             }
             last_unit_ms = unit_ms;
             total_ms = number
@@ -69,7 +77,7 @@ impl FromStr for TimeSpan {
             rest = &rest[digits + unit_len..];
         }
         if total_ms == 0 {
-            return Err("a duration must be longer than nothing".to_owned());
+            return Err("a duration must be longer than nothing".into());
         }
         Ok(Self(Nanos::from_millis(total_ms)))
     }
@@ -89,23 +97,27 @@ impl fmt::Display for TimeSpan {
     }
 }
 
-impl FromStr for Rate {
-    type Err = String;
+impl TextValue for Rate {
+    const HELP: &'static str = "rates are written like \"100/s\"";
+}
 
-    fn from_str(text: &str) -> Result<Self, String> {
+impl FromStr for Rate {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
         let Some((count, unit)) = text.split_once('/') else {
-            return Err("a rate is a number, a slash and `s`".to_owned());
+            return Err("a rate is a number, a slash and `s`".into());
         };
         if unit != "s" {
-            return Err(format!("a rate is per second: `/s`, not `/{unit}`"));
+            return Err(format!("a rate is per second: `/s`, not `/{unit}`").into());
         }
         if count.is_empty() || !count.bytes().all(|b| b.is_ascii_digit()) {
-            return Err(format!("`{count}` is not a whole number"));
+            return Err(format!("`{count}` is not a whole number").into());
         }
         count
             .parse()
             .map(Self)
-            .map_err(|_| format!("more than {} a second", u32::MAX))
+            .map_err(|_| format!("more than {} a second", u32::MAX).into())
     }
 }
 

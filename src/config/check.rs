@@ -1,0 +1,405 @@
+//! Checks between keys: ports and their peers, devices, sets, and rules that can never match.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::compile::{rule_spec, zone_names};
+use super::net::{AddressRef, Device, ServiceRef};
+use super::read::Reading;
+use super::section::{Section, Walk};
+use super::tree::Span;
+use super::value::{Config, Matcher, Port, Rule, RxQueues, TimeoutOverrides};
+use crate::policy::{Action, NormalRule, RuleSpec, ServiceSpec};
+
+/// A session key has 8 bits for its pair.
+const MAX_PORTS: usize = 512;
+/// More rules are refused: [`super::RuleIds`] must hold those of several generations.
+const MAX_RULES: usize = 16_384;
+
+pub(super) fn check(reading: &Reading<'_>, walk: &mut Walk<'_>) {
+    let config = &reading.config;
+    check_peers(reading, walk);
+    check_devices(reading, walk);
+    check_queues(reading, walk);
+    check_zones(reading, walk);
+    let circles = set_circles(reading, walk);
+    if config.ports.len() > MAX_PORTS {
+        let span = reading.ports[MAX_PORTS].span;
+        walk.error(span, format!("more than {MAX_PORTS} ports"), "run a second node");
+    }
+    if config.rules.len() > MAX_RULES {
+        let span = reading
+            .rules
+            .iter()
+            .skip(MAX_RULES)
+            .flatten()
+            .next()
+            .map_or(reading.node.span, |s| s.span);
+        walk.error(
+            span,
+            format!("more than {MAX_RULES} rules"),
+            "use sets to say more in one rule",
+        );
+    }
+    // Rules are unfolded only when names and sets hold.
+    if reading.sets_are_sound && !circles && config.rules.len() <= MAX_RULES {
+        check_rules(reading, walk);
+    }
+}
+
+/// Ports by name; of two with one name (which is reported) the first.
+fn by_name(config: &Config) -> HashMap<&str, usize> {
+    let mut places = HashMap::new();
+    for (place, port) in config.ports.iter().enumerate() {
+        places.entry(port.name.as_str()).or_insert(place);
+    }
+    places
+}
+
+fn check_peers(reading: &Reading<'_>, walk: &mut Walk<'_>) {
+    let ports = &reading.config.ports;
+    let places = by_name(&reading.config);
+    for (port, section) in ports.iter().zip(&reading.ports) {
+        // A missing or unknown name is reported where it was read.
+        let Some(&peer_place) = places.get(port.peer.as_str()).filter(|_| !port.name.is_empty()) else {
+            continue;
+        };
+        let (peer, peer_section) = (&ports[peer_place], &reading.ports[peer_place]);
+        let span = section.span_of("peer");
+        if port.name == peer.name {
+            let help = "frames cross to another port: name that one";
+            walk.error(span, format!("port \"{}\" is its own peer", port.name), help);
+        } else if peer.peer != port.name && peer.peer != peer.name && !peer.peer.is_empty() {
+            walk.errors += 1;
+            let message = format!(
+                "\"{}\" names \"{}\" as its peer, but the peer of \"{}\" is \"{}\"",
+                port.name, peer.name, peer.name, peer.peer
+            );
+            let finding = walk
+                .report
+                .error(span, message)
+                .related(peer_section.span_of("peer"), "it says so here");
+            finding.help(format!(
+                "a pair is mutual: write `peer = \"{}\"` there",
+                port.name
+            ));
+        } else if peer.mtu != port.mtu && port.name < peer.name {
+            let (smaller, larger) = if port.mtu < peer.mtu {
+                (port, peer)
+            } else {
+                (peer, port)
+            };
+            let message = format!(
+                "the MTU of \"{}\" is {}, that of its peer \"{}\" is {}",
+                smaller.name, smaller.mtu, larger.name, larger.mtu
+            );
+            let finding = walk.report.warning(section.span_of("mtu"), message);
+            finding.help(format!(
+                "larger packets cannot leave by \"{}\" and are dropped",
+                smaller.name
+            ));
+        }
+    }
+}
+
+fn check_devices(reading: &Reading<'_>, walk: &mut Walk<'_>) {
+    let mut used: BTreeMap<String, (&Port, Span)> = BTreeMap::new();
+    for (port, span) in reading.config.ports.iter().zip(&reading.devices) {
+        let Some(span) = *span else { continue };
+        let device = &port.device;
+        if *device == Device::Virtual(String::new()) {
+            continue;
+        }
+        let interface = device.kernel_interface().map(|name| format!("interface {name}"));
+        let name = device.eal_name().to_owned();
+        // Two virtual devices of one name, or two of different drivers on one interface, are one device as well.
+        for key in [Some(name), interface].into_iter().flatten() {
+            match used.get(&key) {
+                None => {
+                    used.insert(key, (port, span));
+                }
+                Some((other, first)) => {
+                    walk.errors += 1;
+                    walk.report
+                        .error(
+                            span,
+                            format!(
+                                "ports \"{}\" and \"{}\" use the same device ({key})",
+                                other.name, port.name
+                            ),
+                        )
+                        .related(*first, "used here before")
+                        .help("give each port a device of its own");
+                    break;
+                }
+            }
+        }
+    }
+}
+
+fn check_queues(reading: &Reading<'_>, walk: &mut Walk<'_>) {
+    let node = &reading.config.node;
+    let places = by_name(&reading.config);
+    for (port, section) in reading.config.ports.iter().zip(&reading.ports) {
+        let workers = node.workers.0.len();
+        if let RxQueues::Count(queues) = port.rx_queues {
+            if usize::from(queues) > workers {
+                walk.error(
+                    section.span_of("rx_queues"),
+                    format!("{queues} receive queues, but {workers} worker to poll them"),
+                    "a worker polls one queue of each port: write `rx_queues = \"auto\"`",
+                );
+            }
+        }
+        // Packets of this port fill its receive ring, then its peer's transmit ring.
+        let Some(peer) = places
+            .get(port.peer.as_str())
+            .map(|place| &reading.config.ports[*place])
+        else {
+            continue;
+        };
+        let needed = u32::from(port.rx_descriptors) + u32::from(peer.tx_descriptors) + u32::from(node.burst);
+        if node.packet_buffers <= needed {
+            walk.error(
+                reading.node.span_of("packet_buffers"),
+                format!(
+                    "{} packet buffers cannot fill the rings of port \"{}\"",
+                    node.packet_buffers, port.name
+                ),
+                format!(
+                    "write `packet_buffers = {}` or more, or give the ports fewer descriptors",
+                    2 * needed
+                ),
+            );
+        }
+    }
+}
+
+fn check_zones(reading: &Reading<'_>, walk: &mut Walk<'_>) {
+    let config = &reading.config;
+    for (zone, section) in config.zones.iter().zip(&reading.zones) {
+        if !zone.name.is_empty() && config.ports.iter().all(|port| port.zone != zone.name) {
+            let message = format!("no port is in zone \"{}\"", zone.name);
+            walk.report
+                .warning(section.span_of("name"), message)
+                .help("write it as the `zone` of a port");
+        }
+    }
+}
+
+/// Reports sets that contain themselves.
+fn set_circles(reading: &Reading<'_>, walk: &mut Walk<'_>) -> bool {
+    let config = &reading.config;
+    let addresses = config.address_sets.iter().map(|(name, members)| {
+        let sets = members.iter().filter_map(|member| match member {
+            AddressRef::Set(name) => Some(name.as_str()),
+            AddressRef::Prefix(_) => None,
+        });
+        (name.as_str(), sets.collect())
+    });
+    let services = config.service_sets.iter().map(|(name, members)| {
+        let sets = members.iter().filter_map(|member| match member {
+            ServiceRef::Set(name) => Some(name.as_str()),
+            ServiceRef::Service(_) => None,
+        });
+        (name.as_str(), sets.collect())
+    });
+    let mut found = false;
+    let kinds: [(&str, Graph<'_>, _); 2] = [
+        ("address", addresses.collect(), &reading.names.address_sets),
+        ("service", services.collect(), &reading.names.service_sets),
+    ];
+    for (kind, graph, spans) in kinds {
+        for circle in circles(&graph) {
+            found = true;
+            if let Some(span) = spans.get(circle[0]) {
+                let path = circle
+                    .iter()
+                    .map(|name| format!("@{name}"))
+                    .collect::<Vec<_>>()
+                    .join(" > ");
+                walk.error(
+                    *span,
+                    format!(
+                        "{kind} set \"{}\" contains itself: {path} > @{}",
+                        circle[0], circle[0]
+                    ),
+                    "take one of them out of the other",
+                );
+            }
+        }
+    }
+    found
+}
+
+/// Sets with the sets that they name.
+type Graph<'c> = BTreeMap<&'c str, Vec<&'c str>>;
+
+/// The circles that a walk from every set meets, each once, from its first member on.
+fn circles<'c>(graph: &Graph<'c>) -> Vec<Vec<&'c str>> {
+    let mut done = BTreeMap::new();
+    let mut found = Vec::new();
+    for start in graph.keys().copied() {
+        // An explicit stack: the depth is what the file says. (set, its next member to look at)
+        let mut path: Vec<(&str, usize)> = Vec::new();
+        if !done.contains_key(start) {
+            done.insert(start, false);
+            path.push((start, 0));
+        }
+        while let Some((name, next)) = path.last_mut() {
+            let Some(member) = graph.get(name).and_then(|members| members.get(*next)).copied() else {
+                done.insert(name, true);
+                path.pop();
+                continue;
+            };
+            *next += 1;
+            match done.get(member) {
+                Some(true) => {}
+                Some(false) => {
+                    let from = path.iter().position(|(name, _)| *name == member).unwrap_or(0);
+                    found.push(path[from..].iter().map(|(name, _)| *name).collect());
+                }
+                None => {
+                    done.insert(member, false);
+                    path.push((member, 0));
+                }
+            }
+        }
+    }
+    found
+}
+
+fn check_rules(reading: &Reading<'_>, walk: &mut Walk<'_>) {
+    let config = &reading.config;
+    let zones = zone_names(config);
+    let mut earlier: Vec<(usize, NormalRule)> = Vec::new();
+    for (place, (rule, section)) in config.rules.iter().zip(&reading.rules).enumerate() {
+        let Some(section) = section else { continue };
+        let Ok(spec) = rule_spec(config, &zones, rule) else {
+            continue;
+        };
+        if !check_source_ports(rule, &spec, section, walk) {
+            continue;
+        }
+        let normal = NormalRule::new(&spec);
+        if !normal.can_match() {
+            report_impossible(&spec, section, walk);
+            continue;
+        }
+        warn_unjoined(reading, rule, section, walk);
+        if rule.action != Action::Allow && rule.timeouts != TimeoutOverrides::default() {
+            let message = format!(
+                "rule \"{}\" makes no sessions, its timeouts are never used",
+                rule.name
+            );
+            walk.report
+                .warning(section.span_of("timeouts"), message)
+                .help("remove `timeouts`");
+        }
+        if !rule.enabled {
+            continue;
+        }
+        if let Some((by, _)) = earlier.iter().find(|(_, before)| before.covers(&normal)) {
+            let message = format!(
+                "rule \"{}\" can never match: \"{}\" covers it entirely",
+                rule.name, config.rules[*by].name
+            );
+            let finding = walk
+                .report
+                .warning(section.span_of("name"), message)
+                .help("move it up, or remove it");
+            if let Some(before) = &reading.rules[*by] {
+                finding.related(before.span_of("name"), "the earlier rule is here");
+            }
+            continue;
+        }
+        earlier.push((place, normal));
+    }
+}
+
+/// `source_ports` goes with TCP and UDP services alone.
+fn check_source_ports(rule: &Rule, spec: &RuleSpec, section: &Section<'_>, walk: &mut Walk<'_>) -> bool {
+    if rule.source_ports == Matcher::Any {
+        return true;
+    }
+    let services = spec.service.as_deref().unwrap_or_default();
+    let with_ports = |service: &ServiceSpec| match service {
+        ServiceSpec::Tcp(..) | ServiceSpec::Udp(..) => true,
+        ServiceSpec::Protocol(number) => [6, 17].contains(number),
+        ServiceSpec::Icmp(_) | ServiceSpec::Icmpv6(_) => false,
+    };
+    if !services.is_empty() && services.iter().all(with_ports) {
+        return true;
+    }
+    walk.error(
+        section.span_of("source_ports"),
+        format!(
+            "rule \"{}\" asks for source ports of services that have none",
+            rule.name
+        ),
+        "only TCP and UDP have ports: write `service = [\"tcp\", \"udp\"]`, or the ones that are meant",
+    );
+    false
+}
+
+/// Says why no packet can match.
+fn report_impossible(spec: &RuleSpec, section: &Section<'_>, walk: &mut Walk<'_>) {
+    let only = |nets: &Option<Vec<ipnet::IpNet>>, v4: bool| {
+        nets.as_ref()
+            .is_some_and(|nets| nets.iter().all(|net| matches!(net, ipnet::IpNet::V4(_)) == v4))
+    };
+    let families = [(&spec.source, "source"), (&spec.destination, "destination")];
+    let (key, message) = if only(&spec.source, true) && only(&spec.destination, false) {
+        (
+            "destination",
+            "the sources are IPv4 and the destinations IPv6".to_owned(),
+        )
+    } else if only(&spec.source, false) && only(&spec.destination, true) {
+        (
+            "destination",
+            "the sources are IPv6 and the destinations IPv4".to_owned(),
+        )
+    } else {
+        let addresses = families.into_iter().find_map(|(nets, key)| {
+            [(true, "IPv4"), (false, "IPv6")]
+                .into_iter()
+                .find(|(v4, _)| only(nets, *v4))
+                .map(|(_, f)| (f, key))
+        });
+        let (family, key) = addresses.unwrap_or(("of both families", "source"));
+        (
+            "service",
+            format!("the {key} addresses are {family}, the services are not"),
+        )
+    };
+    walk.error(
+        section.span_of(key),
+        format!("this rule can never match: {message}"),
+        "ICMP is for IPv4 and ICMPv6 for IPv6; write a rule for each address family",
+    );
+}
+
+/// In transparent mode only the two zones of a pair ever meet.
+fn warn_unjoined(reading: &Reading<'_>, rule: &Rule, section: &Section<'_>, walk: &mut Walk<'_>) {
+    let ports = &reading.config.ports;
+    let places = by_name(&reading.config);
+    let admits = |matcher: &Matcher<String>, zone: &String| match matcher {
+        Matcher::Any => true,
+        Matcher::OneOf(zones) => zones.contains(zone),
+    };
+    let joined = ports.iter().any(|port| {
+        admits(&rule.from, &port.zone)
+            && places
+                .get(port.peer.as_str())
+                .is_some_and(|peer| admits(&rule.to, &ports[*peer].zone))
+    });
+    if !joined && !ports.is_empty() {
+        let message = format!(
+            "rule \"{}\" can never match: no pair of ports joins these zones",
+            rule.name
+        );
+        let key = if rule.to == Matcher::Any { "from" } else { "to" };
+        walk.report
+            .warning(section.span_of(key), message)
+            .help("`from` is the zone of the port that the first packet comes in by, `to` that of its peer");
+    }
+}

@@ -1,0 +1,165 @@
+//! Reads a file and what it includes into one tree.
+
+use std::path::{Path, PathBuf};
+
+use toml::de::DeTable;
+
+use super::report::Report;
+use super::source::Files;
+use super::tree::{self, Span, Table, Value};
+
+/// A file that was read or is being read.
+struct Visit {
+    identity: PathBuf,
+    /// The `include` member that named it; `None`: the file that was asked for.
+    by: Option<Span>,
+    /// It is being read: to include it now is a circle.
+    open: bool,
+}
+
+/// The merged tree; `None` when the first file cannot be read.
+pub(super) fn read_all(files: &dyn Files, path: &Path, report: &mut Report) -> Option<Table> {
+    let mut reader = Reader {
+        files,
+        visits: Vec::new(),
+    };
+    let bytes = match files.read(path) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            report.file_error(
+                path,
+                format!("cannot read it: {error}"),
+                "check the path and who may read it",
+            );
+            return None;
+        }
+    };
+    Some(reader.read(path, bytes, None, report))
+}
+
+struct Reader<'f> {
+    files: &'f dyn Files,
+    visits: Vec<Visit>,
+}
+
+impl Reader<'_> {
+    fn read(&mut self, path: &Path, bytes: Vec<u8>, by: Option<Span>, report: &mut Report) -> Table {
+        let visit = self.visits.len();
+        self.visits.push(Visit {
+            identity: self.files.identity(path),
+            by,
+            open: true,
+        });
+        let mut own = parse(path, bytes, report);
+        let mut merged = Table::new();
+        if let Some(include) = own.remove("include") {
+            for (name, span) in members(&include.item, report) {
+                self.include(path, &name, span, &mut merged, report);
+            }
+        }
+        merge_into(&mut merged, own, report);
+        self.visits[visit].open = false;
+        merged
+    }
+
+    /// Reads the file `name`, which `from` includes, into `merged`.
+    fn include(&mut self, from: &Path, name: &str, span: Span, merged: &mut Table, report: &mut Report) {
+        let path = from.parent().unwrap_or(Path::new("")).join(name);
+        let identity = self.files.identity(&path);
+        if let Some(before) = self.visits.iter().find(|visit| visit.identity == identity) {
+            let message = if before.open {
+                format!("`{name}` is included in a circle")
+            } else {
+                format!("`{name}` is included twice")
+            };
+            let finding = report
+                .error(span, message)
+                .help("include each file once, from one place");
+            if let Some(by) = before.by {
+                finding.related(by, "included here before");
+            }
+            return;
+        }
+        match self.files.read(&path) {
+            Ok(bytes) => {
+                let table = self.read(&path, bytes, Some(span), report);
+                merge_into(merged, table, report);
+            }
+            Err(error) => {
+                report
+                    .error(span, format!("cannot read `{}`: {error}", path.display()))
+                    .help("the path is relative to the file that it stands in");
+            }
+        }
+    }
+}
+
+fn merge_into(into: &mut Table, from: Table, report: &mut Report) {
+    let mut conflicts = Vec::new();
+    tree::merge(into, from, "", &mut conflicts);
+    for conflict in conflicts {
+        report
+            .error(
+                conflict.second,
+                format!("`{}` is set in two files", conflict.path),
+            )
+            .related(conflict.first, "set here before")
+            .help("keep one of them");
+    }
+}
+
+/// The paths that `include` lists.
+fn members(include: &tree::Item, report: &mut Report) -> Vec<(String, Span)> {
+    let Value::Array(items) = &include.value else {
+        report
+            .error(
+                include.span,
+                format!("`include` is an array of strings, not {}", include.value.kind()),
+            )
+            .help("write `include = [\"pair.toml\"]`");
+        return Vec::new();
+    };
+    let mut paths = Vec::new();
+    for item in items {
+        match &item.value {
+            Value::String(path) => paths.push((path.clone(), item.span)),
+            other => {
+                report
+                    .error(item.span, format!("expected a path, found {}", other.kind()))
+                    .help("write `include = [\"pair.toml\"]`");
+            }
+        }
+    }
+    paths
+}
+
+/// One file's own tree, as much as could be parsed of it.
+fn parse(path: &Path, bytes: Vec<u8>, report: &mut Report) -> Table {
+    let (text, not_utf8) = match String::from_utf8(bytes) {
+        Ok(text) => (text, None),
+        Err(error) => {
+            let valid = error.utf8_error().valid_up_to();
+            (
+                String::from_utf8_lossy(error.as_bytes()).into_owned(),
+                Some(valid),
+            )
+        }
+    };
+    let file = report.add_file(path, text.clone());
+    if let Some(offset) = not_utf8 {
+        let span = Span::new(file, offset..offset + 1);
+        report.syntax(
+            span,
+            "this is not UTF-8",
+            Some("a configuration is a UTF-8 text file"),
+        );
+        return Table::new();
+    }
+    let (table, errors) = DeTable::parse_recoverable(&text);
+    for error in errors {
+        let end = text.len();
+        let span = Span::new(file, error.span().unwrap_or(end..end));
+        report.syntax(span, error.message(), Some("the syntax is TOML: https://toml.io"));
+    }
+    tree::from_toml(file, table.get_ref())
+}

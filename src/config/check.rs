@@ -68,7 +68,8 @@ fn check_peers(reading: &Reading<'_>, walk: &mut Walk<'_>) {
         if port.name == peer.name {
             let help = "frames cross to another port: name that one";
             walk.error(span, format!("port \"{}\" is its own peer", port.name), help);
-        } else if peer.peer != port.name && peer.peer != peer.name && !peer.peer.is_empty() {
+        } else if peer.peer != port.name && peer.peer != peer.name && places.contains_key(peer.peer.as_str())
+        {
             walk.errors += 1;
             let message = format!(
                 "\"{}\" names \"{}\" as its peer, but the peer of \"{}\" is \"{}\"",

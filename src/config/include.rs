@@ -23,8 +23,8 @@ pub(super) fn read_all(files: &dyn Files, path: &Path, report: &mut Report) -> O
         files,
         visits: Vec::new(),
     };
-    let bytes = match files.read(path) {
-        Ok(bytes) => bytes,
+    let text = match files.read(path) {
+        Ok(text) => text,
         Err(error) => {
             report.file_error(
                 path,
@@ -34,7 +34,7 @@ pub(super) fn read_all(files: &dyn Files, path: &Path, report: &mut Report) -> O
             return None;
         }
     };
-    Some(reader.read(path, bytes, None, report))
+    Some(reader.read(path, text, None, report))
 }
 
 struct Reader<'f> {
@@ -43,14 +43,14 @@ struct Reader<'f> {
 }
 
 impl Reader<'_> {
-    fn read(&mut self, path: &Path, bytes: Vec<u8>, by: Option<Span>, report: &mut Report) -> Table {
+    fn read(&mut self, path: &Path, text: String, by: Option<Span>, report: &mut Report) -> Table {
         let visit = self.visits.len();
         self.visits.push(Visit {
             identity: self.files.identity(path),
             by,
             open: true,
         });
-        let mut own = parse(path, bytes, report);
+        let mut own = parse(path, text, report);
         let mut merged = Table::new();
         if let Some(include) = own.remove("include") {
             for (name, span) in members(&include.item, report) {
@@ -81,8 +81,8 @@ impl Reader<'_> {
             return;
         }
         match self.files.read(&path) {
-            Ok(bytes) => {
-                let table = self.read(&path, bytes, Some(span), report);
+            Ok(text) => {
+                let table = self.read(&path, text, Some(span), report);
                 merge_into(merged, table, report);
             }
             Err(error) => {
@@ -134,28 +134,9 @@ fn members(include: &tree::Item, report: &mut Report) -> Vec<(String, Span)> {
 }
 
 /// One file's own tree, as much as could be parsed of it.
-fn parse(path: &Path, bytes: Vec<u8>, report: &mut Report) -> Table {
-    let (text, not_utf8) = match String::from_utf8(bytes) {
-        Ok(text) => (text, None),
-        Err(error) => {
-            let valid = error.utf8_error().valid_up_to();
-            (
-                String::from_utf8_lossy(error.as_bytes()).into_owned(),
-                Some(valid),
-            )
-        }
-    };
-    let file = report.add_file(path, text.clone());
-    if let Some(offset) = not_utf8 {
-        let span = Span::new(file, offset..offset + 1);
-        report.syntax(
-            span,
-            "this is not UTF-8",
-            Some("a configuration is a UTF-8 text file"),
-        );
-        return Table::new();
-    }
+fn parse(path: &Path, text: String, report: &mut Report) -> Table {
     let (table, errors) = DeTable::parse_recoverable(&text);
+    let file = report.add_file(path, text.clone());
     for error in errors {
         let end = text.len();
         let span = Span::new(file, error.span().unwrap_or(end..end));

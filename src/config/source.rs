@@ -12,11 +12,11 @@ use super::value::Config;
 
 /// What reads configuration files: the disk, or texts at hand (tests, an API request).
 pub trait Files {
-    /// A file's bytes.
+    /// A file's text.
     ///
     /// # Errors
-    /// As the file system says.
-    fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+    /// As the file system says; `InvalidData` when it is not UTF-8.
+    fn read(&self, path: &Path) -> io::Result<String>;
 
     /// The path that tells whether two paths are the same file.
     fn identity(&self, path: &Path) -> PathBuf;
@@ -30,7 +30,7 @@ pub struct DiskFiles;
 const MAX_FILE_BYTES: u64 = 16 << 20;
 
 impl Files for DiskFiles {
-    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+    fn read(&self, path: &Path) -> io::Result<String> {
         use std::io::Read as _;
         let mut bytes = Vec::new();
         let read = std::fs::File::open(path)?
@@ -39,7 +39,18 @@ impl Files for DiskFiles {
         if read as u64 > MAX_FILE_BYTES {
             return Err(io::Error::other("longer than 16 MiB"));
         }
-        Ok(bytes)
+        String::from_utf8(bytes).map_err(|error| {
+            let at = error.utf8_error().valid_up_to();
+            let line = error.as_bytes()[..at]
+                .iter()
+                .filter(|byte| **byte == b'\n')
+                .count()
+                + 1;
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("line {line} is not UTF-8 text"),
+            )
+        })
     }
 
     fn identity(&self, path: &Path) -> PathBuf {
@@ -49,9 +60,9 @@ impl Files for DiskFiles {
 
 /// Texts by path.
 impl Files for BTreeMap<PathBuf, String> {
-    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+    fn read(&self, path: &Path) -> io::Result<String> {
         let text = self.get(&self.identity(path)).ok_or(io::ErrorKind::NotFound)?;
-        Ok(text.clone().into_bytes())
+        Ok(text.clone())
     }
 
     fn identity(&self, path: &Path) -> PathBuf {

@@ -4,9 +4,10 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::diagnostic::{TextValue, ValueError};
-use crate::base::Nanos;
+use crate::base::{Nanos, Tick};
+use crate::flow::StateTimeouts;
 
-/// A duration of the file, at least 1 ms and at most 365 days.
+/// A duration of the file, at least 1 ms and at most 200 days.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TimeSpan(pub Nanos);
 
@@ -23,7 +24,10 @@ const UNITS: [(&str, u64); 5] = [
     ("ms", 1),
 ];
 /// The longest time span, in milliseconds.
-const LONGEST_MS: u64 = 365 * 86_400_000;
+const LONGEST_MS: u64 = 200 * 86_400_000;
+
+// A longer one would be cut short in silence by the session table's clock.
+const _: () = assert!(LONGEST_MS * 1_000_000 < (StateTimeouts::MAX_TICKS as u64) * Tick::NANOS);
 
 impl TimeSpan {
     /// A whole number of seconds.
@@ -73,7 +77,7 @@ impl FromStr for TimeSpan {
                 .and_then(|n| n.checked_mul(unit_ms))
                 .and_then(|ms| total_ms.checked_add(ms))
                 .filter(|ms| *ms <= LONGEST_MS)
-                .ok_or("longer than 365 days")?;
+                .ok_or("longer than 200 days")?;
             rest = &rest[digits + unit_len..];
         }
         if total_ms == 0 {

@@ -81,15 +81,20 @@ const _: () = assert!(size_of::<TcpSender>() == 16);
 const _: () = assert!(std::mem::offset_of!(Session, bytes) == 64);
 
 impl Session {
-    /// A session that `opener` opens in `state` (see [`super::track::opening`]) under a rule; nothing counted yet.
+    /// A session that `opener` opens in `state` (see [`super::track::opening`]); nothing counted yet, rule and
+    /// ports to be filled in.
     #[must_use]
     pub fn new(key: FlowKey, opener: Direction, state: SessionState) -> Self {
-        Self {
+        let mut session = Self {
             key,
             opener,
             state,
             ..Self::default()
+        };
+        if matches!(state, SessionState::SynSent) {
+            session.tcp[opener.index()].flags = TcpSender::SYN;
         }
+        session
     }
 
     /// Where it stands; [`super::SessionTable::set_state`] moves it.

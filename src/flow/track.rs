@@ -1,7 +1,7 @@
 //! Connection tracking: what a packet does to its session's state. RFC 9293 as a middlebox sees it.
 //!
-//! A segment's flags are an [`Event`]; [`RULES`] says for each state, each end and each event what it does; and the
-//! state follows from what has been seen of both ends ([`state_of`]): a SYN or FIN each way, and whether it was
+//! A segment's flags are an [`Event`]; a table of rules says for each state, each end and each event what it
+//! does; and the state follows from what has been seen of both ends: a SYN or FIN each way, and whether it was
 //! acknowledged. Knowing that a FIN was acknowledged takes its sequence number, kept in [`TcpSender::end`].
 //!
 //! Not here yet: windows (the place is [`TcpSender`]'s reserved bytes and the line marked in [`track_tcp`]), exact
@@ -137,11 +137,141 @@ pub fn track_tcp(session: &mut Session, sender: Direction, segment: &Segment) ->
     track_rare(session, sender, segment)
 }
 
-/// Handshake, close, reset.
+/// Handshake, close, reset: everything that the table of rules decides.
 #[cold]
 fn track_rare(session: &mut Session, sender: Direction, segment: &Segment) -> Tracked {
-    let _ = (session, sender, segment, Event::of(segment.flags));
-    Tracked::Stay
+    let Some(event) = Event::of(segment.flags) else {
+        return Tracked::BadFlags;
+    };
+    let end = usize::from(!session.is_opener(sender));
+    let Some(rules) = RULES.get(session.state.index()) else {
+        return Tracked::BadFlags; // not a TCP session: the key's protocol rules it out
+    };
+    let next = match rules[end][event as usize] {
+        Rule::Pass => return Tracked::Stay,
+        Rule::Refuse => return Tracked::BadFlags,
+        Rule::Reopen => return Tracked::Reopen,
+        Rule::Reset => SessionState::Closed,
+        Rule::Note => {
+            note(&mut session.tcp, sender, segment);
+            state_of(&session.tcp)
+        }
+    };
+    if next == session.state {
+        Tracked::Stay
+    } else {
+        Tracked::Move(next)
+    }
+}
+
+/// What a rule says about a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rule {
+    /// It passes and tells nothing.
+    Pass,
+    /// It passes; what it says of the two senders is noted, and the state follows.
+    Note,
+    /// It passes and ends the connection.
+    Reset,
+    /// A new connection on the same ports.
+    Reopen,
+    /// No TCP sends this here.
+    Refuse,
+}
+
+use Rule::{Note, Pass, Refuse, Reopen, Reset};
+
+/// For each TCP state, end (opener, replier) and event (SYN, SYN+ACK, ACK, FIN, RST) a rule. Sections are RFC 9293's.
+///
+/// | rule | state | end | event | why |
+/// | --- | --- | --- | --- | --- |
+/// | 1 | syn_sent | opener | SYN | sent again (3.8.1), perhaps with another ISN |
+/// | 2 | syn_sent | opener | SYN+ACK, ACK, FIN | it has seen nothing that it could acknowledge (3.5) |
+/// | 3 | syn_sent | replier | SYN | simultaneous open (3.5, figure 7) |
+/// | 4 | syn_sent | replier | SYN+ACK | second step of the handshake (3.5, figure 6) |
+/// | 5 | syn_sent | replier | ACK | it still holds an old connection; the opener will reset it (3.5.1, figure 9) |
+/// | 6 | syn_sent | replier | FIN | of an old connection; the ACK of rule 5 follows |
+/// | 7 | syn_sent2, syn_received | either | SYN, SYN+ACK | first or again (3.8.1) |
+/// | 8 | syn_sent2 | either | ACK | acknowledges the other's SYN (3.10.7.4, fifth, SYN-RECEIVED) |
+/// | 9 | syn_received | either | ACK | third step of the handshake; or the replier's data before it (RFC 7413) |
+/// | 10 | syn_sent2, syn_received | either | FIN | closed at once; acknowledges the SYN too (3.10.4, SYN-RECEIVED) |
+/// | 11 | established to last_ack | either | SYN | passes for the challenge ACK that answers it (3.10.7.4, fourth) |
+/// | 12 | established to closed | either | SYN+ACK | a late copy; an endpoint answers it with an ACK at most |
+/// | 13 | established | either | ACK | data and acknowledgements |
+/// | 14 | established to last_ack | either | FIN | the sender closes (3.6) |
+/// | 15 | fin_wait to last_ack | either | ACK | may acknowledge the other's FIN (3.6, figures 12 and 13) |
+/// | 16 | all but closed | either | RST | the connection is aborted (3.10.7.3, 3.10.7.4, second); in time_wait too |
+/// | 17 | time_wait, closed | either | SYN | a new connection on the same ports (3.6.1; 3.10.7.4, TIME-WAIT; RFC 6191) |
+/// | 18 | time_wait | either | ACK, FIN | the last ones sent again (3.10.7.4, eighth, TIME-WAIT) |
+/// | 19 | closed | either | ACK, FIN, RST | on their way when it was reset; answered by an RST (3.10.7.1) |
+const RULES: [[[Rule; 5]; 2]; 10] = [
+    // syn_sent
+    [
+        [Note, Refuse, Refuse, Refuse, Reset],
+        [Note, Note, Pass, Refuse, Reset],
+    ],
+    // syn_sent2
+    [[Note, Note, Note, Note, Reset]; 2],
+    // syn_received
+    [[Note, Note, Note, Note, Reset]; 2],
+    // established
+    [[Pass, Pass, Pass, Note, Reset]; 2],
+    // fin_wait
+    [[Pass, Pass, Note, Note, Reset]; 2],
+    // close_wait
+    [[Pass, Pass, Note, Note, Reset]; 2],
+    // closing
+    [[Pass, Pass, Note, Note, Reset]; 2],
+    // last_ack
+    [[Pass, Pass, Note, Note, Reset]; 2],
+    // time_wait
+    [[Reopen, Pass, Pass, Pass, Reset]; 2],
+    // closed
+    [[Reopen, Pass, Pass, Pass, Pass]; 2],
+];
+
+/// Notes what a segment says of its sender's SYN and FIN, and of the other end's, which it may acknowledge.
+fn note(tcp: &mut [TcpSender; 2], sender: Direction, segment: &Segment) {
+    let this = &mut tcp[sender.index()];
+    if segment.flags & flag::SYN != 0 && !this.has(TcpSender::SYN_ACKED) {
+        this.flags |= TcpSender::SYN;
+        this.end = segment.end();
+    }
+    // Until it is acknowledged the newest FIN counts: one with more data before it replaces one sent earlier.
+    if segment.flags & flag::FIN != 0 && !this.has(TcpSender::FIN_ACKED) {
+        this.flags |= TcpSender::FIN;
+        this.end = segment.end();
+    }
+    let other = &mut tcp[sender.reverse().index()];
+    if segment.flags & flag::ACK != 0 {
+        if other.has(TcpSender::SYN) {
+            other.flags |= TcpSender::SYN_ACKED;
+        }
+        // Exactly: nothing after a FIN can be acknowledged, and nothing less acknowledges it.
+        if other.has(TcpSender::FIN) && segment.ack == other.end {
+            other.flags |= TcpSender::FIN_ACKED;
+        }
+    }
+}
+
+/// The state that follows from what was seen of both ends (RFC 9293, section 3.3.2, from the middle).
+const fn state_of(tcp: &[TcpSender; 2]) -> SessionState {
+    const fn both(tcp: &[TcpSender; 2], flag: u8) -> u8 {
+        tcp[0].has(flag) as u8 + tcp[1].has(flag) as u8
+    }
+    match (both(tcp, TcpSender::FIN), both(tcp, TcpSender::FIN_ACKED)) {
+        (0, _) => match (both(tcp, TcpSender::SYN), both(tcp, TcpSender::SYN_ACKED)) {
+            (0 | 1, _) => SessionState::SynSent,
+            (_, 0) => SessionState::SynSent2,
+            (_, 1) => SessionState::SynReceived,
+            _ => SessionState::Established,
+        },
+        (1, 0) => SessionState::FinWait,
+        (1, _) => SessionState::CloseWait,
+        (_, 0) => SessionState::Closing,
+        (_, 1) => SessionState::LastAck,
+        _ => SessionState::TimeWait,
+    }
 }
 
 /// What a segment's flags ask for.

@@ -1,0 +1,229 @@
+//! The session table: batched lookup and update, insertion, expiry.
+//!
+//! `cargo bench --no-default-features --bench table` measures on ordinary pages;
+//! `GLIBC_TUNABLES=glibc.malloc.hugetlb=1` before it on transparent huge pages (which is what a worker's tables live in:
+//! 2 MB pages that DPDK maps). Times are for one element (one lookup, one insertion, one expired session).
+#![allow(missing_docs, reason = "criterion's macros make undocumented items")]
+#![allow(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
+#![allow(clippy::unwrap_used, reason = "a benchmark may stop")]
+
+use std::collections::HashMap;
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use haechi::base::slab::HeapMemory;
+use haechi::base::{Nanos, SessionIx, Tick};
+use haechi::flow::{Direction, FlowKey, HashSeed, KeyClass, Session, SessionState, SessionTable};
+
+/// Packets of a burst.
+const BURST: usize = 32;
+/// Keys made at a time, outside of what is measured; small enough to stay in the second-level cache, as the keys of
+/// packets just parsed do.
+const CHUNK: usize = 4096;
+const SIZES: [u32; 4] = [1_000, 100_000, 1_000_000, 4_000_000];
+const TIMEOUT: u32 = 1 << 20;
+
+/// The `i`th flow: IPv4, UDP, clients of 10.0.0.0/8 to one of 256 servers.
+fn key(i: u32) -> FlowKey {
+    let mut low = [0; 16];
+    low[10..12].fill(0xff);
+    let mut high = low;
+    low[12..].copy_from_slice(&(0x0a00_0000 | (i >> 4)).to_be_bytes());
+    high[12..].copy_from_slice(&(0xc000_0200 | (i.wrapping_mul(31) & 0xff)).to_be_bytes());
+    FlowKey {
+        low,
+        high,
+        low_port: 1024 + (i & 15) as u16,
+        high_port: 443,
+        domain: 0,
+        protocol: 17,
+        class: KeyClass::Ports,
+        reserved: 0,
+    }
+}
+
+/// A small generator (splitmix64): the order of the packets.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: u32) -> u32 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (((z ^ (z >> 31)) >> 32) * u64::from(n) >> 32) as u32
+    }
+}
+
+fn fill(table: &mut SessionTable, n: u32, now: Nanos) {
+    let mut hashes = [0; BURST];
+    for first in (0..n).step_by(BURST) {
+        let keys: [FlowKey; BURST] = std::array::from_fn(|i| key(first + i as u32));
+        let count = BURST.min((n - first) as usize);
+        table.hash_batch(&keys[..count], &mut hashes[..count]);
+        for (key, hash) in keys[..count].iter().zip(hashes) {
+            let session = Session::new(*key, Direction::LowToHigh, SessionState::UdpNew);
+            table.insert(session, hash, now, TIMEOUT).unwrap();
+        }
+    }
+}
+
+/// A table at exactly its capacity: the index at its highest load.
+fn full_table(n: u32) -> SessionTable {
+    let mut table = SessionTable::new(n, &HeapMemory, HashSeed([1, 2, 3, 4])).unwrap();
+    fill(&mut table, n, Nanos::SECOND);
+    table
+}
+
+fn forward_burst(table: &mut SessionTable, keys: &[FlowKey], now: Tick) {
+    let mut hashes = [0; BURST];
+    let mut found = [None; BURST];
+    table.hash_batch(keys, &mut hashes);
+    table.find_batch(keys, &hashes, &mut found);
+    for ix in found {
+        table.touch(ix.unwrap(), Direction::LowToHigh, now, 64);
+    }
+}
+
+fn lookup(c: &mut Criterion) {
+    let mut group = c.benchmark_group("lookup_update");
+    group.throughput(Throughput::Elements(1)).sample_size(20);
+    for n in SIZES {
+        let mut table = full_table(n);
+        let mut random = Random(7);
+        let mut keys = vec![FlowKey::default(); CHUNK];
+        group.bench_function(BenchmarkId::from_parameter(n), |b| {
+            b.iter_custom(|lookups| {
+                let mut spent = Duration::ZERO;
+                for chunk in 0..lookups.div_ceil(CHUNK as u64) {
+                    keys.fill_with(|| key(random.below(n)));
+                    let begin = Instant::now();
+                    for burst in keys.chunks_exact(BURST) {
+                        forward_burst(&mut table, burst, Tick(chunk as u32));
+                    }
+                    spent += begin.elapsed();
+                }
+                scaled(spent, lookups)
+            });
+        });
+    }
+    group.finish();
+}
+
+/// Time of whole chunks, scaled to the lookups that were asked for.
+fn scaled(spent: Duration, asked: u64) -> Duration {
+    let done = asked.div_ceil(CHUNK as u64) * CHUNK as u64;
+    spent.mul_f64(asked as f64 / done as f64)
+}
+
+fn lookup_hashbrown(c: &mut Criterion) {
+    let mut group = c.benchmark_group("hashbrown_lookup_update");
+    group.throughput(Throughput::Elements(1)).sample_size(10);
+    for n in SIZES {
+        let mut table: HashMap<FlowKey, [u64; 8], ahash::RandomState> = HashMap::default();
+        table.extend((0..n).map(|i| (key(i), [0; 8])));
+        let mut random = Random(7);
+        let mut keys = vec![FlowKey::default(); CHUNK];
+        group.bench_function(BenchmarkId::from_parameter(n), |b| {
+            b.iter_custom(|lookups| {
+                let mut spent = Duration::ZERO;
+                for _ in 0..lookups.div_ceil(CHUNK as u64) {
+                    keys.fill_with(|| key(random.below(n)));
+                    let begin = Instant::now();
+                    for key in &keys {
+                        let session = table.get_mut(key).unwrap();
+                        session[0] += 1;
+                        session[1] += 64;
+                    }
+                    spent += begin.elapsed();
+                }
+                scaled(spent, lookups)
+            });
+        });
+    }
+    group.finish();
+}
+
+/// Misses: what a flood of unknown flows costs the lookup.
+fn miss(c: &mut Criterion) {
+    let mut group = c.benchmark_group("lookup_miss");
+    group.throughput(Throughput::Elements(1)).sample_size(10);
+    for n in SIZES {
+        let table = full_table(n);
+        let mut random = Random(7);
+        let mut keys = vec![FlowKey::default(); CHUNK];
+        group.bench_function(BenchmarkId::from_parameter(n), |b| {
+            b.iter_custom(|lookups| {
+                let mut spent = Duration::ZERO;
+                for _ in 0..lookups.div_ceil(CHUNK as u64) {
+                    keys.fill_with(|| key(n + random.below(n)));
+                    let begin = Instant::now();
+                    for burst in keys.chunks_exact(BURST) {
+                        let mut hashes = [0; BURST];
+                        let mut found: [Option<SessionIx>; BURST] = [None; BURST];
+                        table.hash_batch(burst, &mut hashes);
+                        table.find_batch(burst, &hashes, &mut found);
+                        black_box(&found);
+                    }
+                    spent += begin.elapsed();
+                }
+                scaled(spent, lookups)
+            });
+        });
+    }
+    group.finish();
+}
+
+/// Filling an empty table, and letting all of it expire.
+fn insert_expire(c: &mut Criterion) {
+    let mut group = c.benchmark_group("fill");
+    group.sample_size(10);
+    for n in [100_000, 1_000_000] {
+        let mut table = full_table(n);
+        let mut now = Nanos::SECOND;
+        group.throughput(Throughput::Elements(u64::from(n)));
+        group.bench_function(BenchmarkId::new("insert", n), |b| {
+            b.iter_custom(|rounds| {
+                let mut spent = Duration::ZERO;
+                for _ in 0..rounds {
+                    now = expire_all(&mut table, now);
+                    let begin = Instant::now();
+                    fill(&mut table, n, now);
+                    spent += begin.elapsed();
+                }
+                spent
+            });
+        });
+        group.bench_function(BenchmarkId::new("expire", n), |b| {
+            b.iter_custom(|rounds| {
+                let mut spent = Duration::ZERO;
+                for _ in 0..rounds {
+                    now = expire_all(&mut table, now);
+                    fill(&mut table, n, now);
+                    let begin = Instant::now();
+                    now = expire_all(&mut table, now);
+                    spent += begin.elapsed();
+                }
+                spent
+            });
+        });
+    }
+    group.finish();
+}
+
+/// Lets the clock run until every session has ended, 64 at a time as a worker does; the time then.
+fn expire_all(table: &mut SessionTable, mut now: Nanos) -> Nanos {
+    while !table.is_empty() {
+        now = now.plus(Nanos::from_secs(600));
+        while table.expire(now.tick(), 64, |_| TIMEOUT, |_| ()).lag != Nanos(0) {}
+    }
+    now
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
+    targets = lookup, miss, lookup_hashbrown, insert_expire
+}
+criterion_main!(benches);

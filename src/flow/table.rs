@@ -492,3 +492,52 @@ fn entry<'a>(slot: u32, session: &'a Session, cold: &Cold) -> Entry<'a> {
         packets: [by_direction[opener], by_direction[1 - opener]],
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::slab::HeapMemory;
+
+    fn flow(n: u32) -> FlowKey {
+        FlowKey {
+            domain: n,
+            ..FlowKey::default()
+        }
+    }
+
+    #[test]
+    fn packet_counters_carry_beyond_32_bits() {
+        let mut table = SessionTable::new(1, &HeapMemory, HashSeed([0; 4])).unwrap();
+        let session = Session::new(flow(1), Direction::HighToLow, SessionState::UdpNew);
+        let ix = table
+            .insert(session, table.hash(&flow(1)), Nanos(0), 100)
+            .unwrap();
+        table.sessions[0].packets = [u32::MAX - 1, 5];
+        for _ in 0..3 {
+            table.touch(ix, Direction::LowToHigh, Tick(0), 1000);
+        }
+        assert_eq!(table.entry(ix).unwrap().packets, [5, (1 << 32) + 1]);
+        assert_eq!(table.get(ix).bytes(), [0, 3000]);
+    }
+
+    #[test]
+    fn a_full_table_answers_nearly_all_lookups_from_one_bucket() {
+        let n = 100_000;
+        let mut table = SessionTable::new(n, &HeapMemory, HashSeed([1, 2, 3, 4])).unwrap();
+        for i in 0..n {
+            let session = Session::new(flow(i), Direction::LowToHigh, SessionState::UdpNew);
+            table
+                .insert(session, table.hash(&flow(i)), Nanos(0), 100)
+                .unwrap();
+        }
+        let at_home = |i: &u32| {
+            let found = index::probe(&table.index, table.hash(&flow(*i)));
+            matches!(found, Probe::Candidate(slot) if table.sessions[slot as usize].key == flow(*i))
+        };
+        let hits = (0..n).filter(at_home).count();
+        assert!(hits as f64 > 0.99 * f64::from(n), "{hits} of {n}");
+        let unknown = |i: &u32| matches!(index::probe(&table.index, table.hash(&flow(*i))), Probe::Miss);
+        let misses = (n..2 * n).filter(unknown).count();
+        assert!(misses as f64 > 0.97 * f64::from(n), "{misses} of {n}");
+    }
+}

@@ -548,6 +548,10 @@ pub struct ApplyReport {
 pub struct ExplainRequest {
     /// The packets.
     pub packets: Vec<ExplainPacket>,
+    /// The frames are those of both directions: one that answers an earlier one comes in where that one went out, not
+    /// where it says.
+    #[serde(default)]
+    pub both_directions: bool,
 }
 
 /// A packet to be explained: in words or as a frame, one of the two.

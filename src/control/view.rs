@@ -22,6 +22,7 @@ pub struct Names {
 struct PortName {
     name: Arc<str>,
     zone: Arc<str>,
+    mtu: u16,
 }
 
 /// One live session, as its worker told it.
@@ -48,6 +49,7 @@ impl Names {
         let ports = config.ports.iter().map(|port| PortName {
             name: Arc::from(port.name.as_str()),
             zone: Arc::from(port.zone.as_str()),
+            mtu: port.mtu,
         });
         Self {
             ports: ports.collect(),
@@ -66,6 +68,14 @@ impl Names {
     #[must_use]
     pub fn zone_of(&self, id: PortId) -> &Arc<str> {
         self.ports.get(id.index()).map_or(&self.none, |p| &p.zone)
+    }
+
+    /// The longest frame that a port sends, in bytes: Ethernet header, two VLAN tags, an IP packet of its MTU.
+    #[must_use]
+    pub fn max_frame(&self, id: PortId) -> usize {
+        self.ports
+            .get(id.index())
+            .map_or(usize::MAX, |p| usize::from(p.mtu) + 14 + 2 * 4)
     }
 
     /// A rule's name.

@@ -2,8 +2,8 @@
 
 use super::{Counters, Engine, RuleCounters};
 use crate::base::{Nanos, RuleId, SessionIx};
-use crate::flow::SessionTable;
 use crate::flow::table::Entry;
+use crate::flow::{Session, SessionTable};
 
 /// What one call of [`Engine::upkeep`] did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,6 +46,24 @@ impl Engine {
             expired: expiry.expired,
             lag: expiry.lag,
         }
+    }
+
+    /// Puts a copy of another engine's session into the table, idle since `idle_since`: what `explain` does with the live
+    /// sessions of a node. Copies go in before the first packet, the longest idle first.
+    ///
+    /// `None`: its flow has a session already, or the table is full.
+    pub fn adopt(&mut self, session: Session, idle_since: Nanos) -> Option<SessionIx> {
+        let hash = self.table.hash(&session.key);
+        if self.table.find(&session.key, hash).is_some() {
+            return None;
+        }
+        let timeout = self.policy.state_timeouts(session.rule).ticks(session.state());
+        let ix = self.table.insert(session, hash, idle_since, timeout).ok()?;
+        self.counters.sessions_created += 1;
+        if let Some(counters) = self.rules.get_mut(session.rule.index()) {
+            counters.sessions += 1;
+        }
+        Some(ix)
     }
 
     /// Ends the sessions among `budget` slots from slot `from` on that `unwanted` picks (`sessions kill`). Returns where

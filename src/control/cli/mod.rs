@@ -4,6 +4,7 @@
 //! output (`explain`: one a line), also when it is refused; without, results go to standard output and refusals to
 //! standard error.
 
+mod explain;
 mod files;
 mod output;
 mod show;
@@ -118,6 +119,9 @@ pub struct ExplainArgs {
     /// A capture (pcap or pcapng, Ethernet); repeat it as PORT=FILE to merge those of several ports by time
     #[arg(long, value_name = "[PORT=]FILE")]
     pcap: Vec<OsString>,
+    /// The capture holds both directions: a packet that answers an earlier one comes in where that one went out
+    #[arg(long, requires = "pcap")]
+    both_directions: bool,
     #[command(flatten)]
     node: NodeSocket,
     #[command(flatten)]
@@ -125,11 +129,12 @@ pub struct ExplainArgs {
 }
 
 const EXPLAIN_HELP: &str = "\
-A packet in words: [from ZONE | port NAME] PROTOCOL SOURCE[:PORT] > DESTINATION[:PORT] [FLAGS...], for example
+A packet in words: [after TIME] [from ZONE | port NAME] PROTOCOL SOURCE > DESTINATION [WORD ...], for example
   \"tcp 10.0.0.5:1234 > 192.0.2.7:80 syn\"
-  \"udp [2001:db8::1]:5353 > [2001:db8::2]:53 vlan 7\"
-  \"icmp 10.0.0.5 > 192.0.2.7 echo-request id 7\"
-A packet that answers an earlier one comes in where that one went out, unless it says from where.";
+  \"udp [2001:db8::1]:5353 > [2001:db8::2]:53 vlan=7\"
+  \"after 31s from untrust icmp 10.0.0.5 > 192.0.2.7 echo-request id=7\"
+A packet that answers an earlier one comes in where that one went out, unless it says from where; TCP sequence and
+acknowledgment numbers that it leaves out go on where the conversation is.";
 
 /// `haechi show`.
 #[derive(Debug, Subcommand)]
@@ -297,7 +302,7 @@ fn dispatch(command: Command) -> (bool, Result<(), Failure>) {
     match command {
         Command::Run(_) => (false, Err(Failure::no_runtime())),
         Command::Check(args) => (args.output.json, files::check(&args)),
-        Command::Explain(args) => (args.output.json, Err(Failure::not_supported("explain"))),
+        Command::Explain(args) => (args.output.json, explain::explain(&args)),
         Command::Show(what) => show(what),
         Command::Sessions(Sessions::Kill(args)) => (args.output.json, show::kill(&args)),
         Command::Apply(args) => match args.confirm {

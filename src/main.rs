@@ -1,5 +1,13 @@
 //! The `haechi` command.
 
+use clap::Parser;
+use haechi::control::cli;
+
 fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+    let cli = cli::Cli::parse();
+    #[cfg(feature = "dpdk")]
+    if let cli::Command::Run(args) = &cli.command {
+        return haechi::runtime::launch::run(&args.config);
+    }
+    cli::execute(cli)
 }

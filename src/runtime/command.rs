@@ -242,6 +242,12 @@ impl WorkerLink {
         &self.stats
     }
 
+    /// It answered [`Command::Stop`].
+    #[must_use]
+    pub fn has_stopped(&self) -> bool {
+        *self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Asks and waits for the answer, at most `timeout`. One asker at a time; a late answer to an earlier one is
     /// freed here, off the worker.
     ///

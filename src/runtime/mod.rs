@@ -1,14 +1,22 @@
 //! The runtime: what makes an engine, a configuration and DPDK ports into a running node.
 //!
-//! - [`worker`]: the loop of a poll-mode worker; [`slots`]: its ports; [`idle`]: how it waits
+//! - [`worker`]: the loop of a poll-mode worker; [`slots`]: its ports; [`idle`]: how it waits; [`threads`]: where it runs
 //! - [`command`]: the queues between control threads and a worker; [`stats`]: what it publishes
-//! - [`propagation`]: what a lost link does to the other port of its pair
-//! - [`notify`]: readiness for systemd
+//! - [`ports`]: the node's ports; [`links`]: their kernel interfaces; [`propagation`]: what a lost link does to the other
+//!   port of its pair; [`keeper`]: the thread that watches all of it and puts ports back that were gone
+//! - [`node`]: what the control API sees; [`launch`]: start, service, stop; [`totals`]: the last words; [`notify`]: systemd
 
 pub mod command;
 pub mod idle;
+pub mod keeper;
+pub mod launch;
+pub mod links;
+pub mod node;
 pub mod notify;
+pub mod ports;
 pub mod propagation;
 pub mod slots;
 pub mod stats;
+pub mod threads;
+pub mod totals;
 pub mod worker;

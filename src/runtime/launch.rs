@@ -1,0 +1,394 @@
+//! `haechi run`: from a configuration file to a node in service, and down again with everything accounted for.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use tokio::sync::oneshot;
+use tracing::{info, warn};
+
+use super::command::{Command, Reply, WorkerLink};
+use super::keeper::Keeper;
+use super::links::{KernelLinks, LinkError};
+use super::node::{NodeParts, RunningNode};
+use super::notify::notify;
+use super::ports::{self, NodePort};
+use super::threads::{self, WorkerCommon, WorkerThread};
+use super::totals::Totals;
+use crate::base::{Generation, PortId, WorkerId};
+use crate::config::{self, Config, Diagnostics, Idle, RuleIds};
+use crate::control::api::{self, ControlSocket};
+use crate::control::logging;
+use crate::control::node::{Node, NodeState};
+use crate::dpdk::tsc::TscClock;
+use crate::dpdk::{Eal, EalConfig, Mempool};
+
+/// mbufs for packets that workers make themselves: they live for one turn.
+const ANSWER_BUFFERS: u32 = 2048;
+/// The largest answer is an ICMPv6 unreachable within the minimum MTU (RFC 4443, section 2.4 (c)).
+const ANSWER_MTU: u16 = 1500;
+/// How long a worker may take over a command at the start and the stop.
+const WORKER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why a node does not start, or ends other than by a signal.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The configuration has errors.
+    #[error("{0}")]
+    Config(Diagnostics),
+    /// Everything else; one line with the fix.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<crate::dpdk::Error> for RunError {
+    fn from(error: crate::dpdk::Error) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+fn failed(error: impl std::fmt::Display) -> RunError {
+    RunError::Failed(error.to_string())
+}
+
+/// Runs a node until SIGTERM or SIGINT. Prints `ready` when it is in service, its totals when it has stopped, and what
+/// keeps it from either on standard error.
+#[must_use]
+pub fn run(config: &Path) -> ExitCode {
+    logging::init();
+    match run_node(config) {
+        Ok(totals) => {
+            println!("{totals}");
+            ExitCode::SUCCESS
+        }
+        Err(RunError::Config(diagnostics)) => {
+            eprint!("{diagnostics}");
+            let errors = diagnostics.errors().count();
+            eprintln!(
+                "error: {}: {errors} error{} in the configuration",
+                config.display(),
+                plural(errors)
+            );
+            ExitCode::FAILURE
+        }
+        Err(RunError::Failed(error)) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn plural(n: usize) -> &'static str {
+    if n == 1 { "" } else { "s" }
+}
+
+/// As [`run`], without the last words.
+///
+/// # Errors
+/// When the node cannot start, or a worker ended by itself.
+pub fn run_node(path: &Path) -> Result<Totals, RunError> {
+    let checked = config::check(path);
+    let Some(config) = checked.config else {
+        return Err(RunError::Config(checked.diagnostics));
+    };
+    for warning in checked.diagnostics.warnings() {
+        warn!("{}", warning.one_line());
+    }
+    // Threads inherit the CPUs of the one that starts them: this one keeps off the workers' first of all.
+    keep_off(&worker_cpus(&config))?;
+    let signals = signals()?;
+    let socket = ControlSocket::bind(&config.node.control_socket).map_err(failed)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .map_err(|e| failed(format!("cannot start the control threads: {e}")))?;
+    let (changed, events) = mpsc::sync_channel(1);
+    let links = KernelLinks::start(runtime.handle(), changed)
+        .map_err(|e| failed(format!("cannot watch the links of kernel interfaces: {e}")))?;
+    let mut service = Service::start(path, config, links)?;
+    let node: Arc<dyn Node> = Arc::clone(&service.node) as Arc<dyn Node>;
+    let (stop_api, stopped) = oneshot::channel::<()>();
+    let server = runtime.spawn(api::serve(socket, node, async {
+        // An error says that the sender is gone, which means the same.
+        let _ = stopped.await;
+    }));
+    let waited = service.serve(events, &signals);
+    notify("STOPPING=1").unwrap_or_else(|e| warn!("cannot tell systemd: {e}"));
+    drop(stop_api);
+    match runtime.block_on(server) {
+        Ok(Ok(())) => {}
+        Ok(Err(e)) => warn!("control socket: {e}"),
+        Err(e) => warn!("control socket: {e}"),
+    }
+    let totals = service.stop();
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    waited.map(|()| totals)
+}
+
+/// A node in service.
+struct Service {
+    node: Arc<RunningNode>,
+    keeper: Option<Keeper>,
+    threads: Vec<WorkerThread>,
+    // Last: everything above is made of it.
+    eal: Eal,
+}
+
+impl Service {
+    fn start(path: &Path, config: Config, links: KernelLinks) -> Result<Self, RunError> {
+        let eal = start_eal(&config)?;
+        let mut ids = RuleIds::new();
+        let policy = Arc::new(config::compile(&config, Generation(1), &mut ids).map_err(failed)?);
+        let ports = node_ports(&config);
+        let workers = worker_cpus(&config);
+        let worker_count = u16::try_from(workers.len()).map_err(failed)?;
+        let pool = Mempool::create(&eal, "answers", ANSWER_BUFFERS, ANSWER_MTU)?;
+        let mut queues = Vec::new();
+        for port in ports.iter() {
+            set_up(port, &links)?;
+            queues.push(port.open(&eal, worker_count)?);
+        }
+        let common = WorkerCommon {
+            eal: eal.clone(),
+            clock: TscClock::new(&eal),
+            ports: ports.iter().map(|port| Arc::clone(port.flags())).collect(),
+            policy: Arc::clone(&policy),
+            sessions: config.conntrack.max_sessions.div_ceil(u32::from(worker_count)),
+            hugepages: config.node.hugepages,
+            burst: usize::from(config.node.burst),
+            adaptive: config.node.idle == Idle::Adaptive,
+            pool: pool.clone(),
+        };
+        let clock = common.clock;
+        let (mut worker_links, mut threads) = (Vec::new(), Vec::new());
+        for (id, cpu) in (0..).map(WorkerId).zip(workers) {
+            match threads::spawn(id, cpu, common.clone()) {
+                Ok((link, thread)) => {
+                    worker_links.push(link);
+                    threads.push(thread);
+                }
+                Err(e) => {
+                    stop_workers(&worker_links, threads);
+                    return Err(failed(e));
+                }
+            }
+        }
+        drop(common);
+        let worker_links: Arc<[WorkerLink]> = worker_links.into();
+        let propagate = config.transparent.link_propagation;
+        let node = Arc::new(RunningNode::new(NodeParts {
+            file: path.to_owned(),
+            config,
+            policy,
+            ids,
+            ports: Arc::clone(&ports),
+            workers: Arc::clone(&worker_links),
+            clock,
+            pool,
+        }));
+        let service = Self {
+            keeper: Some(Keeper::new(eal.clone(), ports, worker_links, links, propagate)),
+            node,
+            threads,
+            eal,
+        };
+        match service.give_ports(queues) {
+            Ok(()) => Ok(service),
+            Err(e) => {
+                service.stop();
+                Err(e)
+            }
+        }
+    }
+
+    /// Hands every worker its queues of every port.
+    fn give_ports(&self, queues: Vec<Vec<super::slots::PortQueues>>) -> Result<(), RunError> {
+        for (port, queues) in self.node.ports().iter().zip(queues) {
+            for (worker, queues) in self.node.workers().iter().zip(queues) {
+                let command = Command::GivePort(port.id(), Box::new(queues));
+                worker.ask(command, WORKER_TIMEOUT).map_err(failed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// In service, until a signal comes or a worker ends by itself.
+    fn serve(&mut self, events: Receiver<()>, signals: &Receiver<()>) -> Result<(), RunError> {
+        let Some(mut keeper) = self.keeper.take() else {
+            return Ok(());
+        };
+        for (port, why) in keeper.wait_for_links() {
+            println!("port {port}: link down: {why}");
+        }
+        for worker in self.node.workers() {
+            worker.ask(Command::ResetGap, WORKER_TIMEOUT).map_err(failed)?;
+        }
+        self.node.set_state(NodeState::Ready);
+        println!("ready");
+        notify("READY=1").unwrap_or_else(|e| warn!("cannot tell systemd: {e}"));
+        let stop = AtomicBool::new(false);
+        let (result, keeper) = std::thread::scope(|scope| {
+            let keeper = std::thread::Builder::new()
+                .name("keeper".to_owned())
+                .spawn_scoped(scope, {
+                    let stop = &stop;
+                    move || keeper.run(&events, stop)
+                });
+            let result = match &keeper {
+                Ok(_) => self.wait(signals),
+                Err(e) => Err(failed(format!("cannot start a thread to watch the ports: {e}"))),
+            };
+            stop.store(true, Ordering::Release);
+            (result, keeper.ok().and_then(|thread| thread.join().ok()))
+        });
+        self.keeper = keeper;
+        self.node.set_state(NodeState::Draining);
+        result
+    }
+
+    fn wait(&self, signals: &Receiver<()>) -> Result<(), RunError> {
+        loop {
+            match signals.recv_timeout(Duration::from_millis(500)) {
+                Ok(()) | Err(RecvTimeoutError::Disconnected) => {
+                    info!("stopping");
+                    return Ok(());
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            if let Some(dead) = self.threads.iter().position(WorkerThread::is_finished) {
+                return Err(failed(format!(
+                    "worker {dead} ended unexpectedly: this is a defect, please report it"
+                )));
+            }
+        }
+    }
+
+    /// Stops the workers, frees what they hold, closes the ports, and adds everything up.
+    fn stop(self) -> Totals {
+        stop_workers(self.node.workers(), self.threads);
+        let mut totals = Totals::of(self.node.workers());
+        if let Some(keeper) = self.keeper {
+            keeper.set_all_down();
+        }
+        for port in self.node.ports() {
+            if let Err(e) = port.close() {
+                warn!(port = port.name(), "{e}");
+            }
+            totals.mbufs_in_use += u64::from(port.buffers().in_use);
+        }
+        totals.mbufs_in_use += u64::from(self.node.pool().in_use());
+        drop(self.eal);
+        totals
+    }
+}
+
+/// Ends the workers: what they have in hand is sent first; what they own is freed here.
+fn stop_workers(links: &[WorkerLink], threads: Vec<WorkerThread>) {
+    for worker in links {
+        match worker.ask(Command::Stop, WORKER_TIMEOUT) {
+            Ok(Reply::Stop) => {}
+            Ok(_) | Err(_) => warn!("worker {} does not stop", worker.id().0),
+        }
+    }
+    for (thread, worker) in threads.into_iter().zip(links) {
+        // One that did not answer may never end: the process does.
+        if (thread.is_finished() || worker.has_stopped()) && thread.join().is_err() {
+            warn!("worker {} ended in a panic", worker.id().0);
+        }
+    }
+}
+
+fn worker_cpus(config: &Config) -> Vec<usize> {
+    config
+        .node
+        .workers
+        .0
+        .iter()
+        .map(|cpu| usize::from(*cpu))
+        .collect()
+}
+
+/// Moves this thread, and so all that it starts, off the workers' CPUs where others are left.
+fn keep_off(workers: &[usize]) -> Result<(), RunError> {
+    let allowed =
+        sched_getaffinity(None).map_err(|e| failed(format!("cannot ask for the process's CPUs: {e}")))?;
+    let allowed: BTreeSet<usize> = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu)).collect();
+    if let Some(missing) = workers.iter().find(|cpu| !allowed.contains(cpu)) {
+        let allowed: Vec<_> = allowed.iter().map(usize::to_string).collect();
+        return Err(failed(format!(
+            "[node] workers: there is no CPU {missing} for this process: choose from {}",
+            allowed.join(",")
+        )));
+    }
+    let mut rest = CpuSet::new();
+    for cpu in allowed.iter().filter(|cpu| !workers.contains(cpu)) {
+        rest.set(*cpu);
+    }
+    if rest.count() == 0 {
+        warn!("every CPU has a worker: control threads share them");
+        return Ok(());
+    }
+    sched_setaffinity(None, &rest).map_err(|e| failed(format!("cannot keep off the workers' CPUs: {e}")))
+}
+
+/// A message for each SIGTERM, SIGINT or SIGHUP.
+fn signals() -> Result<Receiver<()>, RunError> {
+    let (sender, receiver) = mpsc::channel();
+    ctrlc::set_handler(move || {
+        // Nobody receives any more: the node is on its way down.
+        let _ = sender.send(());
+    })
+    .map_err(|e| failed(format!("cannot take over SIGTERM: {e}")))?;
+    Ok(receiver)
+}
+
+fn start_eal(config: &Config) -> Result<Eal, RunError> {
+    let devices: Result<Vec<_>, _> = config
+        .ports
+        .iter()
+        .map(|port| ports::device(&port.device))
+        .collect();
+    Ok(Eal::start(&EalConfig {
+        hugepages: config.node.hugepages,
+        memory_mib: config.node.memory_mib,
+        worker_cpus: worker_cpus(config),
+        devices: devices?,
+        file_prefix: None,
+        eal_args: config.node.eal_args.clone(),
+    })?)
+}
+
+fn node_ports(config: &Config) -> Arc<[NodePort]> {
+    let ports = (0..).map(PortId).zip(&config.ports);
+    ports
+        .map(|(id, port)| NodePort::new(id, port.clone(), config.node.packet_buffers))
+        .collect()
+}
+
+/// Sets the kernel interface under a port up, as a NIC's start would: a node that stopped with `link_propagation` left
+/// it down.
+fn set_up(port: &NodePort, links: &KernelLinks) -> Result<(), RunError> {
+    let Some(interface) = port.kernel_interface() else {
+        return Ok(());
+    };
+    links.set(interface, true).map_err(|e| {
+        let fix = match e {
+            LinkError::Gone(_) => "make it first, or name another in its `device`",
+            LinkError::Refused(..) => "run as root, or give the process CAP_NET_ADMIN",
+        };
+        failed(format!("port \"{}\": {e}: {fix}", port.name()))
+    })
+}
+
+/// Where the configuration file of a node is, for its status.
+#[must_use]
+pub fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}

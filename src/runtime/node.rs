@@ -1,0 +1,512 @@
+//! The running node as the control API sees it.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::command::{Command, Kill, NoAnswer, Reply, RuleScan, SessionCopy, SessionScan, WorkerLink};
+use super::ports::NodePort;
+use super::stats::{Counts, PortCounts};
+use crate::base::{Generation, Nanos, WorkerId};
+use crate::config::{self, Config, Matcher, RuleIds};
+use crate::control::SessionFilter;
+use crate::control::apply;
+use crate::control::node::{
+    ApplyReport, ApplyRequest, Counters, Cursor, ErrorKind, ExplainReport, ExplainRequest, KillReport, Node,
+    NodeError, NodeState, PortStatus, RuleStatus, SessionPage, SessionQuery, Status, WorkerStatus,
+};
+use crate::control::view::{LiveSession, Names};
+use crate::dpdk::Mempool;
+use crate::dpdk::tsc::TscClock;
+use crate::engine::{DropReason, RuleCounters};
+use crate::flow::table::SessionId;
+use crate::policy::{Action, Policy};
+
+/// A worker that takes longer than this over a command is reported, not waited for.
+const ASK: Duration = Duration::from_secs(1);
+/// Slots of a session table that one command walks over.
+const SCAN_SLOTS: u32 = 8192;
+/// Sessions that one command brings back.
+const SCAN_FOUND: usize = 1024;
+/// Slots that one page of a listing looks at at most.
+const PAGE_SLOTS: u64 = 1 << 20;
+
+/// What a node is made of.
+pub struct NodeParts {
+    /// The configuration's file.
+    pub file: PathBuf,
+    /// What it says.
+    pub config: Config,
+    /// The policy that the workers began with.
+    pub policy: Arc<Policy>,
+    /// The rules' ids.
+    pub ids: RuleIds,
+    /// The ports.
+    pub ports: Arc<[NodePort]>,
+    /// The workers.
+    pub workers: Arc<[WorkerLink]>,
+    /// The workers' clock.
+    pub clock: TscClock,
+    /// Packets that workers make come from here.
+    pub pool: Mempool,
+}
+
+/// What an apply replaces.
+struct InForce {
+    file: PathBuf,
+    config: Config,
+    policy: Arc<Policy>,
+    ids: RuleIds,
+    names: Names,
+}
+
+/// A running node.
+pub struct RunningNode {
+    #[allow(clippy::disallowed_types, reason = "control threads alone take it")]
+    in_force: Mutex<InForce>,
+    /// Held over a whole apply, so that they run one after the other while others read on.
+    #[allow(clippy::disallowed_types, reason = "control threads alone take it")]
+    applying: Mutex<()>,
+    ports: Arc<[NodePort]>,
+    workers: Arc<[WorkerLink]>,
+    clock: TscClock,
+    /// Unix time at the clock's zero.
+    epoch: Duration,
+    pool: Mempool,
+    state: AtomicU8,
+    /// The clock's time at which the node came into service, in ns.
+    ready_at: std::sync::atomic::AtomicU64,
+}
+
+impl RunningNode {
+    /// A node that is not in service yet.
+    #[must_use]
+    #[allow(
+        clippy::disallowed_types,
+        clippy::disallowed_methods,
+        reason = "a control thread's lock and clock"
+    )]
+    pub fn new(parts: NodeParts) -> Self {
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let epoch = unix.saturating_sub(parts.clock.now().to_duration());
+        Self {
+            in_force: Mutex::new(InForce {
+                names: Names::new(&parts.config, &parts.ids),
+                file: parts.file,
+                config: parts.config,
+                policy: parts.policy,
+                ids: parts.ids,
+            }),
+            applying: Mutex::new(()),
+            ports: parts.ports,
+            workers: parts.workers,
+            clock: parts.clock,
+            epoch,
+            pool: parts.pool,
+            state: AtomicU8::new(NodeState::Starting as u8),
+            ready_at: std::sync::atomic::AtomicU64::new(0),
+        }
+    }
+
+    /// The ports.
+    #[must_use]
+    pub fn ports(&self) -> &[NodePort] {
+        &self.ports
+    }
+
+    /// The workers.
+    #[must_use]
+    pub fn workers(&self) -> &[WorkerLink] {
+        &self.workers
+    }
+
+    /// The pool of packets that workers make themselves.
+    #[must_use]
+    pub fn pool(&self) -> &Mempool {
+        &self.pool
+    }
+
+    /// Says where the node is in its life.
+    pub fn set_state(&self, state: NodeState) {
+        if state == NodeState::Ready {
+            self.ready_at.store(self.clock.now().0, Ordering::Relaxed);
+        }
+        self.state.store(state as u8, Ordering::Release);
+    }
+
+    fn life(&self) -> NodeState {
+        let state = self.state.load(Ordering::Acquire);
+        [NodeState::Starting, NodeState::Ready]
+            .into_iter()
+            .find(|s| *s as u8 == state)
+            .unwrap_or(NodeState::Draining)
+    }
+
+    fn in_force(&self) -> MutexGuard<'_, InForce> {
+        self.in_force.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A worker's counts of this moment.
+    fn counts_now(worker: &WorkerLink) -> Result<(Counts, Vec<PortCounts>), NodeError> {
+        worker.ask(Command::Publish, ASK)?;
+        Ok(worker.stats().read())
+    }
+
+    /// A worker's counts of this moment or, when it does not answer, its last ones.
+    fn counts_at_hand(worker: &WorkerLink) -> (Counts, Vec<PortCounts>) {
+        Self::counts_now(worker).unwrap_or_else(|_| worker.stats().read())
+    }
+
+    /// All workers' counters of all rules that have an id.
+    fn rule_counters(&self, rules: usize) -> Result<Vec<RuleCounters>, NodeError> {
+        let mut total = vec![RuleCounters::default(); rules];
+        for worker in self.workers.iter() {
+            let scan = RuleScan {
+                from: 0,
+                counters: Vec::with_capacity(rules),
+            };
+            let Reply::Rules(scan) = worker.ask(Command::Rules(Box::new(scan)), ASK)? else {
+                return Err(defect());
+            };
+            for (total, one) in total.iter_mut().zip(&scan.counters) {
+                total.sessions += one.sessions;
+                total.packets += one.packets;
+                total.bytes += one.bytes;
+                total.last_hit = total.last_hit.max(one.last_hit);
+            }
+        }
+        Ok(total)
+    }
+
+    /// One step of a walk over a worker's sessions.
+    fn scan(worker: &WorkerLink, from: u32, found: usize) -> Result<Box<SessionScan>, NodeError> {
+        let scan = SessionScan {
+            from,
+            slots: SCAN_SLOTS,
+            found: Vec::with_capacity(found),
+            next: None,
+            now: Nanos(0),
+        };
+        match worker.ask(Command::Sessions(Box::new(scan)), ASK)? {
+            Reply::Sessions(scan) => Ok(scan),
+            _ => Err(defect()),
+        }
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for port in self.ports.iter() {
+            let link = port.link();
+            if !link.up {
+                let note = link.note.unwrap_or_else(|| "no link".to_owned());
+                warnings.push(format!("port {}: {note}", port.name()));
+            }
+        }
+        warnings
+    }
+
+    /// Unix time in seconds of a moment of the workers' clock.
+    fn unix(&self, at: Nanos) -> f64 {
+        (self.epoch + at.to_duration()).as_secs_f64()
+    }
+}
+
+impl From<NoAnswer> for NodeError {
+    fn from(error: NoAnswer) -> Self {
+        Self::new(ErrorKind::Unavailable, error.to_string())
+            .fix("look at `haechi show workers`, and try again")
+    }
+}
+
+fn defect() -> NodeError {
+    NodeError::new(ErrorKind::Internal, "a worker answered another question").fix("please report it")
+}
+
+fn live(copy: &SessionCopy, worker: WorkerId) -> LiveSession {
+    LiveSession {
+        session: copy.session,
+        created: copy.created,
+        packets: copy.packets,
+        worker,
+    }
+}
+
+impl Node for RunningNode {
+    fn status(&self) -> Result<Status, NodeError> {
+        let mut total = Counts::default();
+        let mut warnings = self.warnings();
+        for worker in self.workers.iter() {
+            let counts = Self::counts_now(worker).unwrap_or_else(|e| {
+                warnings.push(e.error);
+                worker.stats().read()
+            });
+            total.add(&counts.0);
+        }
+        let mut buffers = [u64::from(self.pool.size()), u64::from(self.pool.in_use())];
+        for port in self.ports.iter() {
+            let usage = port.buffers();
+            buffers[0] += u64::from(usage.size);
+            buffers[1] += u64::from(usage.in_use);
+        }
+        let state = self.life();
+        let ready_at = Nanos(self.ready_at.load(Ordering::Relaxed));
+        let uptime = match state {
+            NodeState::Starting => Duration::ZERO,
+            NodeState::Ready | NodeState::Draining => self.clock.now().since(ready_at).to_duration(),
+        };
+        let in_force = self.in_force();
+        Ok(Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            node: in_force.config.node.name.clone(),
+            mode: "transparent".to_owned(),
+            state,
+            pid: std::process::id(),
+            uptime_s: uptime.as_secs_f64(),
+            config: in_force.file.display().to_string(),
+            generation: in_force.policy.generation.0,
+            sessions: total.sessions,
+            max_sessions: u64::from(in_force.config.conntrack.max_sessions),
+            rules: in_force.policy.rules.len(),
+            workers: self.workers.len(),
+            ports: self.ports.len(),
+            ports_up: self.ports.iter().filter(|port| port.link().up).count(),
+            packet_buffers: buffers[0],
+            packet_buffers_in_use: buffers[1],
+            warnings,
+        })
+    }
+
+    fn ports(&self) -> Result<Vec<PortStatus>, NodeError> {
+        let mut tx_dropped = vec![0; self.ports.len()];
+        for worker in self.workers.iter() {
+            for (total, port) in tx_dropped.iter_mut().zip(Self::counts_at_hand(worker).1) {
+                *total += port.tx_dropped;
+            }
+        }
+        let in_force = self.in_force();
+        let status =
+            |(port, tx_dropped): (&NodePort, u64)| port.status(in_force.names.zone_of(port.id()), tx_dropped);
+        Ok(self.ports.iter().zip(tx_dropped).map(status).collect())
+    }
+
+    fn workers(&self) -> Result<Vec<WorkerStatus>, NodeError> {
+        let status = |worker: &WorkerLink| {
+            let (counts, _) = Self::counts_at_hand(worker);
+            WorkerStatus {
+                worker: worker.id().0,
+                cpu: u32::try_from(worker.cpu()).unwrap_or(u32::MAX),
+                packets: counts.rx_packets,
+                forwarded: counts.forwarded,
+                dropped: counts.dropped(),
+                originated: counts.originated,
+                sessions: counts.sessions,
+                busy: ratio(counts.busy_ppm, 1_000_000),
+                cycles_per_packet: ratio(counts.millicycles_per_packet, 1000),
+                handed_over: counts.handed_over,
+                max_loop_gap_us: ratio(counts.max_loop_gap_ns, 1000),
+                expiry_lag_ms: ratio(counts.expiry_lag_ns, 1_000_000),
+                generation: u32::try_from(counts.generation).unwrap_or(u32::MAX),
+            }
+        };
+        Ok(self.workers.iter().map(status).collect())
+    }
+
+    fn rules(&self) -> Result<Vec<RuleStatus>, NodeError> {
+        let (config, mut ids) = {
+            let in_force = self.in_force();
+            (in_force.config.clone(), in_force.ids.clone())
+        };
+        let counters = self.rule_counters(ids.len())?;
+        let rules = config.rules.iter().map(|rule| {
+            // On the copy: a rule that was never enabled gets an id beyond all counters.
+            let mine = ids.try_id(&rule.name).and_then(|id| counters.get(id.index()));
+            let mine = mine.copied().unwrap_or_default();
+            RuleStatus {
+                name: rule.name.clone(),
+                action: action(rule.action).to_owned(),
+                enabled: rule.enabled,
+                from: zones(&rule.from),
+                to: zones(&rule.to),
+                description: rule.description.clone(),
+                sessions: mine.sessions,
+                packets: mine.packets,
+                bytes: mine.bytes,
+                last_hit: (mine.last_hit > Nanos(0)).then(|| self.unix(mine.last_hit)),
+            }
+        });
+        Ok(rules.collect())
+    }
+
+    fn counters(&self) -> Result<Counters, NodeError> {
+        let mut total = Counts::default();
+        for worker in self.workers.iter() {
+            total.add(&Self::counts_now(worker)?.0);
+        }
+        let drops = DropReason::ALL
+            .iter()
+            .map(|reason| (reason.name().to_owned(), total.drops[reason.index()]));
+        Ok(Counters {
+            rx_packets: total.rx_packets,
+            tx_packets: total.tx_packets,
+            originated: total.originated,
+            held: total.held,
+            sessions_created: total.sessions_created,
+            sessions_ended: total.sessions_ended,
+            drops: drops.collect(),
+        })
+    }
+
+    fn sessions(&self, query: &SessionQuery) -> Result<SessionPage, NodeError> {
+        let (names, policy) = {
+            let in_force = self.in_force();
+            (in_force.names.clone(), Arc::clone(&in_force.policy))
+        };
+        let limit = query.limit.clamp(1, SessionQuery::MAX_LIMIT);
+        let mut page = SessionPage::default();
+        let mut cursor = query.cursor;
+        let mut looked_at = 0;
+        while let Some(worker) = self.workers.get(usize::from(cursor.worker)) {
+            let scan = Self::scan(worker, cursor.slot, SCAN_FOUND)?;
+            for copy in &scan.found {
+                let session = names.session(&policy, &live(copy, worker.id()), scan.now);
+                if !query.filter.matches(&session) {
+                    continue;
+                }
+                page.sessions.push(session);
+                if page.sessions.len() == limit {
+                    page.cursor = Some(Cursor {
+                        worker: cursor.worker,
+                        slot: copy.id.ix.0.saturating_add(1),
+                    });
+                    return Ok(page);
+                }
+            }
+            cursor = match scan.next {
+                Some(slot) => Cursor { slot, ..cursor },
+                None => Cursor {
+                    worker: cursor.worker.saturating_add(1),
+                    slot: 0,
+                },
+            };
+            looked_at += u64::from(SCAN_SLOTS);
+            if looked_at >= PAGE_SLOTS {
+                let more = usize::from(cursor.worker) < self.workers.len();
+                page.cursor = more.then_some(cursor);
+                return Ok(page);
+            }
+        }
+        Ok(page)
+    }
+
+    fn kill(&self, filter: &SessionFilter) -> Result<KillReport, NodeError> {
+        let (names, policy) = {
+            let in_force = self.in_force();
+            (in_force.names.clone(), Arc::clone(&in_force.policy))
+        };
+        let mut report = KillReport::default();
+        for worker in self.workers.iter() {
+            let mut from = Some(0);
+            while let Some(slot) = from {
+                let scan = Self::scan(worker, slot, SCAN_FOUND)?;
+                from = scan.next;
+                let meant = scan.found.iter().filter(|copy| {
+                    filter.matches(&names.session(&policy, &live(copy, worker.id()), scan.now))
+                });
+                let sessions: Vec<SessionId> = meant.map(|copy| copy.id).collect();
+                if sessions.is_empty() {
+                    continue;
+                }
+                let kill = Kill {
+                    sessions,
+                    ..Kill::default()
+                };
+                match worker.ask(Command::Kill(Box::new(kill)), ASK)? {
+                    Reply::Kill(kill) => report.killed += kill.killed,
+                    _ => return Err(defect()),
+                }
+            }
+        }
+        Ok(report)
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "a control thread's clock")]
+    fn apply(&self, request: &ApplyRequest) -> Result<ApplyReport, NodeError> {
+        let _one_at_a_time = self.applying.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.life() == NodeState::Draining {
+            return Err(NodeError::new(ErrorKind::Unavailable, "the node is stopping"));
+        }
+        let (running, mut ids, generation) = {
+            let in_force = self.in_force();
+            (
+                in_force.config.clone(),
+                in_force.ids.clone(),
+                in_force.policy.generation,
+            )
+        };
+        let plan = apply::plan(&running, request)?;
+        let mut report = plan.report;
+        let next = Generation(generation.0.wrapping_add(1));
+        let policy = config::compile(&plan.config, next, &mut ids).map_err(|e| {
+            NodeError::new(ErrorKind::Refused, e.to_string()).fix("restart the node with this file")
+        })?;
+        report.generation = generation.0;
+        if request.dry_run {
+            return Ok(report);
+        }
+        let policy = Arc::new(policy);
+        {
+            let mut in_force = self.in_force();
+            in_force.names = Names::new(&plan.config, &ids);
+            in_force.file = plan.file;
+            in_force.config = plan.config;
+            in_force.policy = Arc::clone(&policy);
+            in_force.ids = ids;
+        }
+        let begin = Instant::now();
+        for worker in self.workers.iter() {
+            // The answer brings the old policy back: it ends here.
+            let answer = worker.ask(Command::Policy(Arc::clone(&policy)), ASK);
+            if let Err(e) = answer {
+                // The command is in the worker's queue, and cannot be taken back: it is carried out when the worker
+                // gets to it, so this is the configuration in force.
+                return Err(NodeError::new(
+                    ErrorKind::Unavailable,
+                    format!("{e}: it follows when it does"),
+                ));
+            }
+        }
+        tracing::info!(
+            generation = next.0,
+            took_us = begin.elapsed().as_micros(),
+            "policy in force"
+        );
+        report.applied = true;
+        report.generation = next.0;
+        Ok(report)
+    }
+
+    fn explain(&self, _request: &ExplainRequest) -> Result<ExplainReport, NodeError> {
+        Err(NodeError::new(ErrorKind::NotSupported, "not supported yet"))
+    }
+}
+
+fn zones(matcher: &Matcher<String>) -> Vec<String> {
+    match matcher {
+        Matcher::Any => vec!["any".to_owned()],
+        Matcher::OneOf(zones) => zones.clone(),
+    }
+}
+
+fn action(action: Action) -> &'static str {
+    match action {
+        Action::Allow => "allow",
+        Action::Drop => "drop",
+        Action::Reject => "reject",
+    }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "for people: 2^53 is enough")]
+fn ratio(value: u64, unit: u64) -> f64 {
+    value as f64 / unit as f64
+}

@@ -1,0 +1,279 @@
+//! The node's ports as control threads see them: the device while it is in service, what is known of it when it is not.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::slots::{PortFlags, PortQueues};
+use crate::base::{Nanos, PortId};
+use crate::config::{self, RxQueues};
+use crate::control::node::{PortStatus, Rss};
+use crate::dpdk::mempool::BufferUse;
+use crate::dpdk::{Device, Eal, Error, Port, PortInfo, PortSetup, PortStats, wake};
+
+/// One port of the node.
+pub struct NodePort {
+    id: PortId,
+    config: config::Port,
+    packet_buffers: u32,
+    flags: Arc<PortFlags>,
+    #[allow(clippy::disallowed_types, reason = "control threads alone take it")]
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// `None`: out of service.
+    port: Option<Port>,
+    info: PortInfo,
+    /// Receive and transmit queues.
+    queues: [u16; 2],
+    /// Counters of earlier incarnations of the device.
+    before: PortStats,
+    link: LinkView,
+}
+
+/// A port's link as last seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LinkView {
+    /// There is a link and packets are sent.
+    pub up: bool,
+    /// Mbit/s, where the device says.
+    pub speed_mbps: Option<u32>,
+    /// Where that is not plain: why it is down, or where the state comes from.
+    pub note: Option<String>,
+}
+
+impl NodePort {
+    /// A port that is not in service yet.
+    #[must_use]
+    #[allow(clippy::disallowed_types, reason = "see `state`")]
+    pub fn new(id: PortId, config: config::Port, packet_buffers: u32) -> Self {
+        Self {
+            id,
+            config,
+            packet_buffers,
+            flags: Arc::default(),
+            state: Mutex::default(),
+        }
+    }
+
+    /// Its place in the configuration.
+    #[must_use]
+    pub fn id(&self) -> PortId {
+        self.id
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.config.name
+    }
+
+    /// The name of the port that its frames cross to.
+    #[must_use]
+    pub fn peer(&self) -> &str {
+        &self.config.peer
+    }
+
+    /// What workers are told of it.
+    #[must_use]
+    pub fn flags(&self) -> &Arc<PortFlags> {
+        &self.flags
+    }
+
+    /// The kernel interface under it, where there is one.
+    #[must_use]
+    pub fn kernel_interface(&self) -> Option<&str> {
+        self.config.device.kernel_interface()
+    }
+
+    /// Opens the device, sets it up for `workers` workers, starts it, and gives out what each worker owns of it.
+    ///
+    /// # Errors
+    /// One line with the fix.
+    pub fn open(&self, eal: &Eal, workers: u16) -> Result<Vec<PortQueues>, Error> {
+        let device = device(&self.config.device)?;
+        let sockets_before = wake::packet_sockets().unwrap_or_default();
+        let mut port = Port::open(eal, &self.config.name, &device, self.config.mtu)?;
+        let info = port.info().clone();
+        let rx_queues = match self.config.rx_queues {
+            RxQueues::Auto => workers.min(info.max_rx_queues).max(1),
+            RxQueues::Count(count) => count,
+        };
+        port.configure(&PortSetup {
+            packet_buffers: self.packet_buffers,
+            rx_queues,
+            tx_queues: workers,
+            rx_descriptors: self.config.rx_descriptors,
+            tx_descriptors: self.config.tx_descriptors,
+        })?;
+        let (rx, tx) = port.start()?;
+        let sockets = wake::packet_sockets().unwrap_or_default();
+        let wake_fds: Vec<_> = sockets.difference(&sockets_before).copied().collect();
+        let sleep_bound = (!arrives_when_polled(&info.driver)).then(|| Nanos(port.ring_fill_time().0 / 2));
+        let mut state = self.state();
+        state.queues = [rx.len(), tx.len()].map(|n| u16::try_from(n).unwrap_or(u16::MAX));
+        state.port = Some(port);
+        state.info = info;
+        let mut rx = rx.into_iter();
+        let queues = tx.into_iter().map(|tx| PortQueues {
+            rx: rx.next(),
+            tx,
+            max_frame: max_frame(self.config.mtu),
+            sleep_bound,
+            wake_fds: wake_fds.clone(),
+        });
+        Ok(queues.collect())
+    }
+
+    /// Stops and closes the device; the workers have given its queues back.
+    ///
+    /// # Errors
+    /// When a worker still has a queue: the device is closed when that goes.
+    pub fn close(&self) -> Result<(), Error> {
+        self.flags.set_link_up(false);
+        let mut state = self.state();
+        let Some(port) = state.port.take() else {
+            return Ok(());
+        };
+        state.before = sum(&state.before, &port.stats());
+        drop(state);
+        port.close()
+    }
+
+    /// Is the device in service?
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.state().port.is_some()
+    }
+
+    /// The device said that it is gone.
+    #[must_use]
+    pub fn removed(&self) -> bool {
+        self.state().port.as_ref().is_some_and(Port::removed)
+    }
+
+    /// Does the device know its link?
+    #[must_use]
+    pub fn knows_link(&self) -> bool {
+        self.state().info.knows_link
+    }
+
+    /// The link as the device reports it; `None`: out of service.
+    #[must_use]
+    pub fn device_link(&self) -> Option<crate::dpdk::Link> {
+        self.state().port.as_ref().map(Port::link)
+    }
+
+    /// Sets the device's link up or down.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn set_device_link(&self, up: bool) -> Result<(), Error> {
+        self.state()
+            .port
+            .as_ref()
+            .map_or(Ok(()), |port| port.set_link(up))
+    }
+
+    /// What is known of the link.
+    #[must_use]
+    pub fn link(&self) -> LinkView {
+        self.state().link.clone()
+    }
+
+    /// Says what is known of the link; workers act on it at once. True: it is news.
+    pub fn set_link(&self, link: LinkView) -> bool {
+        self.flags.set_link_up(link.up);
+        let mut state = self.state();
+        let news = state.link != link;
+        state.link = link;
+        news
+    }
+
+    /// The port's packet buffers.
+    #[must_use]
+    pub fn buffers(&self) -> BufferUse {
+        self.state()
+            .port
+            .as_ref()
+            .and_then(Port::buffers)
+            .unwrap_or_default()
+    }
+
+    /// For the API. `zone` is today's, `tx_dropped` is what the workers counted.
+    #[must_use]
+    pub fn status(&self, zone: &str, tx_dropped: u64) -> PortStatus {
+        let state = self.state();
+        let now = state.port.as_ref().map(Port::stats).unwrap_or_default();
+        let stats = sum(&state.before, &now);
+        let [rx_queues, tx_queues] = state.queues;
+        PortStatus {
+            name: self.config.name.clone(),
+            zone: zone.to_owned(),
+            peer: Some(self.config.peer.clone()),
+            device: self.config.device.to_string(),
+            driver: state.info.driver.clone(),
+            mac: mac_text(state.info.mac),
+            mtu: self.config.mtu,
+            link_up: state.link.up,
+            link_note: state.link.note.clone(),
+            speed_mbps: state.link.speed_mbps,
+            rx_packets: stats.rx_packets,
+            tx_packets: stats.tx_packets,
+            rx_bytes: stats.rx_bytes,
+            tx_bytes: stats.tx_bytes,
+            rx_missed: stats.rx_missed,
+            rx_errors: stats.rx_errors + stats.rx_chained,
+            rx_no_buffer: stats.rx_no_buffer,
+            tx_dropped,
+            tx_errors: stats.tx_errors,
+            rx_queues,
+            tx_queues,
+            // One worker owns every flow; with several, the software owner counts until a device is proven.
+            rss: Rss::Software,
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The DPDK layer's name for a configured device.
+///
+/// # Errors
+/// When DPDK knows no such device.
+pub fn device(device: &config::Device) -> Result<Device, Error> {
+    match device {
+        config::Device::Pci(address) => address.parse(),
+        config::Device::Virtual(text) => format!("vdev:{text}").parse(),
+    }
+}
+
+/// The longest frame without FCS: Ethernet header, two VLAN tags, the IP packet.
+fn max_frame(mtu: u16) -> usize {
+    usize::from(mtu) + 14 + 2 * 4
+}
+
+/// Drivers that make or read their packets when they are polled: nothing is lost while nobody does.
+fn arrives_when_polled(driver: &str) -> bool {
+    matches!(driver, "net_null" | "net_pcap")
+}
+
+fn mac_text(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+fn sum(a: &PortStats, b: &PortStats) -> PortStats {
+    PortStats {
+        rx_packets: a.rx_packets + b.rx_packets,
+        tx_packets: a.tx_packets + b.tx_packets,
+        rx_bytes: a.rx_bytes + b.rx_bytes,
+        tx_bytes: a.tx_bytes + b.tx_bytes,
+        rx_missed: a.rx_missed + b.rx_missed,
+        rx_errors: a.rx_errors + b.rx_errors,
+        tx_errors: a.tx_errors + b.tx_errors,
+        rx_no_buffer: a.rx_no_buffer + b.rx_no_buffer,
+        rx_chained: a.rx_chained + b.rx_chained,
+    }
+}

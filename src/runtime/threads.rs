@@ -1,0 +1,116 @@
+//! Worker threads: pinned, known to the EAL, with everything that they own made on their own CPU.
+
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+use core_affinity::CoreId;
+
+use super::command::{Mailbox, WorkerLink};
+use super::slots::PortFlags;
+use super::stats::WorkerStats;
+use super::worker::{Worker, WorkerSetup};
+use crate::base::WorkerId;
+use crate::dpdk::thread::Registered;
+use crate::dpdk::tsc::TscClock;
+use crate::dpdk::wake::Bell;
+use crate::dpdk::{Eal, HugePages, Mempool};
+use crate::engine::Engine;
+use crate::flow::HashSeed;
+use crate::policy::Policy;
+
+/// What all workers of a node have in common.
+#[derive(Clone)]
+pub struct WorkerCommon {
+    /// The running EAL.
+    pub eal: Eal,
+    /// The node's clock.
+    pub clock: TscClock,
+    /// All ports, by their ids.
+    pub ports: Vec<Arc<PortFlags>>,
+    /// The policy to begin with.
+    pub policy: Arc<Policy>,
+    /// Sessions of each worker.
+    pub sessions: u32,
+    /// Session tables in huge pages.
+    pub hugepages: bool,
+    /// Packets taken from a receive queue in one turn.
+    pub burst: usize,
+    /// `idle = "adaptive"`.
+    pub adaptive: bool,
+    /// Packets that workers make come from here.
+    pub pool: Mempool,
+}
+
+/// A worker's thread. The worker comes back when it ends, to be freed by whoever joins it (`None`: it never began).
+pub type WorkerThread = JoinHandle<Option<Worker>>;
+
+/// Starts a worker on `cpu` and waits until it polls.
+///
+/// # Errors
+/// One line with the fix: the CPU cannot be had, or the memory of the session table.
+pub fn spawn(id: WorkerId, cpu: usize, common: WorkerCommon) -> Result<(WorkerLink, WorkerThread), String> {
+    let mailbox = Arc::new(Mailbox::default());
+    let stats = Arc::new(WorkerStats::new(common.ports.len()));
+    let (ready, started) = mpsc::channel();
+    let thread = std::thread::Builder::new()
+        .name(format!("worker-{}", id.0))
+        .spawn({
+            let (mailbox, stats) = (Arc::clone(&mailbox), Arc::clone(&stats));
+            move || {
+                let made = prepare(cpu, common, mailbox, stats);
+                let (worker, _registered) = match made {
+                    Ok((worker, bell, registered)) => {
+                        // Whoever started this thread waits for it.
+                        let _ = ready.send(Ok(bell));
+                        (worker, registered)
+                    }
+                    Err(e) => {
+                        let _ = ready.send(Err(e));
+                        return None;
+                    }
+                };
+                Some(worker.run())
+            }
+        })
+        .map_err(|e| format!("cannot start a thread for worker {}: {e}", id.0))?;
+    let bell = match started.recv() {
+        Ok(Ok(bell)) => bell,
+        Ok(Err(e)) => return Err(e),
+        Err(_) => return Err(format!("worker {} did not start", id.0)),
+    };
+    Ok((WorkerLink::new(id, cpu, mailbox, stats, bell), thread))
+}
+
+/// On the worker's thread: pins it, makes it known to the EAL, makes the engine.
+fn prepare(
+    cpu: usize,
+    common: WorkerCommon,
+    mailbox: Arc<Mailbox>,
+    stats: Arc<WorkerStats>,
+) -> Result<(Worker, Bell, Registered), String> {
+    // Pinned before it is registered: the EAL notes the CPU, and the engine's memory is touched from here.
+    if !core_affinity::set_for_current(CoreId { id: cpu }) {
+        return Err(format!(
+            "cannot run a worker on CPU {cpu}: choose another in `[node] workers`"
+        ));
+    }
+    let registered = Registered::new(&common.eal).map_err(|e| e.to_string())?;
+    let memory = HugePages {
+        hugepages: common.hugepages,
+    };
+    let engine = Engine::new(common.sessions, common.policy, &memory, HashSeed::random())
+        .map_err(|e| e.to_string())?;
+    let setup = WorkerSetup {
+        engine,
+        clock: common.clock,
+        ports: common.ports,
+        burst: common.burst,
+        adaptive: common.adaptive,
+        pool: common.pool,
+        mailbox,
+        stats,
+    };
+    let (worker, bell) = Worker::new(setup).map_err(|e| format!("cannot make what wakes a worker: {e}"))?;
+    Ok((worker, bell, registered))
+}

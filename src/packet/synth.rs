@@ -325,7 +325,7 @@ fn content(name: &str, ports: (u16, u16), addresses: Addresses) -> Result<Conten
         "icmp" | "icmpv6" => Ok(Content::Icmp {
             kind: if v6 { 128 } else { 8 },
             code: 0,
-            rest: [0, 1, 0, 1],
+            rest: [0; 4],
         }),
         _ => match name.strip_prefix("proto/").map(u8::from_str) {
             Some(Ok(number)) => Ok(Content::Protocol(number)),

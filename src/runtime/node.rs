@@ -5,13 +5,16 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::command::{Command, Kill, NoAnswer, Reply, RuleScan, SessionCopy, SessionScan, WorkerLink};
+use super::command::{
+    Command, Kill, Lookup, NoAnswer, Reply, RuleScan, SessionCopy, SessionScan, WorkerLink,
+};
 use super::ports::NodePort;
 use super::stats::{Counts, PortCounts};
 use crate::base::{Generation, Nanos, WorkerId};
 use crate::config::{self, Config, Matcher, RuleIds};
 use crate::control::SessionFilter;
 use crate::control::apply;
+use crate::control::explain::live::{Live, explain};
 use crate::control::node::{
     ApplyReport, ApplyRequest, Counters, Cursor, ErrorKind, ExplainReport, ExplainRequest, KillReport, Node,
     NodeError, NodeState, PortStatus, RuleStatus, SessionPage, SessionQuery, Status, WorkerStatus,
@@ -20,6 +23,7 @@ use crate::control::view::{LiveSession, Names};
 use crate::dpdk::Mempool;
 use crate::dpdk::tsc::TscClock;
 use crate::engine::{DropReason, RuleCounters};
+use crate::flow::FlowKey;
 use crate::flow::table::SessionId;
 use crate::policy::{Action, Policy};
 
@@ -31,6 +35,8 @@ const SCAN_SLOTS: u32 = 8192;
 const SCAN_FOUND: usize = 1024;
 /// Slots that one page of a listing looks at at most.
 const PAGE_SLOTS: u64 = 1 << 20;
+/// Keys that one command looks up.
+const LOOKUP_KEYS: usize = 4096;
 
 /// What a node is made of.
 pub struct NodeParts {
@@ -58,7 +64,7 @@ struct InForce {
     config: Config,
     policy: Arc<Policy>,
     ids: RuleIds,
-    names: Names,
+    names: Arc<Names>,
 }
 
 /// A running node.
@@ -92,7 +98,7 @@ impl RunningNode {
         let epoch = unix.saturating_sub(parts.clock.now().to_duration());
         Self {
             in_force: Mutex::new(InForce {
-                names: Names::new(&parts.config, &parts.ids),
+                names: Arc::new(Names::new(&parts.config, &parts.ids)),
                 file: parts.file,
                 config: parts.config,
                 policy: parts.policy,
@@ -145,6 +151,11 @@ impl RunningNode {
 
     fn in_force(&self) -> MutexGuard<'_, InForce> {
         self.in_force.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn names_and_policy(&self) -> (Arc<Names>, Arc<Policy>) {
+        let in_force = self.in_force();
+        (Arc::clone(&in_force.names), Arc::clone(&in_force.policy))
     }
 
     /// A worker's counts of this moment.
@@ -209,6 +220,30 @@ impl RunningNode {
     /// Unix time in seconds of a moment of the workers' clock.
     fn unix(&self, at: Nanos) -> f64 {
         (self.epoch + at.to_duration()).as_secs_f64()
+    }
+}
+
+impl Live for RunningNode {
+    fn lookup(&self, keys: &[FlowKey]) -> Result<Vec<LiveSession>, NodeError> {
+        let mut sessions = Vec::new();
+        for worker in self.workers.iter() {
+            for keys in keys.chunks(LOOKUP_KEYS) {
+                let lookup = Lookup {
+                    keys: keys.to_vec(),
+                    found: Vec::with_capacity(keys.len()),
+                    ..Lookup::default()
+                };
+                let Reply::Lookup(lookup) = worker.ask(Command::Lookup(Box::new(lookup)), ASK)? else {
+                    return Err(defect());
+                };
+                sessions.extend(lookup.found.iter().map(|copy| live(copy, worker.id())));
+            }
+        }
+        Ok(sessions)
+    }
+
+    fn now(&self) -> Nanos {
+        self.clock.now()
     }
 }
 
@@ -358,10 +393,7 @@ impl Node for RunningNode {
     }
 
     fn sessions(&self, query: &SessionQuery) -> Result<SessionPage, NodeError> {
-        let (names, policy) = {
-            let in_force = self.in_force();
-            (in_force.names.clone(), Arc::clone(&in_force.policy))
-        };
+        let (names, policy) = self.names_and_policy();
         let limit = query.limit.clamp(1, SessionQuery::MAX_LIMIT);
         let mut page = SessionPage::default();
         let mut cursor = query.cursor;
@@ -400,10 +432,7 @@ impl Node for RunningNode {
     }
 
     fn kill(&self, filter: &SessionFilter) -> Result<KillReport, NodeError> {
-        let (names, policy) = {
-            let in_force = self.in_force();
-            (in_force.names.clone(), Arc::clone(&in_force.policy))
-        };
+        let (names, policy) = self.names_and_policy();
         let mut report = KillReport::default();
         for worker in self.workers.iter() {
             let mut from = Some(0);
@@ -457,7 +486,7 @@ impl Node for RunningNode {
         let policy = Arc::new(policy);
         {
             let mut in_force = self.in_force();
-            in_force.names = Names::new(&plan.config, &ids);
+            in_force.names = Arc::new(Names::new(&plan.config, &ids));
             in_force.file = plan.file;
             in_force.config = plan.config;
             in_force.policy = Arc::clone(&policy);
@@ -486,8 +515,9 @@ impl Node for RunningNode {
         Ok(report)
     }
 
-    fn explain(&self, _request: &ExplainRequest) -> Result<ExplainReport, NodeError> {
-        Err(NodeError::new(ErrorKind::NotSupported, "not supported yet"))
+    fn explain(&self, request: &ExplainRequest) -> Result<ExplainReport, NodeError> {
+        let (names, policy) = self.names_and_policy();
+        explain(request, &policy, &names, self)
     }
 }
 

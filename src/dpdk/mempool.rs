@@ -1,8 +1,18 @@
-//! A pool of packet buffers. Ports make their own (see [`super::Port::configure`]); [`Mempool`] is for packets that haechi
+//! Pools of packet buffers. Ports make their own (see [`super::Port::configure`]); [`Mempool`] is for packets that haechi
 //! makes itself.
 
-use super::{Eal, Mbuf, error::Result};
+use std::{
+    ffi::{CString, c_void},
+    ptr::NonNull,
+};
+
 use arrayvec::ArrayVec;
+
+use super::{
+    Eal, Mbuf,
+    error::{Error, Result},
+    host, sys,
+};
 
 /// How many of a pool's buffers are where. Exact while no packet moves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -13,57 +23,244 @@ pub struct BufferUse {
     pub in_use: u32,
 }
 
-/// A pool of mbufs, each with room for one whole frame. Clones share it.
+/// Ethernet header and two VLAN tags: what a frame has beyond its IP packet, in bytes.
+pub(super) const FRAME_OVERHEAD: usize = 14 + 2 * 4;
+
+/// A mempool in EAL memory. It is never freed but by the EAL's clean-up, so the pointer stays good as long as an `Eal`
+/// lives.
+#[derive(Debug)]
+pub(super) struct Pool {
+    raw: NonNull<sys::rte_mempool>,
+    /// Bytes of one buffer behind the headroom.
+    pub(super) room: u16,
+    pub(super) size: u32,
+    /// Buffers that each core keeps at hand; 0: the pool has no caches.
+    pub(super) cache: u32,
+}
+
+// SAFETY: mempools are made for use by many threads (multi-producer, multi-consumer ring, a cache for each lcore id).
+unsafe impl Send for Pool {}
+// SAFETY: as above.
+unsafe impl Sync for Pool {}
+
+impl Pool {
+    /// The bytes that one buffer of a pool takes in memory, all in.
+    pub(super) fn object_size(room: u16) -> u32 {
+        let element = sys::HX_MBUF_SIZE + sys::HX_HEADROOM + u32::from(room);
+        // SAFETY: computes; a null pointer for the details is allowed.
+        unsafe { sys::rte_mempool_calc_obj_size(element, 0, std::ptr::null_mut()) }
+    }
+
+    /// A pool of `size` buffers; `whose` is for the error message.
+    pub(super) fn create(
+        eal: &Eal,
+        number: u32,
+        whose: &str,
+        size: u32,
+        room: u16,
+        cached: bool,
+    ) -> Result<Self> {
+        // rte_mempool_create: at most the maximum, and 1.5 caches must fit the pool.
+        let cache = if cached {
+            (size / 4).min(sys::HX_CACHE_MAX / 2) & !7
+        } else {
+            0
+        };
+        let too_little = || Self::too_little(eal, whose, size, room);
+        if size == 0 {
+            return Err(Error::Memory(format!(
+                "{whose}: packet_buffers is 0: a port needs packet buffers, 65535 is the default"
+            )));
+        }
+        let data_room = u16::try_from(sys::HX_HEADROOM)
+            .ok()
+            .and_then(|h| h.checked_add(room))
+            .ok_or_else(too_little)?;
+        let name = CString::new(format!("haechi_{number}")).map_err(|_| too_little())?;
+        // SAFETY: the EAL runs (an `Eal` is held); the name is a C string; -1 is any NUMA node.
+        let raw = unsafe { sys::rte_pktmbuf_pool_create(name.as_ptr(), size, cache, 0, data_room, -1) };
+        let raw = NonNull::new(raw).ok_or_else(too_little)?;
+        Ok(Self {
+            raw,
+            room,
+            size,
+            cache,
+        })
+    }
+
+    fn too_little(eal: &Eal, whose: &str, size: u32, room: u16) -> Error {
+        let bytes = u64::from(size) * u64::from(Self::object_size(room));
+        let mib = u32::try_from(bytes.div_ceil(1 << 20)).unwrap_or(u32::MAX);
+        let what = format!(
+            "{size} packet buffers of {} bytes take {mib} MiB",
+            Self::object_size(room)
+        );
+        let config = eal.config();
+        if config.hugepages {
+            // One page more: the pool's memory is in one piece.
+            return Error::Memory(format!("{whose}: {}", host::too_few_huge_pages(mib + 2, &what)));
+        }
+        Error::Memory(format!(
+            "{whose}: {what}, more than is left of memory_mib = {}: raise memory_mib or lower packet_buffers in [node]",
+            config.memory_mib
+        ))
+    }
+
+    pub(super) fn raw(&self) -> *mut sys::rte_mempool {
+        self.raw.as_ptr()
+    }
+
+    pub(super) fn usage(&self) -> BufferUse {
+        // SAFETY: the pool lives as long as the EAL; only counts are read.
+        let in_use = unsafe { sys::rte_mempool_in_use_count(self.raw()) };
+        BufferUse {
+            size: self.size,
+            in_use,
+        }
+    }
+
+    /// Puts buffers back that a driver took and did not give back when it closed (net_af_xdp leaves those of its fill ring
+    /// behind); returns how many there were.
+    ///
+    /// Such a buffer is out of the pool, and its `port` is still `RTE_MBUF_PORT_INVALID`, as the allocation left it:
+    /// drivers set it on reception, and [`Mbuf::adopt`] does for haechi's own. So a buffer that anybody still holds as an
+    /// [`Mbuf`], or that waits in another port's transmit ring, is never taken for lost.
+    ///
+    /// # Safety
+    /// The port that drew from this pool is closed and no other draws from it, so that nobody allocates meanwhile. The
+    /// pool has no caches (their contents could not be told from lost buffers).
+    pub(super) unsafe fn reclaim_lost(&self) -> u32 {
+        extern "C" fn collect(
+            _: *mut sys::rte_mempool,
+            all: *mut c_void,
+            object: *mut c_void,
+            _: std::ffi::c_uint,
+        ) {
+            // SAFETY: `all` is the vector below.
+            unsafe { (*all.cast::<Vec<*mut c_void>>()).push(object) };
+        }
+        debug_assert_eq!(self.cache, 0);
+        let mut all: Vec<*mut c_void> = Vec::with_capacity(self.size as usize);
+        let mut inside = vec![std::ptr::null_mut(); self.size as usize];
+        // SAFETY: the callback gets the pointer to `all`, which outlives the walk; `inside` has room for all objects.
+        let got = unsafe {
+            sys::rte_mempool_obj_iter(self.raw(), Some(collect), (&raw mut all).cast());
+            sys::hx_pool_take(self.raw(), inside.as_mut_ptr(), self.size)
+        };
+        inside.truncate(got as usize);
+        let known: std::collections::HashSet<_> = inside.iter().copied().collect();
+        let mut lost: Vec<_> = all
+            .into_iter()
+            .filter(|object| {
+                // SAFETY: every object of the pool is an mbuf; whoever else holds it may write the field (a `u16`) only
+                // from one valid port to another, so a torn or stale value is not "invalid" either.
+                let port = unsafe {
+                    object
+                        .byte_add(sys::HX_MBUF_PORT as usize)
+                        .cast::<u16>()
+                        .read_volatile()
+                };
+                !known.contains(object) && u32::from(port) == sys::HX_PORT_INVALID
+            })
+            .collect();
+        // SAFETY: all of these are the pool's, and out of it.
+        unsafe {
+            sys::hx_pool_give(self.raw(), inside.as_mut_ptr(), got);
+            sys::hx_pool_give(self.raw(), lost.as_mut_ptr(), lost.len() as u32);
+        }
+        lost.len() as u32
+    }
+}
+
+/// A pool of mbufs for packets that haechi makes itself, each with room for one whole frame. Clones share it.
 #[derive(Clone)]
 pub struct Mempool {
-    #[allow(dead_code, reason = "filled with the body")]
-    eal: Eal,
+    pool: std::sync::Arc<Pool>,
+    _eal: Eal,
 }
 
 impl Mempool {
     /// `packet_buffers` mbufs for frames of IP packets of up to `mtu` bytes with two VLAN tags. `name` is for error
-    /// messages; the pool's name in DPDK is derived from it.
+    /// messages.
     ///
     /// # Errors
-    /// [`super::Error::Memory`] that names the memory needed and the fix.
+    /// [`Error::Memory`] that names the memory needed and the fix.
     pub fn create(eal: &Eal, name: &str, packet_buffers: u32, mtu: u16) -> Result<Self> {
-        let _ = (name, packet_buffers, mtu);
-        Ok(Self { eal: eal.clone() })
+        let room = round_up(usize::from(mtu) + FRAME_OVERHEAD, 64);
+        let room = u16::try_from(room)
+            .map_err(|_| Error::Unsupported(format!("{name}: an MTU of {mtu} is too much: at most 65000")))?;
+        let mut control = eal.control();
+        control.pools_made += 1;
+        let pool = Pool::create(eal, control.pools_made, name, packet_buffers, room, true)?;
+        drop(control);
+        Ok(Self {
+            pool: std::sync::Arc::new(pool),
+            _eal: eal.clone(),
+        })
     }
 
     /// One empty buffer; `None`: the pool is empty.
     #[must_use]
+    #[inline]
     pub fn alloc(&self) -> Option<Mbuf> {
-        None
+        // SAFETY: the pool lives; the mbuf that comes back is fresh, whole and owned by nobody else.
+        unsafe { NonNull::new(sys::hx_mbuf_alloc(self.pool.raw())).map(|raw| Mbuf::adopt(raw)) }
     }
 
-    /// Appends `count` empty buffers to `burst`: all or none (`false`).
+    /// Appends `count` empty buffers to `burst`: all or none (`false`: the pool has not so many, or `burst` no room).
     pub fn alloc_bulk<const N: usize>(&self, burst: &mut ArrayVec<Mbuf, N>, count: usize) -> bool {
-        let _ = (burst, count);
-        false
+        if count > burst.remaining_capacity() {
+            return false;
+        }
+        let mut raw: ArrayVec<*mut sys::rte_mbuf, N> = ArrayVec::new();
+        // SAFETY: the array has room for `count` pointers; on success all of them are written.
+        unsafe {
+            if !sys::hx_mbuf_alloc_bulk(self.pool.raw(), raw.as_mut_ptr(), count as u32) {
+                return false;
+            }
+            raw.set_len(count);
+        }
+        // SAFETY: each is a fresh mbuf that nobody else owns.
+        burst.extend(
+            raw.into_iter()
+                .filter_map(NonNull::new)
+                .map(|raw| unsafe { Mbuf::adopt(raw) }),
+        );
+        true
+    }
+
+    /// How many buffers there are, and how many of them are out.
+    #[must_use]
+    pub fn usage(&self) -> BufferUse {
+        self.pool.usage()
     }
 
     /// Buffers in the pool, those in the cores' caches included. Exact while no packet moves.
     #[must_use]
     pub fn available(&self) -> u32 {
-        0
+        let usage = self.usage();
+        usage.size - usage.in_use
     }
 
-    /// Buffers out of the pool: in receive rings, in flight, held by haechi. Exact while no packet moves.
+    /// Buffers out of the pool. Exact while no packet moves.
     #[must_use]
     pub fn in_use(&self) -> u32 {
-        0
+        self.usage().in_use
     }
 
     /// Buffers in all.
     #[must_use]
     pub fn size(&self) -> u32 {
-        0
+        self.pool.size
     }
 
     /// The longest frame that one buffer holds, in bytes.
     #[must_use]
     pub fn max_frame(&self) -> usize {
-        0
+        usize::from(self.pool.room)
     }
+}
+
+pub(super) const fn round_up(value: usize, to: usize) -> usize {
+    value.div_ceil(to) * to
 }

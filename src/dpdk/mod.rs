@@ -13,11 +13,14 @@
 
 pub mod eal;
 pub mod error;
+mod host;
+mod log;
 pub mod mbuf;
 pub mod memory;
 pub mod mempool;
 pub mod port;
 pub mod queue;
+mod sys;
 pub mod thread;
 pub mod tsc;
 pub mod wake;

@@ -1,0 +1,315 @@
+//! A network port: a NIC by its PCI address or a virtual device.
+
+mod device;
+mod driver;
+mod kernel;
+mod open;
+mod probe;
+
+use std::{
+    cell::Cell,
+    marker::PhantomData,
+    sync::{Arc, atomic::Ordering},
+};
+
+pub use device::Device;
+pub(super) use open::Open;
+
+use super::{
+    Eal, Error, RxQueue, TxQueue, error::Result, mbuf::MAX_BURST, mempool::BufferUse, queue::QueueCounters,
+    sys,
+};
+use crate::base::Nanos;
+
+/// What a port is configured with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortSetup {
+    /// Mbufs in the port's own pool, which its receive queues draw from.
+    pub packet_buffers: u32,
+    /// Receive queues; at most `PortInfo::max_rx_queues`.
+    pub rx_queues: u16,
+    /// Transmit queues: one for each worker; at most `PortInfo::max_tx_queues`.
+    pub tx_queues: u16,
+    /// Descriptors of each receive queue; adjusted to what the device takes.
+    pub rx_descriptors: u16,
+    /// Descriptors of each transmit queue; adjusted to what the device takes.
+    pub tx_descriptors: u16,
+}
+
+/// What is known of a port's device.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PortInfo {
+    /// The poll-mode driver, such as `net_af_xdp`.
+    pub driver: String,
+    /// The MAC address.
+    pub mac: [u8; 6],
+    /// The kernel interface behind the port, where there is one.
+    pub kernel_interface: Option<String>,
+    /// The device reports its link by itself; `false`: ask the kernel interface.
+    pub knows_link: bool,
+    /// Receive queues at most.
+    pub max_rx_queues: u16,
+    /// Transmit queues at most.
+    pub max_tx_queues: u16,
+    /// The device verifies IPv4 header checksums.
+    pub rx_ip_checksum: bool,
+    /// The device verifies TCP and UDP checksums.
+    pub rx_l4_checksum: bool,
+}
+
+/// A port's link.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Link {
+    /// There is a link.
+    pub up: bool,
+    /// Mbit/s; `None`: the device does not say.
+    pub speed_mbps: Option<u32>,
+}
+
+/// A port's counters since it was opened. A driver that restarts its own (when it stops) does not make them go back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortStats {
+    /// Packets received and handed to a queue's owner; counted by the queue handles, so exact with every driver.
+    pub rx_packets: u64,
+    /// Packets that the driver took for sending; counted by the queue handles.
+    pub tx_packets: u64,
+    /// Bytes received, without FCS.
+    pub rx_bytes: u64,
+    /// Bytes sent, without FCS.
+    pub tx_bytes: u64,
+    /// Packets that the device dropped because the receive ring was full.
+    pub rx_missed: u64,
+    /// Packets that the device received broken.
+    pub rx_errors: u64,
+    /// Packets that the driver could not send. (Some count each that a full queue did not take at once.)
+    pub tx_errors: u64,
+    /// Times that the driver found no packet buffer.
+    pub rx_no_buffer: u64,
+    /// Frames that arrived in several buffers and were dropped for that (never with a device that keeps to its MTU).
+    pub rx_chained: u64,
+}
+
+/// A port that haechi took over. Closed when it and all handles of its queues are gone.
+///
+/// Its functions are for control threads. It can be given to another thread, but two cannot use it at once: DPDK leaves
+/// that to its callers.
+pub struct Port {
+    open: Arc<Open>,
+    info: PortInfo,
+    rx_counters: Vec<Arc<QueueCounters>>,
+    tx_counters: Vec<Arc<QueueCounters>>,
+    device_stats: Cell<DeviceStats>,
+    not_sync: PhantomData<Cell<()>>,
+}
+
+/// The device's counters that the queue handles do not have, and what a restart has to add to them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct DeviceStats {
+    base: [u64; 4],
+    last: [u64; 4],
+}
+
+impl DeviceStats {
+    /// Takes a new reading: a counter that went back began anew.
+    fn update(&mut self, reading: [u64; 4]) -> [u64; 4] {
+        for i in 0..4 {
+            if reading[i] < self.last[i] {
+                self.base[i] += self.last[i];
+            }
+            self.last[i] = reading[i];
+        }
+        std::array::from_fn(|i| self.base[i] + self.last[i])
+    }
+}
+
+impl Port {
+    /// Probes the device and takes it over; nothing else of the host's devices is looked at. `name` is the port's name in
+    /// the configuration, for error messages. `mtu` is that of the IP packet; room for the Ethernet header and two VLAN
+    /// tags is added.
+    ///
+    /// # Errors
+    /// One line with the fix: no such device, no driver, not bound to vfio-pci, in use; an MTU that the device cannot take
+    /// (with the largest that it can).
+    pub fn open(eal: &Eal, name: &str, device: &Device, mtu: u16) -> Result<Self> {
+        let (open, info) = Open::new(eal, name, device, mtu)?;
+        Ok(Self {
+            open: Arc::new(open),
+            info,
+            rx_counters: Vec::new(),
+            tx_counters: Vec::new(),
+            device_stats: Cell::default(),
+            not_sync: PhantomData,
+        })
+    }
+
+    /// What is known of the device.
+    #[must_use]
+    pub fn info(&self) -> &PortInfo {
+        &self.info
+    }
+
+    /// The port, if no queue handle of it is left.
+    fn unused(&mut self) -> Result<&mut Open> {
+        let name = self.open.name.clone();
+        Arc::get_mut(&mut self.open).ok_or_else(|| {
+            Error::InUse(format!(
+                "port '{name}': its queues are still in use: stop its workers first"
+            ))
+        })
+    }
+
+    /// Makes the port's packet buffers, each with room for one whole frame, and sets up queues, offloads and promiscuous
+    /// mode. Once, before the first start.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] with the number of queues that the device has; [`Error::Memory`] with the memory needed.
+    pub fn configure(&mut self, setup: &PortSetup) -> Result<()> {
+        self.unused()?.configure(setup)?;
+        let counters = |queues: u16| (0..queues).map(|_| Arc::default()).collect();
+        self.rx_counters = counters(setup.rx_queues);
+        self.tx_counters = counters(setup.tx_queues);
+        Ok(())
+    }
+
+    /// The port's packet buffers; `None` before [`Port::configure`].
+    #[must_use]
+    pub fn buffers(&self) -> Option<BufferUse> {
+        self.open.pool.as_ref().map(super::mempool::Pool::usage)
+    }
+
+    /// Starts the port and gives out its queues, each to be owned by one worker.
+    ///
+    /// # Errors
+    /// What the driver says; [`Error::InUse`] when it is started already.
+    pub fn start(&mut self) -> Result<(Vec<RxQueue>, Vec<TxQueue>)> {
+        self.unused()?.start()?;
+        let id = self.open.id;
+        let rx = (0..)
+            .zip(&self.rx_counters)
+            .map(|(q, c)| RxQueue::new(id, q, c.clone(), self.open.clone()))
+            .collect();
+        let tx = (0..)
+            .zip(&self.tx_counters)
+            .map(|(q, c)| TxQueue::new(id, q, c.clone(), self.open.clone()))
+            .collect();
+        Ok((rx, tx))
+    }
+
+    /// Stops the port. All its queue handles must have been dropped.
+    ///
+    /// # Errors
+    /// [`Error::InUse`] while handles exist; the port then runs on.
+    pub fn stop(&mut self) -> Result<()> {
+        self.unused()?;
+        // Before a driver forgets them.
+        let _ = self.stats();
+        self.unused()?.stop()
+    }
+
+    /// Stops and closes the port and detaches its device, so that it can be opened again: after its kernel interface came
+    /// back, for example.
+    ///
+    /// # Errors
+    /// [`Error::InUse`] while handles exist: the port is then closed when the last of them goes.
+    pub fn close(mut self) -> Result<()> {
+        self.unused().map(|_| ())
+    }
+
+    /// The link as the device reports it (see [`PortInfo::knows_link`]). Never waits.
+    #[must_use]
+    pub fn link(&self) -> Link {
+        self.open.link()
+    }
+
+    /// Sets the link up or down.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] when the driver cannot.
+    pub fn set_link(&self, up: bool) -> Result<()> {
+        self.open.set_link(up)
+    }
+
+    /// The port's counters.
+    #[must_use]
+    pub fn stats(&self) -> PortStats {
+        let mut device = self.device_stats.get();
+        let [rx_missed, rx_errors, tx_errors, rx_no_buffer] = match self.open.device_stats() {
+            Some(s) => device.update([s.imissed, s.ierrors, s.oerrors, s.rx_nombuf]),
+            None => device.update(device.last),
+        };
+        self.device_stats.set(device);
+        let sum = |queues: &[Arc<QueueCounters>],
+                   field: fn(&QueueCounters) -> &std::sync::atomic::AtomicU64| {
+            queues.iter().map(|q| field(q).load(Ordering::Relaxed)).sum()
+        };
+        PortStats {
+            rx_packets: sum(&self.rx_counters, |q| &q.packets),
+            tx_packets: sum(&self.tx_counters, |q| &q.packets),
+            rx_bytes: sum(&self.rx_counters, |q| &q.bytes),
+            tx_bytes: sum(&self.tx_counters, |q| &q.bytes),
+            rx_missed,
+            rx_errors,
+            tx_errors,
+            rx_no_buffer,
+            rx_chained: sum(&self.rx_counters, |q| &q.unusable),
+        }
+    }
+
+    /// The device said that it is gone (hot unplug).
+    #[must_use]
+    pub fn removed(&self) -> bool {
+        self.open.removed()
+    }
+
+    /// How long the smallest receive ring takes to fill with the smallest frames at link speed: who sleeps longer than
+    /// this between two polls may lose packets.
+    #[must_use]
+    pub fn ring_fill_time(&self) -> Nanos {
+        fill_time(self.open.ring_size(), self.link().speed_mbps)
+    }
+
+    /// DPDK's number of the port, as its own tools and telemetry show it.
+    #[must_use]
+    pub fn id(&self) -> u16 {
+        self.open.id
+    }
+}
+
+/// The time in which `frames` of the smallest kind (64 bytes, and 20 of preamble and gap) arrive.
+fn fill_time(frames: u32, speed_mbps: Option<u32>) -> Nanos {
+    const BITS: u64 = (64 + 20) * 8;
+    // Unknown: as virtual devices, which say 10 Gbit/s.
+    let mbps = u64::from(speed_mbps.filter(|s| *s > 0).unwrap_or(10_000));
+    Nanos(u64::from(frames.max(MAX_BURST as u32)) * BITS * 1000 / mbps)
+}
+
+/// A DPDK error as text.
+fn strerror(error: i32) -> String {
+    // SAFETY: returns a C string of this thread, which is copied at once.
+    unsafe { std::ffi::CStr::from_ptr(sys::rte_strerror(error.abs())) }
+        .to_string_lossy()
+        .into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_never_go_back() {
+        let mut stats = DeviceStats::default();
+        assert_eq!(stats.update([5, 1, 0, 0]), [5, 1, 0, 0]);
+        assert_eq!(stats.update([9, 1, 0, 0]), [9, 1, 0, 0]);
+        assert_eq!(stats.update([2, 1, 0, 3]), [11, 1, 0, 3]);
+        assert_eq!(stats.update([0, 0, 0, 0]), [11, 1, 0, 3]);
+        assert_eq!(stats.update([1, 0, 0, 0]), [12, 1, 0, 3]);
+    }
+
+    #[test]
+    fn a_ring_fills_at_line_rate() {
+        assert_eq!(fill_time(1024, Some(10_000)), Nanos(68_812));
+        assert_eq!(fill_time(1024, Some(100_000)), Nanos(6_881));
+        assert_eq!(fill_time(1024, None), fill_time(1024, Some(10_000)));
+        assert_eq!(fill_time(1024, Some(0)), fill_time(1024, None));
+    }
+}

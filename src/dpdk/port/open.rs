@@ -1,0 +1,470 @@
+//! An open port: what a [`super::Port`] and the handles of its queues share. Closed when the last of them is gone.
+
+use std::{
+    ffi::{CStr, c_int, c_void},
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use super::{
+    super::{Eal, Error, error::Result, log, mbuf::MAX_BURST, mempool::Pool, sys},
+    Device, Link, PortInfo, PortSetup,
+    driver::{Frames, Kind, Lengths},
+    kernel::KernelInterface,
+    probe, strerror,
+};
+
+/// See the module.
+pub(in crate::dpdk) struct Open {
+    pub(super) id: u16,
+    /// The port's name in the configuration.
+    pub(super) name: String,
+    pub(super) pool: Option<Pool>,
+    device: Device,
+    /// The virtual device's arguments as they were given to the driver.
+    args: String,
+    kind: Kind,
+    mtu: u16,
+    frames: Frames,
+    kernel: Option<KernelInterface>,
+    handle: *mut sys::rte_device,
+    rx_descriptors: u16,
+    max_queues: (u16, u16),
+    rx_offloads: u64,
+    tells_removal: bool,
+    started: bool,
+    /// Set by the driver's thread; boxed, so that it stays where the driver was told it is.
+    removed: Box<AtomicBool>,
+    eal: Eal,
+}
+
+// SAFETY: the raw pointer is DPDK's handle of the device, which is used by control functions alone: under `&mut self`, or on
+// drop. What `&self` gives access to (link, statistics, flags) DPDK allows beside the data path; `super::Port` is not
+// `Sync`, so control functions do not meet each other.
+unsafe impl Send for Open {}
+// SAFETY: as above; queue handles share it and use nothing of it.
+unsafe impl Sync for Open {}
+
+/// Tells the flag that the device is gone.
+extern "C" fn on_removal(_: u16, _: sys::rte_eth_event_type, flag: *mut c_void, _: *mut c_void) -> c_int {
+    // SAFETY: registered with a pointer to the port's boxed flag, and unregistered before that goes.
+    unsafe { (*flag.cast::<AtomicBool>()).store(true, Ordering::Release) };
+    0
+}
+
+impl Open {
+    /// Probes the device and reads what it is.
+    pub(super) fn new(eal: &Eal, name: &str, device: &Device, mtu: u16) -> Result<(Self, PortInfo)> {
+        let mut control = eal.control();
+        let probed = probe::probe(eal, &mut control, name, device, mtu)?;
+        drop(control);
+        let mut open = Self {
+            id: probed.id,
+            name: name.to_owned(),
+            pool: None,
+            device: device.clone(),
+            args: probed.args,
+            kind: Kind::Nic,
+            mtu,
+            frames: Frames {
+                room: 0,
+                device_mtu: mtu,
+            },
+            kernel: probed.kernel,
+            handle: std::ptr::null_mut(),
+            rx_descriptors: 0,
+            max_queues: (0, 0),
+            rx_offloads: 0,
+            tells_removal: false,
+            started: false,
+            removed: Box::default(),
+            eal: eal.clone(),
+        };
+        // From here on, dropping `open` gives the device back.
+        let info = open.read_info()?;
+        Ok((open, info))
+    }
+
+    fn driver_error(&self, what: &str, error: i32, mark: u64) -> Error {
+        let said = super::super::eal::said(&log::since(mark));
+        Error::Driver(format!(
+            "port '{}' ({}): {what}: {} (the driver says: {said})",
+            self.name,
+            self.device,
+            strerror(error)
+        ))
+    }
+
+    fn read_info(&mut self) -> Result<PortInfo> {
+        let mark = log::mark();
+        // SAFETY: plain data, for which zero is valid; DPDK fills it in.
+        let mut info: sys::rte_eth_dev_info = unsafe { std::mem::zeroed() };
+        // SAFETY: as above, the same for the address.
+        let mut mac: sys::rte_ether_addr = unsafe { std::mem::zeroed() };
+        // SAFETY: the port exists; both structures are written whole.
+        let error = unsafe {
+            sys::rte_eth_macaddr_get(self.id, &raw mut mac);
+            sys::rte_eth_dev_info_get(self.id, &raw mut info)
+        };
+        if error != 0 || info.driver_name.is_null() {
+            return Err(self.driver_error("the device does not say what it is", error, mark));
+        }
+        // SAFETY: a static string of the driver.
+        let driver = unsafe { CStr::from_ptr(info.driver_name) }
+            .to_string_lossy()
+            .into_owned();
+        self.handle = info.device;
+        self.kind = Kind::of(&driver);
+        let lengths = Lengths {
+            max_mtu: info.max_mtu,
+            max_rx_pktlen: info.max_rx_pktlen,
+            min_rx_bufsize: info.min_rx_bufsize,
+        };
+        self.frames = self.kind.frames(self.mtu, &lengths, &self.args).map_err(|e| {
+            let hint = if e.hint.is_empty() { String::new() } else { format!(" ({})", e.hint) };
+            Error::Unsupported(format!(
+                "port '{}': {} cannot hold frames of mtu = {} with two VLAN tags in one buffer: set mtu = {} or less{hint}",
+                self.name, self.device, self.mtu, e.largest
+            ))
+        })?;
+        let wanted =
+            sys::HX_OFFLOAD_RX_IPV4_CKSUM | sys::HX_OFFLOAD_RX_UDP_CKSUM | sys::HX_OFFLOAD_RX_TCP_CKSUM;
+        if self.kind.checksum_offload() {
+            self.rx_offloads = info.rx_offload_capa & wanted;
+        }
+        // SAFETY: the driver's flags, where it has any.
+        self.tells_removal =
+            unsafe { info.dev_flags.as_ref() }.is_some_and(|f| f & sys::HX_DEV_INTR_RMV != 0);
+        self.max_queues = (info.max_rx_queues, info.max_tx_queues);
+        let l4 = sys::HX_OFFLOAD_RX_UDP_CKSUM | sys::HX_OFFLOAD_RX_TCP_CKSUM;
+        let behind = || {
+            (info.if_index != 0)
+                .then(|| KernelInterface::name_of(info.if_index))
+                .flatten()
+        };
+        Ok(PortInfo {
+            driver,
+            mac: mac.addr_bytes,
+            kernel_interface: self.kernel.as_ref().map(|k| k.name.clone()).or_else(behind),
+            knows_link: self.kind.knows_link(),
+            max_rx_queues: info.max_rx_queues,
+            max_tx_queues: info.max_tx_queues,
+            rx_ip_checksum: self.rx_offloads & sys::HX_OFFLOAD_RX_IPV4_CKSUM != 0,
+            rx_l4_checksum: self.rx_offloads & l4 == l4,
+        })
+    }
+
+    /// See [`super::Port::configure`].
+    pub(super) fn configure(&mut self, setup: &PortSetup) -> Result<()> {
+        if self.pool.is_some() {
+            return Err(Error::InUse(format!(
+                "port '{}' is configured already: close it first",
+                self.name
+            )));
+        }
+        self.check_queues(setup)?;
+        let mark = log::mark();
+        // SAFETY: the port exists and is stopped; no queue handle is out (`&mut self`).
+        let error = unsafe {
+            sys::hx_port_configure(
+                self.id,
+                setup.rx_queues,
+                setup.tx_queues,
+                u32::from(self.frames.device_mtu),
+                self.rx_offloads,
+                self.tells_removal,
+            )
+        };
+        if error != 0 {
+            return Err(self.driver_error("it cannot be configured", error, mark));
+        }
+        let (mut rx_descriptors, mut tx_descriptors) = (setup.rx_descriptors, setup.tx_descriptors);
+        // SAFETY: two numbers that are read and written.
+        unsafe {
+            sys::rte_eth_dev_adjust_nb_rx_tx_desc(self.id, &raw mut rx_descriptors, &raw mut tx_descriptors)
+        };
+        self.rx_descriptors = rx_descriptors;
+        self.make_pool(setup, rx_descriptors, tx_descriptors)?;
+        if let Some(kernel) = &self.kernel {
+            kernel.make_room(self.mtu).map_err(|e| {
+                Error::Unsupported(format!(
+                    "port '{}': the network interface '{}' does not take an MTU of {} ({e}), which mtu = {} needs for two VLAN tags: \
+                     set a lower mtu",
+                    self.name,
+                    kernel.name,
+                    u32::from(self.mtu) + 8,
+                    self.mtu
+                ))
+            })?;
+        }
+        self.set_up_queues(setup, rx_descriptors, tx_descriptors)?;
+        self.listen_for_removal();
+        self.promiscuous()
+    }
+
+    fn check_queues(&self, setup: &PortSetup) -> Result<()> {
+        let refuse = |what: &str, asked: u16, has: u16| {
+            Err(Error::Unsupported(format!(
+                "port '{}': {} has {has} {what} queue(s), {asked} are wanted: set rx_queues or workers to at most that",
+                self.name, self.device
+            )))
+        };
+        if setup.rx_queues == 0 || setup.rx_queues > self.max_queues.0 {
+            return refuse("receive", setup.rx_queues, self.max_queues.0);
+        }
+        if setup.tx_queues == 0 || setup.tx_queues > self.max_queues.1 {
+            return refuse("transmit", setup.tx_queues, self.max_queues.1);
+        }
+        Ok(())
+    }
+
+    /// The port's pool: one of a closed port if its shape fits, else a new one.
+    fn make_pool(&mut self, setup: &PortSetup, rx_descriptors: u16, tx_descriptors: u16) -> Result<()> {
+        let fill = u32::from(setup.rx_queues) * self.kind.queue_fill(rx_descriptors);
+        // What the transmit rings of the other side hold, and a burst for each queue in haechi's hands.
+        let moving = u32::from(setup.tx_queues) * u32::from(tx_descriptors)
+            + u32::from(setup.rx_queues) * MAX_BURST as u32;
+        if setup.packet_buffers < fill + moving {
+            return Err(Error::Memory(format!(
+                "port '{}': packet_buffers = {} is too few: its receive queues hold {fill} and packets on their way {moving}: set \
+                 packet_buffers = {} or more",
+                self.name,
+                setup.packet_buffers,
+                fill + moving
+            )));
+        }
+        let mut control = self.eal.control();
+        let cached = self.kind.cached_pool();
+        let fits = |p: &Pool| {
+            p.room == self.frames.room && p.size == setup.packet_buffers && (p.cache > 0) == cached
+        };
+        if let Some(at) = control.idle_pools.iter().position(fits) {
+            self.pool = Some(control.idle_pools.swap_remove(at));
+            return Ok(());
+        }
+        control.pools_made += 1;
+        let whose = format!("port '{}'", self.name);
+        let pool = Pool::create(
+            &self.eal,
+            control.pools_made,
+            &whose,
+            setup.packet_buffers,
+            self.frames.room,
+            cached,
+        )?;
+        drop(control);
+        self.pool = Some(pool);
+        Ok(())
+    }
+
+    fn set_up_queues(&self, setup: &PortSetup, rx_descriptors: u16, tx_descriptors: u16) -> Result<()> {
+        let Some(pool) = &self.pool else { return Ok(()) };
+        // SO that no other port of this process is being set up (drivers keep lists).
+        let _control = self.eal.control();
+        let mark = log::mark();
+        for queue in 0..setup.tx_queues {
+            // SAFETY: a configured, stopped port and a queue of its; null takes the driver's defaults; any NUMA node.
+            let error = unsafe {
+                sys::rte_eth_tx_queue_setup(self.id, queue, tx_descriptors, u32::MAX, std::ptr::null())
+            };
+            if error != 0 {
+                return Err(self.driver_error("a transmit queue cannot be set up", error, mark));
+            }
+        }
+        for queue in 0..setup.rx_queues {
+            // SAFETY: as above; the pool lives as long as the EAL, of which `self` holds a clone.
+            let error = unsafe {
+                sys::rte_eth_rx_queue_setup(
+                    self.id,
+                    queue,
+                    rx_descriptors,
+                    u32::MAX,
+                    std::ptr::null(),
+                    pool.raw(),
+                )
+            };
+            if error != 0 {
+                let lines = log::since(mark);
+                return Err(probe::queue_refused(
+                    &self.name,
+                    self.kind,
+                    self.kernel.as_ref(),
+                    &lines,
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn listen_for_removal(&self) {
+        if self.tells_removal {
+            // SAFETY: the flag is boxed and lives until `drop` has unregistered this.
+            unsafe {
+                sys::rte_eth_dev_callback_register(
+                    self.id,
+                    sys::HX_EVENT_INTR_RMV,
+                    Some(on_removal),
+                    self.flag(),
+                );
+            }
+        }
+    }
+
+    fn flag(&self) -> *mut c_void {
+        std::ptr::from_ref::<AtomicBool>(&self.removed).cast_mut().cast()
+    }
+
+    /// A firewall in the wire takes frames for everybody.
+    fn promiscuous(&self) -> Result<()> {
+        let mark = log::mark();
+        // SAFETY: a configured port.
+        let (error, _) = unsafe {
+            (
+                sys::rte_eth_promiscuous_enable(self.id),
+                sys::rte_eth_allmulticast_enable(self.id),
+            )
+        };
+        match error {
+            // Virtual devices that have no such mode have no filter either.
+            0 => Ok(()),
+            e if e == -libc::ENOTSUP && self.kind != Kind::Nic => Ok(()),
+            e => Err(self.driver_error("it does not go into promiscuous mode", e, mark)),
+        }
+    }
+
+    /// See [`super::Port::start`].
+    pub(super) fn start(&mut self) -> Result<()> {
+        if self.pool.is_none() {
+            return Err(Error::InUse(format!(
+                "port '{}' is not configured yet",
+                self.name
+            )));
+        }
+        if self.started {
+            return Ok(());
+        }
+        let mark = log::mark();
+        // SAFETY: configured, its queues are set up, and no handle is out (`&mut self`).
+        let error = unsafe { sys::rte_eth_dev_start(self.id) };
+        if error != 0 {
+            return Err(self.driver_error("it does not start", error, mark));
+        }
+        self.started = true;
+        if let Some(kernel) = &self.kernel {
+            kernel.set_up(true).map_err(|e| {
+                Error::Driver(format!(
+                    "port '{}': '{}' cannot be set up: {e}",
+                    self.name, kernel.name
+                ))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// See [`super::Port::stop`].
+    pub(super) fn stop(&mut self) -> Result<()> {
+        if !self.started {
+            return Ok(());
+        }
+        let mark = log::mark();
+        // SAFETY: no queue handle is out (`&mut self`), so nobody polls.
+        let error = unsafe { sys::rte_eth_dev_stop(self.id) };
+        self.started = false;
+        if error == 0 {
+            Ok(())
+        } else {
+            Err(self.driver_error("it does not stop", error, mark))
+        }
+    }
+
+    pub(super) fn link(&self) -> Link {
+        let (mut up, mut speed) = (false, 0);
+        // SAFETY: the port exists; both are written.
+        let error = unsafe { sys::hx_link(self.id, &raw mut up, &raw mut speed) };
+        let told = error == 0 && speed != 0 && speed != sys::HX_SPEED_UNKNOWN;
+        Link {
+            up: error == 0 && up,
+            speed_mbps: told.then_some(speed),
+        }
+    }
+
+    pub(super) fn set_link(&self, up: bool) -> Result<()> {
+        let refused = |why: String| {
+            let to = if up { "up" } else { "down" };
+            Error::Unsupported(format!(
+                "port '{}': its link cannot be set {to}: {why}",
+                self.name
+            ))
+        };
+        if let Some(kernel) = &self.kernel {
+            return kernel.set_up(up).map_err(|e| refused(e.to_string()));
+        }
+        // SAFETY: the port exists.
+        let error = unsafe {
+            if up {
+                sys::rte_eth_dev_set_link_up(self.id)
+            } else {
+                sys::rte_eth_dev_set_link_down(self.id)
+            }
+        };
+        if error == 0 {
+            Ok(())
+        } else {
+            Err(refused(strerror(error)))
+        }
+    }
+
+    pub(super) fn device_stats(&self) -> Option<sys::rte_eth_stats> {
+        // SAFETY: plain data, for which zero is valid.
+        let mut stats: sys::rte_eth_stats = unsafe { std::mem::zeroed() };
+        // SAFETY: the port exists; the structure is written whole.
+        (unsafe { sys::rte_eth_stats_get(self.id, &raw mut stats) } == 0).then_some(stats)
+    }
+
+    pub(super) fn removed(&self) -> bool {
+        self.removed.load(Ordering::Acquire)
+    }
+
+    pub(super) fn ring_size(&self) -> u32 {
+        self.kind.ring_size(self.rx_descriptors, &self.args)
+    }
+}
+
+impl Drop for Open {
+    /// Gives the device back to the host, and the pool to the next port.
+    fn drop(&mut self) {
+        let _ = self.stop();
+        let mut control = self.eal.control();
+        // SAFETY: stopped; no handle is left, since each holds this. After the close the port's number is not used any more.
+        // The device handle is the one that the port was made on.
+        unsafe {
+            if self.tells_removal && self.pool.is_some() {
+                sys::rte_eth_dev_callback_unregister(
+                    self.id,
+                    sys::HX_EVENT_INTR_RMV,
+                    Some(on_removal),
+                    self.flag(),
+                );
+            }
+            sys::rte_eth_promiscuous_disable(self.id);
+            sys::rte_eth_dev_close(self.id);
+            if !self.handle.is_null() {
+                sys::rte_dev_remove(self.handle);
+            }
+        }
+        if let Some(kernel) = &self.kernel {
+            kernel.restore();
+            control.interfaces.retain(|i| *i != kernel.index);
+        }
+        control.devices.retain(|d| d != self.device.name());
+        if let Some(pool) = self.pool.take() {
+            if pool.cache == 0 {
+                // SAFETY: this port alone drew from the pool, and it is closed.
+                let lost = unsafe { pool.reclaim_lost() };
+                if lost > 0 {
+                    tracing::debug!(port = %self.name, buffers = lost, "taken back from the driver");
+                }
+            }
+            control.idle_pools.push(pool);
+        }
+    }
+}

@@ -1,0 +1,193 @@
+/* See shim.h. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "shim.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include <rte_ether.h>
+
+uint16_t hx_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **packets, uint16_t count)
+{
+	return rte_eth_rx_burst(port, queue, packets, count);
+}
+
+uint16_t hx_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **packets, uint16_t count)
+{
+	return rte_eth_tx_burst(port, queue, packets, count);
+}
+
+struct rte_mbuf *hx_mbuf_alloc(struct rte_mempool *pool)
+{
+	return rte_pktmbuf_alloc(pool);
+}
+
+bool hx_mbuf_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **packets, uint32_t count)
+{
+	return rte_pktmbuf_alloc_bulk(pool, packets, count) == 0;
+}
+
+void hx_mbuf_free(struct rte_mbuf *packet)
+{
+	rte_pktmbuf_free(packet);
+}
+
+static bool insert_tag(struct rte_mbuf *packet, uint16_t type, uint16_t tci)
+{
+	char *start;
+	uint16_t tag[2] = { rte_cpu_to_be_16(type), rte_cpu_to_be_16(tci) };
+
+	if (packet->data_len < 2 * RTE_ETHER_ADDR_LEN)
+		return false;
+	start = rte_pktmbuf_prepend(packet, sizeof(tag));
+	if (start == NULL)
+		return false;
+	memmove(start, start + sizeof(tag), 2 * RTE_ETHER_ADDR_LEN);
+	memcpy(start + 2 * RTE_ETHER_ADDR_LEN, tag, sizeof(tag));
+	return true;
+}
+
+bool hx_vlan_restore(struct rte_mbuf *packet)
+{
+	/* The inner tag first: each goes right behind the addresses. A device that takes out one tag does not say of which
+	 * type it was. */
+	if ((packet->ol_flags & RTE_MBUF_F_RX_VLAN_STRIPPED) &&
+	    !insert_tag(packet, RTE_ETHER_TYPE_VLAN, packet->vlan_tci))
+		return false;
+	if ((packet->ol_flags & RTE_MBUF_F_RX_QINQ_STRIPPED) &&
+	    !insert_tag(packet, RTE_ETHER_TYPE_QINQ, packet->vlan_tci_outer))
+		return false;
+	packet->ol_flags &= ~(RTE_MBUF_F_RX_VLAN_STRIPPED | RTE_MBUF_F_RX_QINQ_STRIPPED);
+	return true;
+}
+
+uint32_t hx_pool_take(struct rte_mempool *pool, void **objects, uint32_t count)
+{
+	uint32_t got = 0;
+
+	while (got < count && rte_mempool_generic_get(pool, objects + got, 1, NULL) == 0)
+		got++;
+	return got;
+}
+
+void hx_pool_give(struct rte_mempool *pool, void **objects, uint32_t count)
+{
+	rte_mempool_generic_put(pool, objects, count, NULL);
+}
+
+uint32_t hx_pool_size(const struct rte_mempool *pool)
+{
+	return pool->size;
+}
+
+int hx_errno(void)
+{
+	return rte_errno;
+}
+
+uint64_t hx_tsc(void)
+{
+	return rte_rdtsc();
+}
+
+const char *hx_version(void)
+{
+	return rte_version();
+}
+
+int hx_port_configure(uint16_t port, uint16_t rx_queues, uint16_t tx_queues, uint32_t mtu, uint64_t rx_offloads,
+		      bool removal)
+{
+	struct rte_eth_conf conf;
+
+	memset(&conf, 0, sizeof(conf));
+	conf.rxmode.mq_mode = RTE_ETH_MQ_RX_NONE;
+	conf.rxmode.mtu = mtu;
+	conf.rxmode.offloads = rx_offloads;
+	conf.txmode.mq_mode = RTE_ETH_MQ_TX_NONE;
+	conf.intr_conf.rmv = removal;
+	return rte_eth_dev_configure(port, rx_queues, tx_queues, &conf);
+}
+
+int hx_port_of_device(const char *name)
+{
+	uint16_t port;
+
+	RTE_ETH_FOREACH_DEV(port) {
+		struct rte_eth_dev_info info;
+
+		if (rte_eth_dev_info_get(port, &info) == 0 && info.device != NULL &&
+		    strcmp(rte_dev_name(info.device), name) == 0)
+			return port;
+	}
+	return -ENODEV;
+}
+
+int hx_link(uint16_t port, bool *up, uint32_t *speed)
+{
+	struct rte_eth_link link;
+	int error;
+
+	memset(&link, 0, sizeof(link));
+	error = rte_eth_link_get_nowait(port, &link);
+	*up = link.link_status == RTE_ETH_LINK_UP;
+	*speed = link.link_speed;
+	return error;
+}
+
+static ssize_t to_sink(void *cookie, const char *text, size_t length)
+{
+	((hx_sink)cookie)(text, length);
+	return (ssize_t)length;
+}
+
+FILE *hx_log_stream(hx_sink sink)
+{
+	cookie_io_functions_t functions = { .write = to_sink };
+	FILE *stream = fopencookie((void *)sink, "w", functions);
+
+	if (stream != NULL)
+		setvbuf(stream, NULL, _IOLBF, 0);
+	return stream;
+}
+
+static FILE *libbpf_stream;
+
+static int print_to_stream(int level, const char *format, va_list arguments)
+{
+	/* 0 is a warning, 1 information, 2 debugging (enum libbpf_print_level, enum libxdp_print_level). */
+	if (level > 0 || libbpf_stream == NULL)
+		return 0;
+	return vfprintf(libbpf_stream, format, arguments);
+}
+
+void hx_quiet_libbpf(FILE *stream)
+{
+	static const char *const setters[][2] = {
+		{ "libbpf.so.1", "libbpf_set_print" },
+		{ "libbpf.so.0", "libbpf_set_print" },
+		{ "libxdp.so.1", "libxdp_set_print" },
+	};
+
+	libbpf_stream = stream;
+	for (size_t i = 0; i < RTE_DIM(setters); i++) {
+		/* Only if a driver has loaded it. It stays loaded: the drivers are never unloaded. */
+		void *library = dlopen(setters[i][0], RTLD_NOW | RTLD_NOLOAD);
+		void (*set_print)(int (*)(int, const char *, va_list));
+
+		if (library == NULL)
+			continue;
+		*(void **)&set_print = dlsym(library, setters[i][1]);
+		if (set_print != NULL)
+			set_print(print_to_stream);
+	}
+}
+
+uint32_t hx_lcore(void)
+{
+	return rte_lcore_id();
+}

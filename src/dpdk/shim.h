@@ -1,0 +1,104 @@
+/* What Rust cannot call by itself: DPDK's inline functions, at burst granularity, and what differs between releases.
+ * Everything that bindgen shows to Rust is named hx_ or HX_, or listed in build.rs. */
+#ifndef HAECHI_SHIM_H
+#define HAECHI_SHIM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include <rte_cycles.h>
+#include <rte_dev.h>
+#include <rte_eal.h>
+#include <rte_errno.h>
+#include <rte_ethdev.h>
+#include <rte_lcore.h>
+#include <rte_log.h>
+#include <rte_malloc.h>
+#include <rte_mbuf.h>
+#include <rte_mempool.h>
+#include <rte_version.h>
+
+/* ---- compat: differences between DPDK releases, all of them here ---- */
+
+#if RTE_VERSION < RTE_VERSION_NUM(22, 11, 0, 0)
+#error "DPDK 22.11 or newer is needed"
+#endif
+
+/* ---- layout: fields of struct rte_mbuf by their offsets, the same to Rust whatever the release's struct looks like ---- */
+
+enum {
+	HX_MBUF_BUF_ADDR = offsetof(struct rte_mbuf, buf_addr),
+	HX_MBUF_DATA_OFF = offsetof(struct rte_mbuf, data_off),
+	HX_MBUF_NB_SEGS = offsetof(struct rte_mbuf, nb_segs),
+	HX_MBUF_PORT = offsetof(struct rte_mbuf, port),
+	HX_MBUF_OL_FLAGS = offsetof(struct rte_mbuf, ol_flags),
+	HX_MBUF_PKT_LEN = offsetof(struct rte_mbuf, pkt_len),
+	HX_MBUF_DATA_LEN = offsetof(struct rte_mbuf, data_len),
+	HX_MBUF_BUF_LEN = offsetof(struct rte_mbuf, buf_len),
+	HX_MBUF_SIZE = sizeof(struct rte_mbuf),
+	HX_HEADROOM = RTE_PKTMBUF_HEADROOM,
+	HX_PORT_INVALID = RTE_MBUF_PORT_INVALID,
+	HX_CACHE_MAX = RTE_MEMPOOL_CACHE_MAX_SIZE,
+};
+
+static const uint64_t HX_RX_VLAN_STRIPPED = RTE_MBUF_F_RX_VLAN_STRIPPED;
+static const uint64_t HX_RX_QINQ_STRIPPED = RTE_MBUF_F_RX_QINQ_STRIPPED;
+static const uint64_t HX_RX_IP_CKSUM_BAD = RTE_MBUF_F_RX_IP_CKSUM_BAD;
+static const uint64_t HX_RX_IP_CKSUM_GOOD = RTE_MBUF_F_RX_IP_CKSUM_GOOD;
+static const uint64_t HX_RX_L4_CKSUM_BAD = RTE_MBUF_F_RX_L4_CKSUM_BAD;
+static const uint64_t HX_RX_L4_CKSUM_GOOD = RTE_MBUF_F_RX_L4_CKSUM_GOOD;
+
+static const uint64_t HX_OFFLOAD_RX_IPV4_CKSUM = RTE_ETH_RX_OFFLOAD_IPV4_CKSUM;
+static const uint64_t HX_OFFLOAD_RX_UDP_CKSUM = RTE_ETH_RX_OFFLOAD_UDP_CKSUM;
+static const uint64_t HX_OFFLOAD_RX_TCP_CKSUM = RTE_ETH_RX_OFFLOAD_TCP_CKSUM;
+static const uint32_t HX_DEV_INTR_RMV = RTE_ETH_DEV_INTR_RMV;
+static const uint32_t HX_EVENT_INTR_RMV = RTE_ETH_EVENT_INTR_RMV;
+static const uint32_t HX_SPEED_UNKNOWN = RTE_ETH_SPEED_NUM_UNKNOWN;
+
+/* ---- packets ---- */
+
+/* rte_eth_rx_burst. */
+uint16_t hx_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **packets, uint16_t count);
+/* rte_eth_tx_burst. */
+uint16_t hx_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **packets, uint16_t count);
+/* One mbuf with everything reset; NULL: the pool is empty. */
+struct rte_mbuf *hx_mbuf_alloc(struct rte_mempool *pool);
+/* `count` mbufs or none (false). */
+bool hx_mbuf_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **packets, uint32_t count);
+/* Puts a packet, chained or not, back into its pool. */
+void hx_mbuf_free(struct rte_mbuf *packet);
+/* Puts the tags that the device took out of the frame back into it. False: there is no headroom for them. */
+bool hx_vlan_restore(struct rte_mbuf *packet);
+/* Takes objects out of a pool past all caches; returns how many it got. */
+uint32_t hx_pool_take(struct rte_mempool *pool, void **objects, uint32_t count);
+/* Puts objects back, past all caches. */
+void hx_pool_give(struct rte_mempool *pool, void **objects, uint32_t count);
+/* Number of objects in all. */
+uint32_t hx_pool_size(const struct rte_mempool *pool);
+
+/* ---- the rest ---- */
+
+/* rte_errno is thread-local. */
+int hx_errno(void);
+/* The time stamp counter. */
+uint64_t hx_tsc(void);
+/* The calling thread's lcore id. */
+uint32_t hx_lcore(void);
+/* "DPDK 22.11.11" */
+const char *hx_version(void);
+/* rte_eth_dev_configure with these offloads and nothing else. `removal`: tell of hot unplug. */
+int hx_port_configure(uint16_t port, uint16_t rx_queues, uint16_t tx_queues, uint32_t mtu, uint64_t rx_offloads,
+		      bool removal);
+/* The port of the device of this name, or a negative errno. */
+int hx_port_of_device(const char *name);
+/* Link without waiting: up, and the speed in Mbit/s (HX_SPEED_UNKNOWN). Negative errno on failure. */
+int hx_link(uint16_t port, bool *up, uint32_t *speed);
+/* A stream whose every write goes to `sink`. */
+typedef void (*hx_sink)(const char *text, size_t length);
+FILE *hx_log_stream(hx_sink sink);
+/* libbpf and libxdp, where a driver has loaded them, print to standard error: to `stream` instead. */
+void hx_quiet_libbpf(FILE *stream);
+
+#endif

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::node::{ApplyReport, ApplyRequest, DiagnosticInfo, ErrorKind, NodeError, Severity};
-use crate::config::{self, Config, Diagnostic, Diagnostics, Rule};
+use crate::config::{self, Config, Diagnostic, Diagnostics, Files as _, Rule};
 
 /// A configuration that a running node can take over, and what is new in it.
 #[derive(Clone, Debug)]
@@ -33,10 +33,8 @@ pub fn plan(running: &Config, request: &ApplyRequest) -> Result<Plan, NodeError>
     };
     let mut files = BTreeMap::new();
     for file in &request.files {
-        if files
-            .insert(PathBuf::from(&file.path), file.text.clone())
-            .is_some()
-        {
+        let key = files.identity(Path::new(&file.path));
+        if files.insert(key, file.text.clone()).is_some() {
             return Err(NodeError::new(
                 ErrorKind::BadRequest,
                 format!("`files`: {} is there twice", file.path),

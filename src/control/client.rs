@@ -165,8 +165,9 @@ impl Client {
         target: &str,
         body: Bytes,
     ) -> Result<T, NodeError> {
-        let exchange = tokio::time::timeout(self.timeout, self.exchange(method, target, body));
-        let (status, answer) = self.runtime.block_on(async { exchange.await }).map_err(|_| {
+        // The timer needs the runtime around it.
+        let exchange = async { tokio::time::timeout(self.timeout, self.exchange(method, target, body)).await };
+        let (status, answer) = self.runtime.block_on(exchange).map_err(|_| {
             self.error(
                 ErrorKind::Unavailable,
                 &format!("no answer within {:?}", self.timeout),

@@ -84,15 +84,21 @@ fn ok_line(file: &Path, s: &Summary) -> String {
         config::Mode::Transparent => "transparent",
     };
     format!(
-        "{}: ok: node {}, {mode} mode, {} ports in {} pairs, {} zones, {} rules{disabled}, {} workers\n",
+        "{}: ok: node {}, {mode} mode, {} in {}, {}, {}{disabled}, {}\n",
         file.display(),
         s.node,
-        s.ports,
-        s.pairs,
-        s.zones,
-        s.rules,
-        s.workers
+        counted(s.ports, "port"),
+        counted(s.pairs, "pair"),
+        counted(s.zones, "zone"),
+        counted(s.rules, "rule"),
+        counted(s.workers, "worker")
     )
+}
+
+/// `1 rule`, `2 rules`.
+fn counted(n: usize, what: &str) -> String {
+    let plural = if n == 1 { "" } else { "s" };
+    format!("{n} {what}{plural}")
 }
 
 /// All findings on standard error, and how many there are.
@@ -105,12 +111,7 @@ pub(super) fn print_findings(checked: &Checked) {
         checked.diagnostics.errors().count(),
         checked.diagnostics.warnings().count(),
     );
-    let plural = |n: usize| if n == 1 { "" } else { "s" };
-    eprintln!(
-        "{errors} error{}, {warnings} warning{}",
-        plural(errors),
-        plural(warnings)
-    );
+    eprintln!("{}, {}", counted(errors, "error"), counted(warnings, "warning"));
 }
 
 /// The file system, remembering what was read: exactly what the node is to see.

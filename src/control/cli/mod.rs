@@ -13,7 +13,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{ArgGroup, Args, CommandFactory, Parser, Subcommand};
 
 use self::output::Failure;
 use super::{DEFAULT_SOCKET, SessionFilter};
@@ -133,8 +133,7 @@ A packet in words: [after TIME] [from ZONE | port NAME] PROTOCOL SOURCE > DESTIN
   \"tcp 10.0.0.5:1234 > 192.0.2.7:80 syn\"
   \"udp [2001:db8::1]:5353 > [2001:db8::2]:53 vlan=7\"
   \"after 31s from untrust icmp 10.0.0.5 > 192.0.2.7 echo-request id=7\"
-A packet that answers an earlier one comes in where that one went out, unless it says from where; TCP sequence and
-acknowledgment numbers that it leaves out go on where the conversation is.";
+A packet that answers an earlier one comes in where that one went out, unless it says from where; TCP sequence and acknowledgment numbers that it leaves out go on where the conversation is.";
 
 /// `haechi show`.
 #[derive(Debug, Subcommand)]
@@ -206,8 +205,7 @@ const FILTER_HELP: &str = "\
 Filters: FIELD=VALUE or FIELD!=VALUE, for example
   protocol=tcp destination_port=443,8443 from=trust
   source=10.0.0.0/8 state!=established age_s=1h-
-Fields: those of a session in JSON (protocol, source, source_port, destination, destination_port, vlan, state, rule,
-from, to, ingress, egress, nat, packets, bytes, age_s, expires_in_s, worker, owner), and address for either end.";
+Fields: those of a session in JSON (protocol, source, source_port, destination, destination_port, vlan, state, rule, from, to, ingress, egress, nat, packets, bytes, age_s, expires_in_s, worker, owner), and address for either end.";
 
 /// `haechi sessions`.
 #[derive(Debug, Subcommand)]
@@ -219,12 +217,13 @@ pub enum Sessions {
 /// `haechi sessions kill`.
 #[derive(Debug, Args)]
 #[command(after_help = FILTER_HELP)]
+#[command(group = ArgGroup::new("which").args(["filter", "all"]).required(true))]
 pub struct KillArgs {
     /// The sessions that meet all of these
-    #[arg(value_name = "FIELD=VALUE", value_parser = filter_word, required_unless_present = "all")]
+    #[arg(value_name = "FIELD=VALUE", value_parser = filter_word)]
     filter: Vec<String>,
     /// Every session of the node
-    #[arg(long, conflicts_with = "filter")]
+    #[arg(long)]
     all: bool,
     #[command(flatten)]
     node: NodeSocket,

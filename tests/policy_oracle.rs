@@ -55,7 +55,11 @@ impl Packet {
             source: octets(self.source),
             destination: octets(self.destination),
             source_port: if self.has_ports() { self.source_port } else { 0 },
-            destination_port: if self.has_ports() { self.destination_port } else { 0 },
+            destination_port: if self.has_ports() {
+                self.destination_port
+            } else {
+                0
+            },
             from: ZoneId(self.from as u16),
             to: ZoneId(self.to as u16),
             protocol: self.protocol,
@@ -79,12 +83,17 @@ fn oracle<'c>(config: &'c Config, packet: &Packet) -> Option<&'c str> {
             && address_matches(config, &rule.destination, packet.destination)
             && match &rule.service {
                 Matcher::Any => true,
-                Matcher::OneOf(members) => members.iter().any(|member| service_matches(config, member, packet)),
+                Matcher::OneOf(members) => members
+                    .iter()
+                    .any(|member| service_matches(config, member, packet)),
             }
             && match &rule.source_ports {
                 Matcher::Any => true,
                 Matcher::OneOf(ranges) => {
-                    packet.has_ports() && ranges.iter().any(|r| (r.first..=r.last).contains(&packet.source_port))
+                    packet.has_ports()
+                        && ranges
+                            .iter()
+                            .any(|r| (r.first..=r.last).contains(&packet.source_port))
                 }
             }
     };
@@ -96,9 +105,9 @@ fn address_matches(config: &Config, matcher: &Matcher<AddressRef>, address: IpAd
         match member {
             // ipnet's: an address of the other family is never contained.
             AddressRef::Prefix(net) => net.contains(&address),
-            AddressRef::Set(name) => {
-                config.address_sets[name].iter().any(|inner| self::member_of(config, inner, address))
-            }
+            AddressRef::Set(name) => config.address_sets[name]
+                .iter()
+                .any(|inner| self::member_of(config, inner, address)),
         }
     }
     match matcher {
@@ -119,9 +128,9 @@ fn service_matches(config: &Config, member: &ServiceRef, packet: &Packet) -> boo
             && icmp.code.is_none_or(|c| c == packet.icmp_code)
     };
     match member {
-        ServiceRef::Set(name) => {
-            config.service_sets[name].iter().any(|inner| service_matches(config, inner, packet))
-        }
+        ServiceRef::Set(name) => config.service_sets[name]
+            .iter()
+            .any(|inner| service_matches(config, inner, packet)),
         ServiceRef::Service(Service::Tcp(range)) => packet.protocol == 6 && port(range),
         ServiceRef::Service(Service::Udp(range)) => packet.protocol == 17 && port(range),
         ServiceRef::Service(Service::Icmp(m)) => packet.protocol == 1 && icmp(m),
@@ -150,7 +159,13 @@ fn v6() -> impl Strategy<Value = Ipv6Addr> {
         1 => Just(Ipv6Addr::from_bits(0xfffe_ffff_ffff)),
         1 => Just(Ipv6Addr::from_bits(0x1_0000_0000_0000)),
     ]
-    .prop_map(|address| if address.to_ipv4_mapped().is_some() { Ipv6Addr::LOCALHOST } else { address })
+    .prop_map(|address| {
+        if address.to_ipv4_mapped().is_some() {
+            Ipv6Addr::LOCALHOST
+        } else {
+            address
+        }
+    })
 }
 
 fn prefix() -> impl Strategy<Value = AddressRef> {
@@ -173,8 +188,14 @@ fn range() -> impl Strategy<Value = PortRange> {
 
 fn service() -> impl Strategy<Value = ServiceRef> {
     let icmp = || {
-        (prop::option::of(prop::sample::select(vec![0_u8, 8, 128, 255])), prop::option::of(0_u8..3))
-            .prop_map(|(icmp_type, code)| IcmpMatch { icmp_type, code: icmp_type.and(code) })
+        (
+            prop::option::of(prop::sample::select(vec![0_u8, 8, 128, 255])),
+            prop::option::of(0_u8..3),
+        )
+            .prop_map(|(icmp_type, code)| IcmpMatch {
+                icmp_type,
+                code: icmp_type.and(code),
+            })
     };
     prop_oneof![
         3 => range().prop_map(Service::Tcp),
@@ -211,27 +232,39 @@ fn rule() -> impl Strategy<Value = Rule> {
         }),
     ];
     // Up to 20 prefixes: more ranges than are scanned one by one.
-    (zone(), zone(), matcher(address(), 20), matcher(address(), 3), services, prop::bool::weighted(0.9)).prop_map(
-        |(from, to, source, destination, (service, source_ports), enabled)| Rule {
-            name: String::new(),
-            from,
-            to,
-            source,
-            destination,
-            service,
-            source_ports,
-            action: Action::Allow,
-            timeouts: TimeoutOverrides::default(),
-            enabled,
-            description: None,
-        },
+    (
+        zone(),
+        zone(),
+        matcher(address(), 20),
+        matcher(address(), 3),
+        services,
+        prop::bool::weighted(0.9),
     )
+        .prop_map(
+            |(from, to, source, destination, (service, source_ports), enabled)| Rule {
+                name: String::new(),
+                from,
+                to,
+                source,
+                destination,
+                service,
+                source_ports,
+                action: Action::Allow,
+                timeouts: TimeoutOverrides::default(),
+                enabled,
+                description: None,
+            },
+        )
 }
 
 /// A configuration whose sets may name the sets before them.
 fn configuration() -> impl Strategy<Value = Config> {
-    let address_sets = prop::collection::vec((prop::collection::vec(prefix(), 1..6), any::<bool>()), SETS.len());
-    let service_sets = prop::collection::vec((prop::collection::vec(service(), 1..4), any::<bool>()), SETS.len());
+    let address_sets =
+        prop::collection::vec((prop::collection::vec(prefix(), 1..6), any::<bool>()), SETS.len());
+    let service_sets = prop::collection::vec(
+        (prop::collection::vec(service(), 1..4), any::<bool>()),
+        SETS.len(),
+    );
     (prop::collection::vec(rule(), 0..24), address_sets, service_sets).prop_map(
         |(mut rules, address_sets, service_sets)| {
             for (i, rule) in rules.iter_mut().enumerate() {
@@ -264,11 +297,40 @@ fn packet() -> impl Strategy<Value = Packet> {
     let protocol = prop::sample::select(vec![6_u8, 6, 6, 17, 17, 17, 1, 58, 47, 0, 255]);
     let port = || prop_oneof![8 => 73_u16..92, 1 => any::<u16>(), 1 => Just(0), 1 => Just(u16::MAX)];
     let icmp_type = prop::sample::select(vec![0_u8, 8, 128, 255, 3]);
-    (addresses, 0..4_usize, 0..4_usize, protocol, port(), port(), icmp_type, 0_u8..3).prop_map(
-        |((source, destination), from, to, protocol, source_port, destination_port, icmp_type, icmp_code)| {
-            Packet { source, destination, from, to, protocol, source_port, destination_port, icmp_type, icmp_code }
-        },
+    (
+        addresses,
+        0..4_usize,
+        0..4_usize,
+        protocol,
+        port(),
+        port(),
+        icmp_type,
+        0_u8..3,
     )
+        .prop_map(
+            |(
+                (source, destination),
+                from,
+                to,
+                protocol,
+                source_port,
+                destination_port,
+                icmp_type,
+                icmp_code,
+            )| {
+                Packet {
+                    source,
+                    destination,
+                    from,
+                    to,
+                    protocol,
+                    source_port,
+                    destination_port,
+                    icmp_type,
+                    icmp_code,
+                }
+            },
+        )
 }
 
 fn compile(config: &Config) -> Policy {

@@ -9,6 +9,8 @@ pub(crate) trait Bound: Copy + Ord {
     const MAX: Self;
     /// The next larger one.
     fn successor(self) -> Option<Self>;
+    /// The distance from `other` up to this one, around the end where it is larger.
+    fn distance(self, other: Self) -> Self;
 }
 
 macro_rules! bound {
@@ -18,6 +20,10 @@ macro_rules! bound {
             const MAX: Self = <$int>::MAX;
             fn successor(self) -> Option<Self> {
                 self.checked_add(1)
+            }
+            #[inline]
+            fn distance(self, other: Self) -> Self {
+                self.wrapping_sub(other)
             }
         }
     )*};
@@ -55,6 +61,11 @@ impl<T: Bound> RangeSet<T> {
         &self.0
     }
 
+    /// Are the members all those from the lowest to the highest?
+    pub(crate) fn is_interval(&self) -> bool {
+        self.0.len() == 1
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -72,6 +83,30 @@ impl<T: Bound> RangeSet<T> {
                 .get(next)
                 .is_some_and(|range| range.0 <= *first && *last <= range.1)
         })
+    }
+}
+
+/// A range whose test is one subtraction and one compare, without a branch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Interval<T> {
+    first: T,
+    width: T,
+}
+
+impl<T: Bound> Interval<T> {
+    /// From the lowest to the highest member of `set`; of an empty one, everything.
+    pub(crate) fn hull(set: &RangeSet<T>) -> Self {
+        let first = set.0.first().map_or(T::MIN, |range| range.0);
+        let last = set.0.last().map_or(T::MAX, |range| range.1);
+        Self {
+            first,
+            width: last.distance(first),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn contains(self, value: T) -> bool {
+        value.distance(self.first) <= self.width
     }
 }
 
@@ -119,6 +154,12 @@ mod tests {
         ) {
             let member = |ranges: &[(u16, u16)], v: u16| ranges.iter().any(|(f, l)| *f <= v && v <= *l);
             let (set_a, set_b) = (set(&a), set(&b));
+            if set_a.is_interval() {
+                let hull = Interval::hull(&set_a);
+                for v in (0..70).chain([u16::MAX]) {
+                    prop_assert_eq!(hull.contains(v), member(&a, v));
+                }
+            }
             for v in 0..70 {
                 prop_assert_eq!(contains(set_a.ranges(), v), member(&a, v));
             }

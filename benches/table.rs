@@ -52,7 +52,7 @@ impl Random {
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (((z ^ (z >> 31)) >> 32) * u64::from(n) >> 32) as u32
+        ((((z ^ (z >> 31)) >> 32) * u64::from(n)) >> 32) as u32
     }
 }
 
@@ -92,29 +92,40 @@ fn lookup(c: &mut Criterion) {
     for n in SIZES {
         let mut table = full_table(n);
         let mut random = Random(7);
-        let mut keys = vec![FlowKey::default(); CHUNK];
+        let mut now = Tick(0);
         group.bench_function(BenchmarkId::from_parameter(n), |b| {
             b.iter_custom(|lookups| {
-                let mut spent = Duration::ZERO;
-                for chunk in 0..lookups.div_ceil(CHUNK as u64) {
-                    keys.fill_with(|| key(random.below(n)));
-                    let begin = Instant::now();
-                    for burst in keys.chunks_exact(BURST) {
-                        forward_burst(&mut table, burst, Tick(chunk as u32));
-                    }
-                    spent += begin.elapsed();
-                }
-                scaled(spent, lookups)
+                chunks(
+                    lookups,
+                    || key(random.below(n)),
+                    |keys| {
+                        now = now.plus(1);
+                        for burst in keys.chunks_exact(BURST) {
+                            forward_burst(&mut table, burst, now);
+                        }
+                    },
+                )
             });
         });
     }
     group.finish();
 }
 
-/// Time of whole chunks, scaled to the lookups that were asked for.
-fn scaled(spent: Duration, asked: u64) -> Duration {
-    let done = asked.div_ceil(CHUNK as u64) * CHUNK as u64;
-    spent.mul_f64(asked as f64 / done as f64)
+/// Measures chunks of random keys until there were `asked` lookups. The answer goes by the median chunk: whatever else
+/// runs on the machine interrupts some chunks (a tenth of a millisecond each), and counts for nothing as long as it
+/// leaves most of them alone.
+fn chunks(asked: u64, mut make: impl FnMut() -> FlowKey, mut work: impl FnMut(&[FlowKey])) -> Duration {
+    let mut keys = vec![FlowKey::default(); CHUNK];
+    let mut times: Vec<_> = (0..asked.div_ceil(CHUNK as u64))
+        .map(|_| {
+            keys.fill_with(&mut make);
+            let begin = Instant::now();
+            work(&keys);
+            begin.elapsed()
+        })
+        .collect();
+    times.sort_unstable();
+    times[times.len() / 2].mul_f64(asked as f64 / CHUNK as f64)
 }
 
 fn lookup_hashbrown(c: &mut Criterion) {
@@ -124,21 +135,19 @@ fn lookup_hashbrown(c: &mut Criterion) {
         let mut table: HashMap<FlowKey, [u64; 8], ahash::RandomState> = HashMap::default();
         table.extend((0..n).map(|i| (key(i), [0; 8])));
         let mut random = Random(7);
-        let mut keys = vec![FlowKey::default(); CHUNK];
         group.bench_function(BenchmarkId::from_parameter(n), |b| {
             b.iter_custom(|lookups| {
-                let mut spent = Duration::ZERO;
-                for _ in 0..lookups.div_ceil(CHUNK as u64) {
-                    keys.fill_with(|| key(random.below(n)));
-                    let begin = Instant::now();
-                    for key in &keys {
-                        let session = table.get_mut(key).unwrap();
-                        session[0] += 1;
-                        session[1] += 64;
-                    }
-                    spent += begin.elapsed();
-                }
-                scaled(spent, lookups)
+                chunks(
+                    lookups,
+                    || key(random.below(n)),
+                    |keys| {
+                        for key in keys {
+                            let session = table.get_mut(key).unwrap();
+                            session[0] += 1;
+                            session[1] += 64;
+                        }
+                    },
+                )
             });
         });
     }
@@ -152,23 +161,21 @@ fn miss(c: &mut Criterion) {
     for n in SIZES {
         let table = full_table(n);
         let mut random = Random(7);
-        let mut keys = vec![FlowKey::default(); CHUNK];
         group.bench_function(BenchmarkId::from_parameter(n), |b| {
             b.iter_custom(|lookups| {
-                let mut spent = Duration::ZERO;
-                for _ in 0..lookups.div_ceil(CHUNK as u64) {
-                    keys.fill_with(|| key(n + random.below(n)));
-                    let begin = Instant::now();
-                    for burst in keys.chunks_exact(BURST) {
-                        let mut hashes = [0; BURST];
-                        let mut found: [Option<SessionIx>; BURST] = [None; BURST];
-                        table.hash_batch(burst, &mut hashes);
-                        table.find_batch(burst, &hashes, &mut found);
-                        black_box(&found);
-                    }
-                    spent += begin.elapsed();
-                }
-                scaled(spent, lookups)
+                chunks(
+                    lookups,
+                    || key(n + random.below(n)),
+                    |keys| {
+                        for burst in keys.chunks_exact(BURST) {
+                            let mut hashes = [0; BURST];
+                            let mut found: [Option<SessionIx>; BURST] = [None; BURST];
+                            table.hash_batch(burst, &mut hashes);
+                            table.find_batch(burst, &hashes, &mut found);
+                            black_box(&found);
+                        }
+                    },
+                )
             });
         });
     }

@@ -34,12 +34,12 @@ pub fn match_tags(tags: &[u16; TAGS], tag: u16) -> u32 {
         // SAFETY: the load reads the first 16 bytes of a 20-byte array, at any alignment; SSE2 is part of the x86-64
         // baseline.
         let mask = unsafe {
-            let wanted = _mm_set1_epi16(tag.cast_signed());
+            let wanted = _mm_set1_epi16(tag as i16);
             let low = _mm_cmpeq_epi16(_mm_loadu_si128(tags.as_ptr().cast()), wanted);
             let high = _mm_cmpeq_epi16(_mm_cvtsi32_si128(last), wanted);
             _mm_movemask_epi8(_mm_packs_epi16(low, high))
         };
-        mask.cast_unsigned() & ((1 << TAGS) - 1)
+        mask as u32 & ((1 << TAGS) - 1)
     }
     #[cfg(not(target_arch = "x86_64"))]
     match_tags_scalar(tags, tag)

@@ -88,7 +88,7 @@ impl Wheel {
 
     /// The place of a deadline: of the tick it falls in, or the last one for now.
     fn place(&self, deadline: Tick) -> u16 {
-        let ahead = deadline.distance(self.cursor).max(0).cast_unsigned() >> WIDTH_SHIFT;
+        let ahead = deadline.distance(self.cursor).max(0) as u32 >> WIDTH_SHIFT;
         let place = (self.cursor.0 >> WIDTH_SHIFT).wrapping_add(ahead.min(PLACES - 1));
         (place & (PLACES - 1)) as u16
     }
@@ -142,10 +142,10 @@ impl Wheel {
     pub(super) fn due(&mut self, now: Tick, budget: &mut u32) -> Option<u32> {
         // After a pause longer than a turn, one turn looks at everything.
         let turn = PLACES << WIDTH_SHIFT;
-        if now.distance(self.cursor) > turn.cast_signed() {
+        if now.distance(self.cursor) > turn as i32 {
             self.cursor = Tick(now.0.wrapping_sub(turn) & !(WIDTH - 1));
         }
-        while *budget > 0 && now.distance(self.cursor) >= WIDTH.cast_signed() {
+        while *budget > 0 && now.distance(self.cursor) >= WIDTH as i32 {
             let head = self.heads[((self.cursor.0 >> WIDTH_SHIFT) & (PLACES - 1)) as usize];
             if head != NIL {
                 return Some(head);
@@ -158,6 +158,6 @@ impl Wheel {
 
     /// How long the next place has been due, in ticks.
     pub(super) fn lag(&self, now: Tick) -> u32 {
-        now.distance(self.cursor.plus(WIDTH)).max(0).cast_unsigned()
+        now.distance(self.cursor.plus(WIDTH)).max(0) as u32
     }
 }

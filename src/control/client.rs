@@ -166,7 +166,8 @@ impl Client {
         body: Bytes,
     ) -> Result<T, NodeError> {
         // The timer needs the runtime around it.
-        let exchange = async { tokio::time::timeout(self.timeout, self.exchange(method, target, body)).await };
+        let exchange =
+            async { tokio::time::timeout(self.timeout, self.exchange(method, target, body)).await };
         let (status, answer) = self.runtime.block_on(exchange).map_err(|_| {
             self.error(
                 ErrorKind::Unavailable,

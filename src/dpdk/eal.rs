@@ -145,6 +145,16 @@ impl Eal {
         log::take()
     }
 
+    /// Buffers that are out of the pools of closed ports: 0 once all ports are closed, or buffers were lost.
+    #[must_use]
+    pub fn buffers_of_closed_ports(&self) -> u64 {
+        self.control()
+            .idle_pools
+            .iter()
+            .map(|pool| u64::from(pool.usage().in_use))
+            .sum()
+    }
+
     /// DPDK's release, such as `DPDK 22.11.11`.
     #[must_use]
     pub fn version(&self) -> String {

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::command::{Command, Reply, WorkerLink};
-use super::links::{KernelLink, KernelLinks};
+use super::links::{KernelLink, KernelLinks, LinkError};
 use super::ports::{LinkView, NodePort};
 use super::propagation::{Action, Propagation, Side};
 use crate::base::Nanos;
@@ -115,6 +115,9 @@ impl Keeper {
                 self.look(place);
             }
             self.propagate();
+            for line in self.eal.log_lines() {
+                debug!("{line}");
+            }
             match events.recv_timeout(LOOK_EVERY) {
                 Ok(()) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => std::thread::sleep(LOOK_EVERY),
@@ -123,10 +126,22 @@ impl Keeper {
         self
     }
 
-    /// The node stops: with propagation, the far ends of all ports are shown that nothing crosses any more.
-    pub fn set_all_down(&self) {
+    /// The node stops: with propagation, the far ends are shown that nothing crosses any more. This is for the ports
+    /// that are NICs, and for before they are closed.
+    pub fn devices_down(&self) {
         for place in self.pairs.iter().flat_map(|pair| pair.ports) {
-            self.set_port(place, false);
+            if self.ports[place].kernel_interface().is_none() {
+                self.set_port(place, false);
+            }
+        }
+    }
+
+    /// The same for ports on kernel interfaces, for after they are closed (which puts the interface back as it was).
+    pub fn interfaces_down(&self) {
+        for place in self.pairs.iter().flat_map(|pair| pair.ports) {
+            if self.ports[place].kernel_interface().is_some() {
+                self.set_port(place, false);
+            }
         }
     }
 
@@ -231,12 +246,6 @@ impl Keeper {
             return;
         }
         watched.next_try = Some(Instant::now() + RETRY_EVERY);
-        if let Some(interface) = port.kernel_interface()
-            && let Err(e) = self.links.set(interface, true)
-        {
-            warn!(port = port.name(), "cannot set the interface up: {e}");
-            return;
-        }
         let workers = u16::try_from(self.workers.len()).unwrap_or(u16::MAX);
         let queues = match port.open(&self.eal, workers) {
             Ok(queues) => queues,
@@ -314,7 +323,11 @@ impl Keeper {
     fn set_port(&self, place: usize, up: bool) {
         let port = &self.ports[place];
         let result = match port.kernel_interface() {
-            Some(interface) => self.links.set(interface, up).map_err(|e| e.to_string()),
+            // One that is gone needs nothing more.
+            Some(interface) => match self.links.set(interface, up) {
+                Ok(()) | Err(LinkError::Gone(_)) => Ok(()),
+                Err(e) => Err(e.to_string()),
+            },
             None => port.set_device_link(up).map_err(|e| e.to_string()),
         };
         if let Err(e) = result {

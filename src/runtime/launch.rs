@@ -14,7 +14,7 @@ use tracing::{info, warn};
 
 use super::command::{Command, Reply, WorkerLink};
 use super::keeper::Keeper;
-use super::links::{KernelLinks, LinkError};
+use super::links::KernelLinks;
 use super::node::{NodeParts, RunningNode};
 use super::notify::notify;
 use super::ports::{self, NodePort};
@@ -152,7 +152,6 @@ impl Service {
         let pool = Mempool::create(&eal, "answers", ANSWER_BUFFERS, ANSWER_MTU)?;
         let mut queues = Vec::new();
         for port in ports.iter() {
-            set_up(port, &links)?;
             queues.push(port.open(&eal, worker_count)?);
         }
         let common = WorkerCommon {
@@ -274,16 +273,18 @@ impl Service {
     fn stop(self) -> Totals {
         stop_workers(self.node.workers(), self.threads);
         let mut totals = Totals::of(self.node.workers());
-        if let Some(keeper) = self.keeper {
-            keeper.set_all_down();
+        if let Some(keeper) = &self.keeper {
+            keeper.devices_down();
         }
         for port in self.node.ports() {
             if let Err(e) = port.close() {
                 warn!(port = port.name(), "{e}");
             }
-            totals.mbufs_in_use += u64::from(port.buffers().in_use);
         }
-        totals.mbufs_in_use += u64::from(self.node.pool().in_use());
+        if let Some(keeper) = &self.keeper {
+            keeper.interfaces_down();
+        }
+        totals.mbufs_in_use = self.eal.buffers_of_closed_ports() + u64::from(self.node.pool().in_use());
         drop(self.eal);
         totals
     }
@@ -370,21 +371,6 @@ fn node_ports(config: &Config) -> Arc<[NodePort]> {
     ports
         .map(|(id, port)| NodePort::new(id, port.clone(), config.node.packet_buffers))
         .collect()
-}
-
-/// Sets the kernel interface under a port up, as a NIC's start would: a node that stopped with `link_propagation` left
-/// it down.
-fn set_up(port: &NodePort, links: &KernelLinks) -> Result<(), RunError> {
-    let Some(interface) = port.kernel_interface() else {
-        return Ok(());
-    };
-    links.set(interface, true).map_err(|e| {
-        let fix = match e {
-            LinkError::Gone(_) => "make it first, or name another in its `device`",
-            LinkError::Refused(..) => "run as root, or give the process CAP_NET_ADMIN",
-        };
-        failed(format!("port \"{}\": {e}: {fix}", port.name()))
-    })
 }
 
 /// Where the configuration file of a node is, for its status.

@@ -109,7 +109,8 @@ impl NodePort {
         let (rx, tx) = port.start()?;
         let sockets = wake::packet_sockets().unwrap_or_default();
         let wake_fds: Vec<_> = sockets.difference(&sockets_before).copied().collect();
-        let sleep_bound = (!arrives_when_polled(&info.driver)).then(|| Nanos(port.ring_fill_time().0 / 2));
+        let ring_fills = !arrives_when_polled(&info.driver);
+        self.flags.set_sleep_bound(sleep_bound(&port));
         let mut state = self.state();
         state.queues = [rx.len(), tx.len()].map(|n| u16::try_from(n).unwrap_or(u16::MAX));
         state.port = Some(port);
@@ -119,7 +120,7 @@ impl NodePort {
             rx: rx.next(),
             tx,
             max_frame: max_frame(self.config.mtu),
-            sleep_bound,
+            ring_fills,
             wake_fds: wake_fds.clone(),
         });
         Ok(queues.collect())
@@ -161,7 +162,11 @@ impl NodePort {
     /// The link as the device reports it; `None`: out of service.
     #[must_use]
     pub fn device_link(&self) -> Option<crate::dpdk::Link> {
-        self.state().port.as_ref().map(Port::link)
+        let state = self.state();
+        let port = state.port.as_ref()?;
+        // The bound follows the speed, which a NIC knows when it has its link.
+        self.flags.set_sleep_bound(sleep_bound(port));
+        Some(port.link())
     }
 
     /// Sets the device's link up or down.
@@ -253,6 +258,12 @@ pub fn device(device: &config::Device) -> Result<Device, Error> {
 /// The longest frame without FCS: Ethernet header, two VLAN tags, the IP packet.
 fn max_frame(mtu: u16) -> usize {
     usize::from(mtu) + 14 + 2 * 4
+}
+
+/// Half the time in which the smallest receive ring fills at link speed: a burst that begins right after a look finds the
+/// other half still free when the worker comes back a little late.
+fn sleep_bound(port: &Port) -> Nanos {
+    Nanos(port.ring_fill_time().0 / 2)
 }
 
 /// Drivers that make or read their packets when they are polled: nothing is lost while nobody does.

@@ -1,7 +1,7 @@
 //! A worker's ports: the queues that it owns, and the packets that wait for transmission.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arrayvec::ArrayVec;
 
@@ -16,12 +16,14 @@ use crate::packet::PacketBuf;
 #[derive(Debug)]
 pub struct PortFlags {
     link_up: AtomicBool,
+    sleep_bound_ns: AtomicU64,
 }
 
 impl Default for PortFlags {
     fn default() -> Self {
         Self {
             link_up: AtomicBool::new(true),
+            sleep_bound_ns: AtomicU64::new(0),
         }
     }
 }
@@ -32,6 +34,17 @@ impl PortFlags {
     #[must_use]
     pub fn link_up(&self) -> bool {
         self.link_up.load(Ordering::Relaxed)
+    }
+
+    /// How long its worker may sleep by the clock: half the time in which the receive ring fills at link speed.
+    #[must_use]
+    pub fn sleep_bound(&self) -> Nanos {
+        Nanos(self.sleep_bound_ns.load(Ordering::Relaxed))
+    }
+
+    /// Says how long.
+    pub fn set_sleep_bound(&self, bound: Nanos) {
+        self.sleep_bound_ns.store(bound.0, Ordering::Relaxed);
     }
 
     /// Says whether it has.
@@ -48,9 +61,8 @@ pub struct PortQueues {
     pub tx: TxQueue,
     /// The longest frame that the port sends, in bytes.
     pub max_frame: usize,
-    /// How long a worker may sleep by the clock, for this port's receive ring; `None`: as long as it likes, since
-    /// nothing arrives while nobody polls.
-    pub sleep_bound: Option<Nanos>,
+    /// The receive ring fills while nobody polls. (Some virtual devices make their packets when they are polled.)
+    pub ring_fills: bool,
     /// Sockets whose readability announces packets, where the port has such.
     pub wake_fds: Vec<std::os::fd::RawFd>,
 }
@@ -122,6 +134,18 @@ impl WorkerOutputs {
             }
         }
         free_burst(&mut self.dropped);
+    }
+
+    /// Has drivers put back the buffers of packets that have left.
+    #[cold]
+    pub(super) fn reap(&mut self) {
+        for slot in &mut self.slots {
+            if let Some(queues) = &mut slot.queues
+                && slot.counts.tx_packets > 0
+            {
+                queues.tx.reap();
+            }
+        }
     }
 
     fn flush_port(&mut self, port: usize) {

@@ -80,6 +80,7 @@ pub struct Worker {
     expiry_lag: Nanos,
     next_upkeep: Nanos,
     next_publish: Nanos,
+    reap: Reap,
     stopping: bool,
 }
 
@@ -112,6 +113,7 @@ impl Worker {
             expiry_lag: Nanos(0),
             next_upkeep: Nanos(0),
             next_publish: Nanos(0),
+            reap: Reap::default(),
             stopping: false,
         };
         Ok((worker, bell))
@@ -147,6 +149,12 @@ impl Worker {
         }
         if now >= self.next_publish {
             self.publish(now);
+        }
+        if received > 0 {
+            self.reap = Reap::after(now);
+        } else if now >= self.reap.at {
+            self.out.reap();
+            self.reap.next(now);
         }
         let worked = received > 0 || commanded || self.job.is_some() || self.unsent.is_some();
         match self.idle.after_turn(now, worked) {
@@ -194,6 +202,8 @@ impl Worker {
                 self.load.slept(tsc::read());
             }
             (Wait::Sleep(time), _) => {
+                // A link's speed may be known only now.
+                let time = self.sleep_bound().map_or(time, |bound| time.min(bound));
                 let before = tsc::read();
                 std::thread::sleep(time.to_duration());
                 // What the sleep took too long is a gap.
@@ -320,19 +330,28 @@ impl Worker {
         for queues in polled() {
             let announces =
                 !queues.wake_fds.is_empty() && queues.wake_fds.iter().all(|fd| wake.add(*fd).is_ok());
-            wake_up = match (announces, queues.sleep_bound) {
+            wake_up = match (announces, queues.ring_fills) {
                 (true, _) => wake_up,
                 // Nothing arrives here while nobody polls, but what there is must not wait long.
-                (false, None) => wake_up.at_most(Idle::LONGEST_SLEEP),
-                (false, Some(_)) => {
-                    let bounds = polled().filter_map(|q| q.sleep_bound);
-                    let bound = bounds.min().unwrap_or(Idle::LONGEST_SLEEP);
+                (false, false) => wake_up.at_most(Idle::LONGEST_SLEEP),
+                (false, true) => {
+                    let bound = self.sleep_bound().unwrap_or(Idle::LONGEST_SLEEP);
                     self.idle.set_wake_up(WakeUp::Timer(bound));
                     return;
                 }
             };
         }
         self.idle.set_wake_up(wake_up);
+    }
+
+    /// How long this worker may sleep by the clock, for its smallest receive ring.
+    fn sleep_bound(&self) -> Option<Nanos> {
+        let polled = self.out.slots.iter().filter(|slot| {
+            slot.queues
+                .as_ref()
+                .is_some_and(|queues| queues.rx.is_some() && queues.ring_fills)
+        });
+        polled.map(|slot| slot.flags.sleep_bound()).min()
     }
 
     fn publish(&mut self, now: Nanos) {
@@ -427,6 +446,45 @@ fn step_rules(engine: &Engine, scan: &mut RuleScan) -> bool {
     scan.counters
         .extend(rest.take(room.min(JOB_STEP as usize)).copied());
     scan.counters.len() == before || scan.counters.len() == scan.counters.capacity()
+}
+
+/// When drivers are next told to put the buffers of sent packets back. Some do so only when they send again; after the
+/// last packet of a transfer nothing would. The steps double, since a receiver may sit on a packet for a while.
+#[derive(Clone, Copy)]
+struct Reap {
+    at: Nanos,
+    step: Nanos,
+}
+
+impl Default for Reap {
+    fn default() -> Self {
+        Self {
+            at: Nanos(u64::MAX),
+            step: Nanos(0),
+        }
+    }
+}
+
+impl Reap {
+    const FIRST: Nanos = Nanos::MILLISECOND;
+    const LAST: Nanos = Nanos::from_secs(60);
+
+    #[inline]
+    const fn after(now: Nanos) -> Self {
+        Self {
+            at: now.plus(Self::FIRST),
+            step: Self::FIRST,
+        }
+    }
+
+    fn next(&mut self, now: Nanos) {
+        self.step = self.step.plus(self.step);
+        self.at = if self.step > Self::LAST {
+            Nanos(u64::MAX)
+        } else {
+            now.plus(self.step)
+        };
+    }
 }
 
 /// How busy a worker is, from the one TSC reading of each turn.

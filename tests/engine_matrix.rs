@@ -1,0 +1,25 @@
+//! The whole engine under a manual clock: rules by packets by states, and the whole change of state each time.
+
+#[path = "support/checked.rs"]
+mod checked;
+#[path = "support/frames.rs"]
+mod frames;
+#[path = "support/node.rs"]
+mod node;
+
+#[path = "engine/apply.rs"]
+mod apply;
+#[path = "engine/bursts.rs"]
+mod bursts;
+#[path = "engine/domains.rs"]
+mod domains;
+#[path = "engine/garbage.rs"]
+mod garbage;
+#[path = "engine/layer2.rs"]
+mod layer2;
+#[path = "engine/reject.rs"]
+mod reject;
+#[path = "engine/rules.rs"]
+mod rules;
+#[path = "engine/states.rs"]
+mod states;

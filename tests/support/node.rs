@@ -1,0 +1,378 @@
+//! One engine under a manual clock: frames in by port name, verdicts, counters and sessions out as plain text, so that a
+//! test states the whole change and not one field of it.
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
+
+use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
+use std::sync::Arc;
+
+use haechi::base::slab::HeapMemory;
+use haechi::base::{Generation, Nanos, PortId};
+use haechi::config::{self, RuleIds};
+use haechi::engine::{Batch, DropReason, Engine, MAX_BATCH, Note, Outputs, Why};
+use haechi::flow::{Entry, HashSeed, KeyClass};
+use haechi::packet::synth::PacketSpec;
+use haechi::packet::{Malformed, PacketBuf, VecPacket};
+
+/// Two pairs, lan-wan and dmz-net, each port in the zone of its name but `net`, which is `wan`'s.
+pub const PORTS: [(&str, &str, &str); 4] = [
+    ("lan", "lan", "wan"),
+    ("wan", "wan", "lan"),
+    ("dmz", "dmz", "net"),
+    ("net", "wan", "dmz"),
+];
+
+/// A configuration: `head` goes before the ports (single keys and sections), `rules` behind them.
+pub fn config(rules: &str) -> String {
+    let mut text = String::from("version = 1\n[node]\nname = \"t\"\nmode = \"transparent\"\n");
+    for (place, (name, zone, peer)) in PORTS.iter().enumerate() {
+        text += &format!(
+            "[[port]]\nname = \"{name}\"\ndevice = \"vdev:net_null{place}\"\nzone = \"{zone}\"\npeer = \"{peer}\"\n"
+        );
+    }
+    text + rules
+}
+
+/// A rule that matches everything.
+pub const ALLOW_ALL: &str = "[[rule]]\nname = \"all\"\naction = \"allow\"\n";
+
+fn port_id(name: &str) -> PortId {
+    let place = PORTS.iter().position(|(port, ..)| *port == name);
+    PortId(place.expect("a port of this node") as u16)
+}
+
+fn port_name(port: PortId) -> &'static str {
+    PORTS[port.index()].0
+}
+
+/// A frame from its description.
+#[track_caller]
+pub fn frame(text: &str) -> Vec<u8> {
+    text.parse::<PacketSpec>()
+        .unwrap_or_else(|e| panic!("{text}: {e}"))
+        .frame()
+}
+
+/// Collects verdicts as text.
+#[derive(Default)]
+struct Record {
+    /// By place in the batch.
+    verdicts: BTreeMap<usize, String>,
+    order: Vec<usize>,
+    forwarded: Vec<(String, Vec<u8>)>,
+    originated: Vec<(String, Vec<u8>)>,
+    /// Buffers that the engine may still have; `None`: as many as it wants.
+    buffers: Option<usize>,
+    rules: Vec<String>,
+}
+
+impl Record {
+    fn note(&mut self, verdict: String, note: Note<'_>) {
+        let why = match note.why {
+            Why::Layer2 => String::from("layer 2"),
+            Why::Session(_) => String::from("session"),
+            Why::NewSession(_, rule) => format!("new session by {}", self.rules[rule as usize]),
+            Why::Rule(Some(rule)) => format!("rule {}", self.rules[rule as usize]),
+            Why::Rule(None) => String::from("no rule"),
+        };
+        let twice = self.verdicts.insert(note.place, format!("{verdict}: {why}"));
+        assert_eq!(twice, None, "a second verdict for packet {}", note.place);
+        self.order.push(note.place);
+    }
+}
+
+impl Outputs<VecPacket> for Record {
+    fn forward(&mut self, packet: VecPacket, to: PortId, note: Note<'_>) {
+        self.note(format!("to {}", port_name(to)), note);
+        self.forwarded.push((port_name(to).to_owned(), packet.frame));
+    }
+    fn drop(&mut self, _: VecPacket, reason: DropReason, note: Note<'_>) {
+        self.note(reason.name().to_owned(), note);
+    }
+    fn buffer(&mut self) -> Option<VecPacket> {
+        if let Some(left) = &mut self.buffers {
+            *left = left.checked_sub(1)?;
+        }
+        Some(VecPacket::default())
+    }
+    fn originate(&mut self, packet: VecPacket, to: PortId) {
+        self.originated.push((port_name(to).to_owned(), packet.frame));
+    }
+}
+
+/// An engine and its clock.
+pub struct Node {
+    pub engine: Engine,
+    pub now: Nanos,
+    ids: RuleIds,
+    generation: u32,
+    /// Packets that the engine made since they were last taken.
+    pub originated: Vec<(String, Vec<u8>)>,
+    /// Frames that left since they were last taken.
+    pub forwarded: Vec<(String, Vec<u8>)>,
+    /// See `Record`.
+    pub buffers: Option<usize>,
+}
+
+impl Node {
+    #[track_caller]
+    pub fn new(rules: &str) -> Self {
+        Self::with_table(rules, 1000)
+    }
+
+    #[track_caller]
+    pub fn with_table(rules: &str, max_sessions: u32) -> Self {
+        let mut ids = RuleIds::new();
+        let config = config::load_text("test.toml", &config(rules)).unwrap_or_else(|e| panic!("{e}"));
+        let policy = config::compile(&config, Generation(1), &mut ids).expect("a policy");
+        let engine = Engine::new(
+            max_sessions,
+            Arc::new(policy),
+            &HeapMemory,
+            HashSeed([1, 2, 3, 4]),
+        )
+        .expect("memory");
+        Self {
+            engine,
+            now: Nanos::from_secs(1000),
+            ids,
+            generation: 1,
+            originated: vec![],
+            forwarded: vec![],
+            buffers: None,
+        }
+    }
+
+    /// Applies another configuration.
+    #[track_caller]
+    pub fn apply(&mut self, rules: &str) {
+        self.generation += 1;
+        let config = config::load_text("test.toml", &config(rules)).unwrap_or_else(|e| panic!("{e}"));
+        let policy = config::compile(&config, Generation(self.generation), &mut self.ids).expect("a policy");
+        drop(self.engine.set_policy(Arc::new(policy)));
+    }
+
+    /// Lets time pass, with upkeep as a worker does it.
+    pub fn wait(&mut self, time: Nanos) -> u32 {
+        self.now = self.now.plus(time);
+        let mut expired = 0;
+        loop {
+            let upkeep = self.engine.upkeep(self.now, 10_000);
+            expired += upkeep.expired;
+            if upkeep.lag == Nanos(0) {
+                return expired;
+            }
+        }
+    }
+
+    pub fn wait_secs(&mut self, secs: u64) -> u32 {
+        self.wait(Nanos::from_secs(secs))
+    }
+
+    /// One burst of whole frames; the verdict of each. Checks what holds of every burst: each packet has one verdict, in
+    /// order, what is forwarded is unchanged, and the counters balance.
+    #[track_caller]
+    pub fn burst(&mut self, packets: &[(&str, VecPacket)]) -> Vec<String> {
+        assert!(packets.len() <= MAX_BATCH);
+        let before = self.engine.counters().clone();
+        let mut batch = Batch::new();
+        for (port, packet) in packets {
+            batch
+                .try_push(packet.clone(), port_id(port))
+                .expect("there is room");
+        }
+        let mut record = Record {
+            buffers: self.buffers,
+            rules: self
+                .engine
+                .policy()
+                .rules
+                .iter()
+                .map(|rule| rule.name.clone())
+                .collect(),
+            ..Record::default()
+        };
+        self.engine.process(self.now, &mut batch, &mut record);
+        self.buffers = record.buffers;
+        assert!(batch.is_empty(), "the batch is left empty");
+        assert_eq!(
+            record.order,
+            (0..packets.len()).collect::<Vec<_>>(),
+            "one verdict each, in order"
+        );
+        let forwarded = record
+            .verdicts
+            .iter()
+            .filter(|(_, verdict)| verdict.starts_with("to "));
+        for ((place, verdict), (port, frame)) in forwarded.zip(&record.forwarded) {
+            assert_eq!(frame, packets[*place].1.bytes(), "forwarded frames are unchanged");
+            let (.., peer) = PORTS[port_id(packets[*place].0).index()];
+            assert!(
+                port == peer && verdict.starts_with(&format!("to {peer}:")),
+                "by the other port of the pair"
+            );
+        }
+        let after = self.engine.counters();
+        assert_eq!(after.received - before.received, packets.len() as u64);
+        assert_eq!(after.forwarded - before.forwarded, record.forwarded.len() as u64);
+        assert_eq!(
+            after.received,
+            after.forwarded + after.dropped(),
+            "nothing is lost"
+        );
+        assert_eq!(
+            after.originated - before.originated,
+            record.originated.len() as u64
+        );
+        assert_eq!(
+            after.malformed.iter().sum::<u64>(),
+            after.drops[DropReason::Malformed.index()]
+        );
+        assert_eq!(
+            after.sessions_created - after.sessions_ended,
+            u64::from(self.engine.table().len()),
+            "sessions made and ended"
+        );
+        let of_rules: u64 = self.engine.rules().iter().map(|rule| rule.sessions).sum();
+        assert_eq!(
+            of_rules,
+            u64::from(self.engine.table().len()),
+            "every session has its rule"
+        );
+        self.originated.append(&mut record.originated);
+        self.forwarded.append(&mut record.forwarded);
+        record.verdicts.into_values().collect()
+    }
+
+    /// One frame alone.
+    #[track_caller]
+    pub fn frame(&mut self, port: &str, frame: &[u8]) -> String {
+        self.burst(&[(port, VecPacket::new(frame))]).remove(0)
+    }
+
+    /// One packet alone, by its description.
+    #[track_caller]
+    pub fn send(&mut self, port: &str, text: &str) -> String {
+        self.frame(port, &frame(text))
+    }
+
+    /// Packets in one burst, by their descriptions.
+    #[track_caller]
+    pub fn send_all(&mut self, packets: &[(&str, &str)]) -> Vec<String> {
+        let packets: Vec<_> = packets
+            .iter()
+            .map(|(port, text)| (*port, VecPacket::new(frame(text))))
+            .collect();
+        self.burst(&packets)
+    }
+
+    /// The sessions, sorted: flow as its opener sees it, state, rule, ports, packets, bytes and idle milliseconds.
+    pub fn sessions(&self) -> Vec<String> {
+        let mut sessions = vec![];
+        let end = self
+            .engine
+            .table()
+            .scan(0, u32::MAX, |entry| sessions.push(self.session(&entry)));
+        assert_eq!(end, None);
+        sessions.sort();
+        assert_eq!(sessions.len(), self.engine.table().len() as usize);
+        sessions
+    }
+
+    fn session(&self, entry: &Entry<'_>) -> String {
+        let session = entry.session;
+        let key = &session.key;
+        let ends = [(key.low, key.low_port), (key.high, key.high_port)].map(|(address, port)| {
+            let address = Ipv6Addr::from(address).to_canonical();
+            match key.class {
+                KeyClass::Addresses => address.to_string(),
+                _ => format!("{address}:{port}"),
+            }
+        });
+        let opener = session.opener.index();
+        let protocol = match key.protocol {
+            1 => String::from("icmp"),
+            6 => String::from("tcp"),
+            17 => String::from("udp"),
+            58 => String::from("icmpv6"),
+            other => format!("proto/{other}"),
+        };
+        let vlan = match key.domain & 0x00ff_ffff {
+            0 => String::new(),
+            id => format!(" vlan {:x}", id),
+        };
+        format!(
+            "{protocol} {} > {}{vlan} {} by {} {}>{} packets {:?} bytes {:?}",
+            ends[opener],
+            ends[1 - opener],
+            session.state().name(),
+            self.ids.name(session.rule).unwrap_or("?"),
+            port_name(session.ingress),
+            port_name(session.egress),
+            entry.packets,
+            session.bytes(),
+        )
+    }
+
+    /// Every counter that is not 0, by name: of the engine, of drops, of malformed packets, of rules.
+    pub fn counters(&self) -> BTreeMap<String, u64> {
+        let counters = self.engine.counters();
+        let mut all = BTreeMap::from([
+            (String::from("received"), counters.received),
+            (String::from("forwarded"), counters.forwarded),
+            (String::from("originated"), counters.originated),
+            (String::from("rejects_suppressed"), counters.rejects_suppressed),
+            (String::from("sessions_created"), counters.sessions_created),
+            (String::from("sessions_ended"), counters.sessions_ended),
+        ]);
+        for reason in DropReason::ALL {
+            all.insert(reason.name().to_owned(), counters.drops[reason.index()]);
+        }
+        for malformed in Malformed::ALL {
+            all.insert(
+                format!("malformed {}", malformed.name()),
+                counters.malformed[*malformed as usize],
+            );
+        }
+        for id in 0..self.ids.len() {
+            let rule = &self.engine.rules()[id];
+            let name = self.ids.name(haechi::base::RuleId(id as u32)).unwrap_or("?");
+            all.insert(format!("{name} sessions"), rule.sessions);
+            all.insert(format!("{name} packets"), rule.packets);
+            all.insert(format!("{name} bytes"), rule.bytes);
+        }
+        all.retain(|_, value| *value != 0);
+        all
+    }
+
+    /// Asserts every counter that is not 0.
+    #[track_caller]
+    pub fn counted(&self, expected: &[(&str, u64)]) {
+        let expected: BTreeMap<_, _> = expected
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), *value))
+            .collect();
+        assert_eq!(self.counters(), expected);
+    }
+
+    /// Runs `change`; asserts by how much which counters moved (gauges may fall).
+    #[track_caller]
+    pub fn changes<T>(&mut self, expected: &[(&str, i64)], change: impl FnOnce(&mut Self) -> T) -> T {
+        let before = self.counters();
+        let result = change(self);
+        let after = self.counters();
+        let mut moved = BTreeMap::new();
+        for name in before.keys().chain(after.keys()) {
+            let value = |of: &BTreeMap<String, u64>| of.get(name).copied().unwrap_or(0) as i64;
+            if value(&before) != value(&after) {
+                moved.insert(name.clone(), value(&after) - value(&before));
+            }
+        }
+        let expected: BTreeMap<_, _> = expected
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), *value))
+            .collect();
+        assert_eq!(moved, expected, "counters moved by");
+        result
+    }
+}

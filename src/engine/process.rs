@@ -7,7 +7,7 @@ use crate::base::simd::prefetch;
 use crate::base::{Nanos, PortId, SessionIx, Tick, ZoneId};
 use crate::flow::{Direction, FlowKey, SessionTable};
 use crate::packet::build::MAX_ANSWER;
-use crate::packet::parse::{Malformed, ParseOptions, parse};
+use crate::packet::parse::{Malformed, ParseOptions, parse_into};
 use crate::packet::{PacketBuf, PacketKind, PacketMeta};
 use crate::policy::{ClassifyKey, PassOrDrop, Policy, PortPolicy, RuleMatch, VlanMode};
 
@@ -108,7 +108,7 @@ fn parse_all<B: PacketBuf>(policy: &Policy, scratch: &mut Scratch, batch: &Batch
         }
     }
     for ((packet, port), meta) in packets.iter().zip(ingress).zip(&mut scratch.metas) {
-        *meta = parse(packet.bytes(), packet.rx_checksum(), options);
+        parse_into(packet.bytes(), packet.rx_checksum(), options, meta);
         meta.ingress = *port;
     }
 }

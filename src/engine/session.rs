@@ -63,10 +63,10 @@ impl Act<'_> {
         if expected != meta.ingress && !self.same_side(expected, meta) {
             return Verdict::Drop(DropReason::WrongPort, Why::Session(ix));
         }
-        if session.generation != self.policy.generation
-            && let Err(verdict) = self.classify_again(ix, answer)
-        {
-            return verdict;
+        if session.generation != self.policy.generation {
+            if let Err(verdict) = self.classify_again(flow, ix, answer) {
+                return verdict;
+            }
         }
         let session = self.table.get_mut(ix);
         let tracked = if meta.kind == PacketKind::Tcp {
@@ -105,11 +105,19 @@ impl Act<'_> {
 
     /// The policy changed since the session's last packet: it goes on under the rule that allows it now, or ends.
     #[cold]
-    fn classify_again(&mut self, ix: SessionIx, answer: RuleMatch) -> Result<(), Verdict> {
+    fn classify_again(
+        &mut self,
+        flow: &FlowPacket<'_>,
+        ix: SessionIx,
+        answer: RuleMatch,
+    ) -> Result<(), Verdict> {
         let rule = answer.and_then(|place| self.policy.rules.get(place as usize));
         let Some(rule) = rule.filter(|r| r.action == Action::Allow) else {
             upkeep::end_session(self.table, self.counters, self.rules, ix);
             self.table_changed = true;
+            if let Some(rule) = rule {
+                self.run.add(self.rules, self.now, rule.id, ip_len(flow.meta));
+            }
             let why = Why::Rule(answer);
             return Err(match rule.map(|r| r.action) {
                 Some(Action::Reject) => Verdict::Reject(why),

@@ -1,4 +1,5 @@
 //! The whole engine under a manual clock: rules by packets by states, and the whole change of state each time.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "tests")]
 
 #[path = "support/checked.rs"]
 mod checked;

@@ -1,4 +1,5 @@
 //! Answers to refused packets: every one checked by etherparse, and every packet that must not be answered.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "tests")]
 
 #[path = "support/checked.rs"]
 mod checked;

@@ -1,4 +1,5 @@
 //! The parser against etherparse, against itself on another path, and against anything at all.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "tests")]
 
 #[path = "support/checked.rs"]
 mod checked;

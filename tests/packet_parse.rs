@@ -1,4 +1,5 @@
 //! The parser against frames built byte by byte: every kind, every way to be malformed, every truncation.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "tests")]
 
 #[path = "support/frames.rs"]
 mod frames;

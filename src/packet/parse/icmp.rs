@@ -125,8 +125,8 @@ fn is_valid_discovery(datagram: &Datagram<'_>, meta: &PacketMeta) -> bool {
                 && (!from_nobody || (is_solicited_node(&meta.destination) && !has_source_link_address))
         }
         NEIGHBOUR_ADVERTISEMENT => {
-            let solicited = message[4] & 0x40 != 0;
-            !is_multicast(&message[8..24]) && !(solicited && is_multicast(&meta.destination))
+            let solicited_by_group = message[4] & 0x40 != 0 && is_multicast(&meta.destination);
+            !is_multicast(&message[8..24]) && !solicited_by_group
         }
         // A redirect.
         _ => {

@@ -13,7 +13,7 @@ use super::links::{KernelLink, KernelLinks, LinkError};
 use super::ports::{LinkView, NodePort};
 use super::propagation::{Action, Propagation, Side};
 use crate::base::Nanos;
-use crate::dpdk::Eal;
+use crate::dpdk::{Eal, Error};
 
 /// Devices that cannot announce a change are asked so often.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -328,7 +328,15 @@ impl Keeper {
                 Ok(()) | Err(LinkError::Gone(_)) => Ok(()),
                 Err(e) => Err(e.to_string()),
             },
-            None => port.set_device_link(up).map_err(|e| e.to_string()),
+            None => match port.set_device_link(up) {
+                Ok(()) => Ok(()),
+                // A device without a link to the outside has nobody to tell.
+                Err(e @ Error::Unsupported(_)) => {
+                    debug!(port = port.name(), "{e}");
+                    Ok(())
+                }
+                Err(e) => Err(e.to_string()),
+            },
         };
         if let Err(e) = result {
             warn!(

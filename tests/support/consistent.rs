@@ -1,0 +1,81 @@
+//! What must hold of the parser's word on any frame at all; for property tests and the fuzzers.
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
+
+use std::net::Ipv6Addr;
+
+use haechi::packet::view::Tcp;
+use haechi::packet::{Malformed, PacketKind, PacketMeta, ParseOptions, RxChecksum, parse};
+
+/// Offsets inside the frame, fields that fit the kind.
+///
+/// # Panics
+/// When something does not hold.
+pub fn consistent(frame: &[u8], meta: &PacketMeta) {
+    use PacketKind as K;
+    let l3 = usize::from(meta.l3_offset);
+    let (l4, l4_len) = (usize::from(meta.l4_offset), usize::from(meta.l4_len));
+    assert!(l3 <= frame.len() && l4 + l4_len <= frame.len());
+    assert!(matches!(l3, 0 | 14 | 18 | 22));
+    assert!(l4 == 0 || l4 >= l3 + 20);
+    assert!(meta.vlan < 1 << 24);
+    assert!(meta.vlan == 0 || meta.has(PacketMeta::TAGGED));
+    assert_eq!((meta.hash, meta.ingress.0), (0, 0), "the engine's");
+    let (is_v4, is_v6) = (meta.has(PacketMeta::IPV4), meta.has(PacketMeta::IPV6));
+    assert!(!(is_v4 && is_v6));
+    let carries_ip = matches!(
+        meta.kind,
+        K::Tcp | K::Udp | K::Echo | K::Icmp | K::IcmpError | K::OtherIp | K::Fragment | K::NeighbourDiscovery
+    );
+    if carries_ip {
+        assert!((is_v4 || is_v6) && l4 > 0);
+        for address in [meta.source, meta.destination] {
+            let mapped = Ipv6Addr::from(address).to_ipv4_mapped().is_some();
+            assert_eq!(mapped, is_v4, "IPv4 and only IPv4 is mapped");
+        }
+    }
+    assert!(meta.kind == K::Fragment || !meta.has(PacketMeta::FIRST_FRAGMENT));
+    match meta.kind {
+        K::Malformed => assert!(Malformed::from_detail(meta.detail).is_some()),
+        K::Tcp => {
+            let header_len = usize::from(meta.detail);
+            assert!(meta.protocol == 6 && (20..=60).contains(&header_len) && header_len <= l4_len);
+            assert!(Tcp::of(meta, frame).is_some());
+        }
+        K::Udp => assert!(meta.protocol == 17 && l4_len >= 8),
+        K::Echo | K::Icmp | K::IcmpError => {
+            assert!(l4_len >= 8);
+            assert_eq!(meta.protocol, if is_v4 { 1 } else { 58 });
+            assert_eq!(meta.source_port, meta.destination_port);
+        }
+        K::NeighbourDiscovery => assert!(meta.protocol == 58 && is_v6),
+        K::Arp => assert!(!is_v4 && !is_v6 && frame.len() >= l3 + 28),
+        K::NonIp => assert!(!is_v4 && !is_v6 && l3 == 0),
+        K::BadChecksum => assert!(is_v4 || is_v6),
+        K::OtherIp | K::Fragment => {}
+    }
+}
+
+/// A VLAN tag sends a frame along the general path, which must say of it what the straight one says without.
+///
+/// # Panics
+/// When the two differ.
+pub fn both_paths(frame: &[u8], checksum: RxChecksum, options: ParseOptions) {
+    let options = ParseOptions {
+        look_into_vlan: true,
+        ..options
+    };
+    let plain = parse(frame, checksum, options);
+    if frame.len() < 14 || plain.has(PacketMeta::TAGGED) {
+        return;
+    }
+    let tagged = [&frame[..12], &[0x81, 0, 0, 0], &frame[12..]].concat();
+    let mut general = parse(&tagged, checksum, options);
+    general.flags &= !PacketMeta::TAGGED;
+    if general.l3_offset != 0 {
+        general.l3_offset -= 4;
+    }
+    if general.l4_offset != 0 {
+        general.l4_offset -= 4;
+    }
+    assert_eq!(plain, general);
+}

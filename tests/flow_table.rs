@@ -495,3 +495,23 @@ fn expiry_reports_its_lag_and_a_small_budget_catches_up() {
     }
     assert!(pair.table.is_empty());
 }
+
+/// The wheel costs an idle session one look for each 36 minutes, and one that is not due none.
+#[test]
+fn a_session_is_looked_at_when_it_is_due_and_not_before() {
+    for (timeout_s, looks) in [(1, 0), (30, 0), (36 * 60, 0), (37 * 60, 1), (2 * 3600, 3)] {
+        let mut pair = Pair::new(4, Hashing::Secret, Nanos::SECOND);
+        let session = Session::new(key(1), Direction::LowToHigh, SessionState::UdpNew);
+        let ticks = Tick::count(Nanos::from_secs(timeout_s));
+        let hash = pair.table.hash(&key(1));
+        pair.table.insert(session, hash, pair.now, ticks).unwrap();
+        let mut rearmed = 0;
+        while !pair.table.is_empty() {
+            pair.now = pair.now.plus(Nanos::from_millis(50));
+            rearmed += pair.table.expire(pair.now.tick(), 64, |_| ticks, |_| ()).rearmed;
+        }
+        assert_eq!(rearmed, looks, "{timeout_s} s");
+        let late = pair.now.since(Nanos::from_secs(1 + timeout_s));
+        assert!(late <= LATE.plus(Nanos::from_millis(50)), "{late:?}");
+    }
+}

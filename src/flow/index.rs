@@ -153,3 +153,52 @@ pub(super) fn remove(buckets: &mut [Bucket], hash: u64, slot: u32) -> bool {
 const fn next(at: usize, buckets: usize) -> usize {
     if at + 1 == buckets { 0 } else { at + 1 }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// What each bucket's count must be: entries whose home is at or before it and whose place is behind it.
+    fn passed_by(buckets: &[Bucket], hashes: &[u64]) -> Vec<u32> {
+        let mut counts = vec![0; buckets.len()];
+        for (at, bucket) in buckets.iter().enumerate() {
+            for (tag, slot) in bucket.tags.iter().zip(bucket.slots) {
+                let mut passed = if *tag == 0 {
+                    at
+                } else {
+                    home(hashes[slot as usize], buckets.len())
+                };
+                while passed != at {
+                    counts[passed] += 1;
+                    passed = next(passed, buckets.len());
+                }
+            }
+        }
+        counts
+    }
+
+    proptest! {
+        /// Counts that were too high would be correct but slow, and grow without end.
+        #[test]
+        fn overflow_counts_are_exact(
+            hashes in prop::collection::vec(prop::sample::select(vec![0, 1 << 62, 3 << 62, u64::MAX, 5 << 61]), 1..50),
+            ops in prop::collection::vec(any::<prop::sample::Index>(), 0..300),
+        ) {
+            let mut buckets = vec![Bucket::default(); buckets_for(hashes.len() as u32)];
+            let mut inserted = vec![false; hashes.len()];
+            for op in ops {
+                let slot = op.index(hashes.len());
+                let done = if inserted[slot] {
+                    remove(&mut buckets, hashes[slot], slot as u32)
+                } else {
+                    insert(&mut buckets, hashes[slot], slot as u32)
+                };
+                prop_assert!(done);
+                inserted[slot] = !inserted[slot];
+                let counts: Vec<_> = buckets.iter().map(|b| b.overflow).collect();
+                prop_assert_eq!(counts, passed_by(&buckets, &hashes));
+            }
+        }
+    }
+}

@@ -156,8 +156,8 @@ impl Wheel {
         None
     }
 
-    /// How long the next place has been due, in ticks.
+    /// How long the next place has been due, in ticks, the one that made it due included; 0: it is not due yet.
     pub(super) fn lag(&self, now: Tick) -> u32 {
-        now.distance(self.cursor.plus(WIDTH)).max(0) as u32
+        now.distance(self.cursor.plus(WIDTH - 1)).max(0) as u32
     }
 }

@@ -272,7 +272,9 @@ fn af_xdp_room(frame: usize) -> (Option<usize>, usize) {
     // Objects are whole cache lines.
     let largest = (0..PAGE).step_by(64).rev().find(|&room| fits(room)).unwrap_or(0);
     let needed = frame + XDP_HEADROOM;
-    let room = (needed <= largest).then(|| round_up(needed, 1024).min(largest));
+    // The driver takes the pool for objects without gaps (it registers count times size), but an object never crosses a page:
+    // only objects of a whole page leave no gap. With others the kernel refuses descriptors of the pool's last part.
+    let room = (needed <= largest).then_some(largest);
     (room, largest.saturating_sub(XDP_HEADROOM))
 }
 

@@ -6,6 +6,8 @@ use crate::packet::parse::Malformed;
 
 /// The most rules that one run of a node can have names for (over all its applies).
 pub const MAX_RULES: usize = 65_536;
+/// What no rule matches is counted here, behind all rules.
+pub const IMPLICIT_DROP: RuleId = RuleId(MAX_RULES as u32);
 
 /// Packets by verdict. At rest `received == forwarded + dropped() + held`, exactly.
 #[derive(Clone, Debug)]

@@ -2,7 +2,7 @@
 
 use super::process::{Act, FlowPacket, Verdict, port_policy};
 use super::session::{ip_len, segment};
-use super::{DropReason, Why};
+use super::{DropReason, IMPLICIT_DROP, Why};
 use crate::flow::{Session, track};
 use crate::packet::{PacketKind, PacketMeta};
 use crate::policy::{Action, ClassifyKey, Policy, RuleMatch};
@@ -45,6 +45,7 @@ impl Act<'_> {
         let Some((place, rule)) =
             answer.and_then(|place| Some((place, self.policy.rules.get(place as usize)?)))
         else {
+            self.run.add(self.rules, self.now, IMPLICIT_DROP, ip_len(meta));
             return Verdict::Drop(DropReason::Policy, Why::Rule(None));
         };
         match rule.action {

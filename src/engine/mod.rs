@@ -19,7 +19,7 @@ mod session;
 mod upkeep;
 
 pub use batch::{Batch, MAX_BATCH};
-pub use counters::{Counters, MAX_RULES, RuleCounters};
+pub use counters::{Counters, IMPLICIT_DROP, MAX_RULES, RuleCounters};
 pub use outputs::{Note, Outputs, Why};
 pub use reason::DropReason;
 pub use upkeep::Upkeep;
@@ -58,7 +58,7 @@ impl Engine {
         Ok(Self {
             table: SessionTable::new(max_sessions, memory, seed)?,
             counters: Counters::default(),
-            rules: memory.slab(MAX_RULES)?,
+            rules: memory.slab(IMPLICIT_DROP.index() + 1)?,
             rejects: TokenBucket::new(policy.reject_rate, Nanos(0)),
             rearm: Rearm::default(),
             scratch: Box::default(),
@@ -87,7 +87,7 @@ impl Engine {
         &self.counters
     }
 
-    /// Counters of the rules, by [`crate::base::RuleId`].
+    /// Counters of the rules, by [`crate::base::RuleId`], and of [`IMPLICIT_DROP`].
     #[must_use]
     pub fn rules(&self) -> &[RuleCounters] {
         &self.rules

@@ -1,7 +1,7 @@
 //! A packet of a known session.
 
 use super::process::{Act, FlowPacket, Verdict, port_policy};
-use super::{DropReason, Why, upkeep};
+use super::{DropReason, IMPLICIT_DROP, Why, upkeep};
 use crate::base::SessionIx;
 use crate::flow::{Direction, KeyClass, Segment, Session, Tracked, track};
 use crate::packet::{PacketKind, PacketMeta};
@@ -115,9 +115,8 @@ impl Act<'_> {
         let Some(rule) = rule.filter(|r| r.action == Action::Allow) else {
             upkeep::end_session(self.table, self.counters, self.rules, ix);
             self.table_changed = true;
-            if let Some(rule) = rule {
-                self.run.add(self.rules, self.now, rule.id, ip_len(flow.meta));
-            }
+            let counted = rule.map_or(IMPLICIT_DROP, |rule| rule.id);
+            self.run.add(self.rules, self.now, counted, ip_len(flow.meta));
             let why = Why::Rule(answer);
             return Err(match rule.map(|r| r.action) {
                 Some(Action::Reject) => Verdict::Reject(why),

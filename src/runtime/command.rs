@@ -1,12 +1,13 @@
 //! The way between control threads and a worker: two bounded queues. The worker takes a command at a burst boundary and
 //! sends what it was given back with the answer in it, so that it neither allocates nor frees.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_queue::ArrayQueue;
 
+use super::lock::ControlLock;
 use super::slots::PortQueues;
 use super::stats::WorkerStats;
 use crate::base::{Nanos, PortId, WorkerId};
@@ -205,13 +206,12 @@ pub struct WorkerLink {
         clippy::disallowed_types,
         reason = "control threads alone take it: one asker at a time"
     )]
-    turn: Mutex<bool>,
+    turn: ControlLock<bool>,
 }
 
 impl WorkerLink {
     /// A link to the worker that has the other end of `mailbox`, publishes to `stats` and wakes by `bell`.
     #[must_use]
-    #[allow(clippy::disallowed_types, reason = "see `turn`")]
     pub fn new(id: WorkerId, cpu: usize, mailbox: Arc<Mailbox>, stats: Arc<WorkerStats>, bell: Bell) -> Self {
         Self {
             id,
@@ -220,7 +220,7 @@ impl WorkerLink {
             stats,
             bell,
             number: AtomicU64::new(0),
-            turn: Mutex::new(false),
+            turn: ControlLock::new(false),
         }
     }
 
@@ -245,7 +245,7 @@ impl WorkerLink {
     /// It answered [`Command::Stop`].
     #[must_use]
     pub fn has_stopped(&self) -> bool {
-        *self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.turn.lock()
     }
 
     /// Asks and waits for the answer, at most `timeout`. One asker at a time; a late answer to an earlier one is
@@ -259,7 +259,7 @@ impl WorkerLink {
     )]
     pub fn ask(&self, command: Command, timeout: Duration) -> Result<Reply, NoAnswer> {
         let deadline = Instant::now() + timeout;
-        let mut stopped = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut stopped = self.turn.lock();
         if *stopped {
             return Err(NoAnswer::Stopped(self.id));
         }

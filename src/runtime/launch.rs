@@ -67,13 +67,10 @@ pub fn run(config: &Path) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(RunError::Config(diagnostics)) => {
-            eprint!("{diagnostics}");
-            let errors = diagnostics.errors().count();
-            eprintln!(
-                "error: {}: {errors} error{} in the configuration",
-                config.display(),
-                plural(errors)
-            );
+            // A line each, which a service's log keeps together; `haechi check` shows them in their places.
+            for diagnostic in diagnostics.iter() {
+                eprintln!("{}", diagnostic.one_line());
+            }
             ExitCode::FAILURE
         }
         Err(RunError::Failed(error)) => {
@@ -81,10 +78,6 @@ pub fn run(config: &Path) -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-fn plural(n: usize) -> &'static str {
-    if n == 1 { "" } else { "s" }
 }
 
 /// As [`run`], without the last words.

@@ -4,13 +4,14 @@
 //! - [`command`]: the queues between control threads and a worker; [`stats`]: what it publishes
 //! - [`ports`]: the node's ports; [`links`]: their kernel interfaces; [`propagation`]: what a lost link does to the other
 //!   port of its pair; [`keeper`]: the thread that watches all of it and puts ports back that were gone
-//! - [`node`]: what the control API sees; [`launch`]: start, service, stop; [`totals`]: the last words; [`notify`]: systemd
+//! - [`lock`]: what control threads share; [`node`]: what the control API sees; [`launch`]: start, service, stop; [`totals`]: the last words; [`notify`]: systemd
 
 pub mod command;
 pub mod idle;
 pub mod keeper;
 pub mod launch;
 pub mod links;
+pub mod lock;
 pub mod node;
 pub mod notify;
 pub mod ports;

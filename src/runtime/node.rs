@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::command::{
     Command, Kill, Lookup, NoAnswer, Reply, RuleScan, SessionCopy, SessionScan, WorkerLink,
 };
+use super::lock::ControlLock;
 use super::ports::NodePort;
 use super::stats::{Counts, PortCounts};
 use crate::base::{Generation, Nanos, WorkerId};
@@ -22,7 +23,7 @@ use crate::control::node::{
 use crate::control::view::{LiveSession, Names};
 use crate::dpdk::Mempool;
 use crate::dpdk::tsc::TscClock;
-use crate::engine::{DropReason, RuleCounters};
+use crate::engine::{DropReason, IMPLICIT_DROP, RuleCounters};
 use crate::flow::FlowKey;
 use crate::flow::table::SessionId;
 use crate::policy::{Action, Policy};
@@ -69,11 +70,9 @@ struct InForce {
 
 /// A running node.
 pub struct RunningNode {
-    #[allow(clippy::disallowed_types, reason = "control threads alone take it")]
-    in_force: Mutex<InForce>,
+    in_force: ControlLock<InForce>,
     /// Held over a whole apply, so that they run one after the other while others read on.
-    #[allow(clippy::disallowed_types, reason = "control threads alone take it")]
-    applying: Mutex<()>,
+    applying: ControlLock<()>,
     ports: Arc<[NodePort]>,
     workers: Arc<[WorkerLink]>,
     clock: TscClock,
@@ -88,23 +87,19 @@ pub struct RunningNode {
 impl RunningNode {
     /// A node that is not in service yet.
     #[must_use]
-    #[allow(
-        clippy::disallowed_types,
-        clippy::disallowed_methods,
-        reason = "a control thread's lock and clock"
-    )]
+    #[allow(clippy::disallowed_methods, reason = "a control thread's clock")]
     pub fn new(parts: NodeParts) -> Self {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let epoch = unix.saturating_sub(parts.clock.now().to_duration());
         Self {
-            in_force: Mutex::new(InForce {
+            in_force: ControlLock::new(InForce {
                 names: Arc::new(Names::new(&parts.config, &parts.ids)),
                 file: parts.file,
                 config: parts.config,
                 policy: parts.policy,
                 ids: parts.ids,
             }),
-            applying: Mutex::new(()),
+            applying: ControlLock::new(()),
             ports: parts.ports,
             workers: parts.workers,
             clock: parts.clock,
@@ -150,7 +145,7 @@ impl RunningNode {
     }
 
     fn in_force(&self) -> MutexGuard<'_, InForce> {
-        self.in_force.lock().unwrap_or_else(PoisonError::into_inner)
+        self.in_force.lock()
     }
 
     fn names_and_policy(&self) -> (Arc<Names>, Arc<Policy>) {
@@ -169,12 +164,12 @@ impl RunningNode {
         Self::counts_now(worker).unwrap_or_else(|_| worker.stats().read())
     }
 
-    /// All workers' counters of all rules that have an id.
-    fn rule_counters(&self, rules: usize) -> Result<Vec<RuleCounters>, NodeError> {
+    /// All workers' counters of `rules` rule ids from `from` on.
+    fn rule_counters(&self, from: usize, rules: usize) -> Result<Vec<RuleCounters>, NodeError> {
         let mut total = vec![RuleCounters::default(); rules];
         for worker in self.workers.iter() {
             let scan = RuleScan {
-                from: 0,
+                from,
                 counters: Vec::with_capacity(rules),
             };
             let Reply::Rules(scan) = worker.ask(Command::Rules(Box::new(scan)), ASK)? else {
@@ -352,25 +347,38 @@ impl Node for RunningNode {
             let in_force = self.in_force();
             (in_force.config.clone(), in_force.ids.clone())
         };
-        let counters = self.rule_counters(ids.len())?;
-        let rules = config.rules.iter().map(|rule| {
-            // On the copy: a rule that was never enabled gets an id beyond all counters.
-            let mine = ids.try_id(&rule.name).and_then(|id| counters.get(id.index()));
-            let mine = mine.copied().unwrap_or_default();
+        let counters = self.rule_counters(0, ids.len())?;
+        let last = self.rule_counters(IMPLICIT_DROP.index(), 1)?;
+        let status = |name: &str, counters: Option<&RuleCounters>| {
+            let counters = counters.copied().unwrap_or_default();
             RuleStatus {
-                name: rule.name.clone(),
+                name: name.to_owned(),
+                action: action(Action::Drop).to_owned(),
+                enabled: true,
+                from: zones(&Matcher::Any),
+                to: zones(&Matcher::Any),
+                description: None,
+                sessions: counters.sessions,
+                packets: counters.packets,
+                bytes: counters.bytes,
+                last_hit: (counters.last_hit > Nanos(0)).then(|| self.unix(counters.last_hit)),
+            }
+        };
+        let mut rules: Vec<_> = Vec::with_capacity(config.rules.len() + 1);
+        for rule in &config.rules {
+            // On the copy: a rule that was never enabled gets an id beyond all counters.
+            let id = ids.try_id(&rule.name);
+            rules.push(RuleStatus {
                 action: action(rule.action).to_owned(),
                 enabled: rule.enabled,
                 from: zones(&rule.from),
                 to: zones(&rule.to),
                 description: rule.description.clone(),
-                sessions: mine.sessions,
-                packets: mine.packets,
-                bytes: mine.bytes,
-                last_hit: (mine.last_hit > Nanos(0)).then(|| self.unix(mine.last_hit)),
-            }
-        });
-        Ok(rules.collect())
+                ..status(&rule.name, id.and_then(|id| counters.get(id.index())))
+            });
+        }
+        rules.push(status("implicit_drop", last.first()));
+        Ok(rules)
     }
 
     fn counters(&self) -> Result<Counters, NodeError> {
@@ -461,7 +469,7 @@ impl Node for RunningNode {
 
     #[allow(clippy::disallowed_methods, reason = "a control thread's clock")]
     fn apply(&self, request: &ApplyRequest) -> Result<ApplyReport, NodeError> {
-        let _one_at_a_time = self.applying.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = self.applying.lock();
         if self.life() == NodeState::Draining {
             return Err(NodeError::new(ErrorKind::Unavailable, "the node is stopping"));
         }

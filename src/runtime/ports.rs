@@ -1,7 +1,8 @@
 //! The node's ports as control threads see them: the device while it is in service, what is known of it when it is not.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 
+use super::lock::ControlLock;
 use super::slots::{PortFlags, PortQueues};
 use crate::base::{Nanos, PortId};
 use crate::config::{self, RxQueues};
@@ -15,8 +16,7 @@ pub struct NodePort {
     config: config::Port,
     packet_buffers: u32,
     flags: Arc<PortFlags>,
-    #[allow(clippy::disallowed_types, reason = "control threads alone take it")]
-    state: Mutex<State>,
+    state: ControlLock<State>,
 }
 
 #[derive(Default)]
@@ -45,14 +45,13 @@ pub struct LinkView {
 impl NodePort {
     /// A port that is not in service yet.
     #[must_use]
-    #[allow(clippy::disallowed_types, reason = "see `state`")]
     pub fn new(id: PortId, config: config::Port, packet_buffers: u32) -> Self {
         Self {
             id,
             config,
             packet_buffers,
             flags: Arc::default(),
-            state: Mutex::default(),
+            state: ControlLock::default(),
         }
     }
 
@@ -240,7 +239,7 @@ impl NodePort {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

@@ -242,12 +242,6 @@ impl WorkerLink {
         &self.stats
     }
 
-    /// It answered [`Command::Stop`].
-    #[must_use]
-    pub fn has_stopped(&self) -> bool {
-        *self.turn.lock()
-    }
-
     /// Asks and waits for the answer, at most `timeout`. One asker at a time; a late answer to an earlier one is
     /// freed here, off the worker.
     ///
@@ -314,5 +308,73 @@ impl Pause {
         std::thread::sleep(self.step);
         self.step = (self.step * 2).min(Duration::from_millis(1));
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(20);
+    const LONG: Duration = Duration::from_secs(30);
+
+    fn link() -> (WorkerLink, Arc<Mailbox>) {
+        let mailbox = Arc::new(Mailbox::default());
+        let stats = Arc::new(WorkerStats::new(0));
+        let link = WorkerLink::new(WorkerId(3), 1, Arc::clone(&mailbox), stats, Bell::mute());
+        (link, mailbox)
+    }
+
+    #[test]
+    fn a_stalled_worker_is_reported_and_its_late_answer_is_not_taken_for_the_next() {
+        let (link, mailbox) = link();
+        assert_eq!(
+            link.ask(Command::ResetGap, SHORT).err(),
+            Some(NoAnswer::Stalled(WorkerId(3)))
+        );
+        assert_eq!(
+            NoAnswer::Stalled(WorkerId(3)).to_string(),
+            "worker 3 does not answer"
+        );
+        let worker = std::thread::spawn(move || {
+            for _ in 0..2 {
+                let (number, command) = loop {
+                    match mailbox.take() {
+                        Some(command) => break command,
+                        None => std::thread::yield_now(),
+                    }
+                };
+                let reply = match command {
+                    Command::ResetGap => Reply::ResetGap,
+                    _ => Reply::Publish,
+                };
+                assert!(mailbox.answer(number, reply).is_ok());
+            }
+        });
+        assert!(matches!(link.ask(Command::Publish, LONG), Ok(Reply::Publish)));
+        worker.join().unwrap();
+    }
+
+    #[test]
+    fn a_full_queue_is_a_stalled_worker() {
+        let (link, mailbox) = link();
+        for number in 0..QUEUE as u64 {
+            assert!(mailbox.commands.push((number, Command::Publish)).is_ok());
+        }
+        assert_eq!(
+            link.ask(Command::Publish, SHORT).err(),
+            Some(NoAnswer::Stalled(WorkerId(3)))
+        );
+    }
+
+    #[test]
+    fn nothing_is_asked_of_a_worker_that_stopped() {
+        let (link, mailbox) = link();
+        assert!(mailbox.answer(0, Reply::Stop).is_ok());
+        assert!(matches!(link.ask(Command::Stop, LONG), Ok(Reply::Stop)));
+        assert_eq!(
+            link.ask(Command::Publish, LONG).err(),
+            Some(NoAnswer::Stopped(WorkerId(3)))
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! `haechi run`: from a configuration file to a node in service, and down again with everything accounted for.
 
 use std::collections::BTreeSet;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -63,7 +64,7 @@ pub fn run(config: &Path) -> ExitCode {
     logging::init();
     match run_node(config) {
         Ok(totals) => {
-            println!("{totals}");
+            say(&totals);
             ExitCode::SUCCESS
         }
         Err(RunError::Config(diagnostics)) => {
@@ -78,6 +79,11 @@ pub fn run(config: &Path) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// A line on standard output. Whoever started the node may have stopped reading: that is no reason to fail.
+fn say(line: &dyn std::fmt::Display) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 /// As [`run`], without the last words.
@@ -120,9 +126,9 @@ pub fn run_node(path: &Path) -> Result<Totals, RunError> {
         Ok(Err(e)) => warn!("control socket: {e}"),
         Err(e) => warn!("control socket: {e}"),
     }
-    let totals = service.stop();
+    let stopped = service.stop();
     runtime.shutdown_timeout(Duration::from_secs(1));
-    waited.map(|()| totals)
+    waited.and(stopped)
 }
 
 /// A node in service.
@@ -167,7 +173,8 @@ impl Service {
                     threads.push(thread);
                 }
                 Err(e) => {
-                    stop_workers(&worker_links, threads);
+                    // The first error is the one to tell.
+                    let _ = stop_workers(&worker_links, threads);
                     return Err(failed(e));
                 }
             }
@@ -194,7 +201,8 @@ impl Service {
         match service.give_ports(queues) {
             Ok(()) => Ok(service),
             Err(e) => {
-                service.stop();
+                // The first error is the one to tell.
+                let _ = service.stop();
                 Err(e)
             }
         }
@@ -217,13 +225,13 @@ impl Service {
             return Ok(());
         };
         for (port, why) in keeper.wait_for_links() {
-            println!("port {port}: link down: {why}");
+            say(&format_args!("port {port}: link down: {why}"));
         }
         for worker in self.node.workers() {
             worker.ask(Command::ResetGap, WORKER_TIMEOUT).map_err(failed)?;
         }
         self.node.set_state(NodeState::Ready);
-        println!("ready");
+        say(&"ready");
         notify("READY=1").unwrap_or_else(|e| warn!("cannot tell systemd: {e}"));
         let stop = AtomicBool::new(false);
         let (result, keeper) = std::thread::scope(|scope| {
@@ -263,8 +271,8 @@ impl Service {
     }
 
     /// Stops the workers, frees what they hold, closes the ports, and adds everything up.
-    fn stop(self) -> Totals {
-        stop_workers(self.node.workers(), self.threads);
+    fn stop(self) -> Result<Totals, RunError> {
+        let stopped = stop_workers(self.node.workers(), self.threads);
         let mut totals = Totals::of(self.node.workers());
         if let Some(keeper) = &self.keeper {
             keeper.devices_down();
@@ -278,25 +286,26 @@ impl Service {
             keeper.interfaces_down();
         }
         totals.mbufs_in_use = self.eal.buffers_of_closed_ports() + u64::from(self.node.pool().in_use());
-        drop(self.eal);
-        totals
+        stopped.map(|()| totals)
     }
 }
 
 /// Ends the workers: what they have in hand is sent first; what they own is freed here.
-fn stop_workers(links: &[WorkerLink], threads: Vec<WorkerThread>) {
-    for worker in links {
-        match worker.ask(Command::Stop, WORKER_TIMEOUT) {
-            Ok(Reply::Stop) => {}
-            Ok(_) | Err(_) => warn!("worker {} does not stop", worker.id().0),
-        }
-    }
+fn stop_workers(links: &[WorkerLink], threads: Vec<WorkerThread>) -> Result<(), RunError> {
+    let mut result = Ok(());
     for (thread, worker) in threads.into_iter().zip(links) {
-        // One that did not answer may never end: the process does.
-        if (thread.is_finished() || worker.has_stopped()) && thread.join().is_err() {
-            warn!("worker {} ended in a panic", worker.id().0);
+        let stopped = matches!(worker.ask(Command::Stop, WORKER_TIMEOUT), Ok(Reply::Stop));
+        if !stopped && !thread.is_finished() {
+            // It may never end, and goes with the process. Its ports stay open until then.
+            result = Err(failed(format!("worker {} did not stop", worker.id().0)));
+        } else if thread.join().is_err() {
+            result = Err(failed(format!(
+                "worker {} panicked: this is a defect, please report it",
+                worker.id().0
+            )));
         }
     }
+    result
 }
 
 fn worker_cpus(config: &Config) -> Vec<usize> {

@@ -1,26 +1,21 @@
 //! Invariant: a worker allocates nothing. A worker on real DPDK ports runs on a thread whose every call of the allocator
 //! ends the process, while packets pass and every command there is reaches it.
 #![cfg(feature = "dpdk")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test's way to fail")]
 #![allow(unsafe_code, reason = "a global allocator is an unsafe trait")]
+
+mod runtime;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
-use haechi::base::{Generation, PortId, WorkerId};
-use haechi::config::{self, RuleIds};
-use haechi::dpdk::tsc::TscClock;
-use haechi::dpdk::{Eal, EalConfig, HugePages, Mempool, thread::Registered};
-use haechi::engine::Engine;
-use haechi::flow::HashSeed;
-use haechi::packet::synth::PacketSpec;
-use haechi::policy::Policy;
-use haechi::runtime::command::{Command, Kill, Lookup, Mailbox, Reply, RuleScan, SessionScan, WorkerLink};
-use haechi::runtime::ports::NodePort;
-use haechi::runtime::stats::WorkerStats;
-use haechi::runtime::worker::{Worker, WorkerSetup};
+use haechi::base::{Nanos, PortId};
+use haechi::config::Config;
+use haechi::dpdk::thread::Registered;
+use haechi::runtime::command::{Command, Kill, Lookup, Reply, RuleScan, SessionScan};
+use runtime::{Bench, frame, policy, two_ports, write_capture};
 
 /// The system's allocator; a thread that is marked may not call it.
 struct Guarded;
@@ -60,7 +55,6 @@ static ALLOCATOR: Guarded = Guarded;
 
 /// Flows of both kinds: UDP that is allowed (both ways), TCP that is refused with a reset, things that are dropped.
 fn write_captures(dir: &Path) {
-    let frame = |text: &str| text.parse::<PacketSpec>().unwrap().frame();
     let (mut lan, mut wan) = (Vec::new(), Vec::new());
     for n in 0..200 {
         lan.push(frame(&format!("udp 10.0.0.5:{} > 192.0.2.7:53", 1024 + n)));
@@ -70,38 +64,15 @@ fn write_captures(dir: &Path) {
         lan.push(vec![0; 60]);
         wan.push(vec![0xff; 20]);
     }
-    for (name, frames) in [("lan", lan), ("wan", wan)] {
-        let file = std::fs::File::create(dir.join(name)).unwrap();
-        let mut pcap = pcap_file::pcap::PcapWriter::new(file).unwrap();
-        for frame in frames {
-            let length = u32::try_from(frame.len()).unwrap();
-            let packet = pcap_file::pcap::PcapPacket::new(Duration::ZERO, length, &frame);
-            pcap.write_packet(&packet).unwrap();
-        }
-    }
+    write_capture(&dir.join("lan"), &lan);
+    write_capture(&dir.join("wan"), &wan);
 }
 
-fn configuration(dir: &Path, timeout: &str) -> config::Config {
-    let text = format!(
+fn configuration(dir: &Path, timeout: &str) -> Config {
+    let dir = dir.display();
+    let rest = format!(
         r#"
-        version = 1
-        [node]
-        mode = "transparent"
-        workers = "0"
-        packet_buffers = 4096
-        [conntrack]
-        max_sessions = 512
         timeouts = {{ udp_replied = "{timeout}" }}
-        [[port]]
-        name = "lan"
-        zone = "lan"
-        peer = "wan"
-        device = "vdev:net_pcap0,rx_pcap={dir}/lan,infinite_rx=1"
-        [[port]]
-        name = "wan"
-        zone = "wan"
-        peer = "lan"
-        device = "vdev:net_pcap1,rx_pcap={dir}/wan,infinite_rx=1"
         [[rule]]
         name = "dns"
         from = "lan"
@@ -112,14 +83,13 @@ fn configuration(dir: &Path, timeout: &str) -> config::Config {
         from = "lan"
         service = ["tcp/80"]
         action = "reject"
-        "#,
-        dir = dir.display()
+        "#
     );
-    config::load_text("test.toml", &text).unwrap_or_else(|e| panic!("{e}"))
-}
-
-fn policy(config: &config::Config, generation: u32) -> Arc<Policy> {
-    Arc::new(config::compile(config, Generation(generation), &mut RuleIds::new()).unwrap())
+    two_ports(
+        &format!("vdev:net_pcap0,rx_pcap={dir}/lan,infinite_rx=1"),
+        &format!("vdev:net_pcap1,rx_pcap={dir}/wan,infinite_rx=1"),
+        &rest,
+    )
 }
 
 const ANSWER: Duration = Duration::from_secs(20);
@@ -128,44 +98,11 @@ const ANSWER: Duration = Duration::from_secs(20);
 fn a_worker_never_calls_the_allocator() {
     let dir = tempfile::tempdir().unwrap();
     write_captures(dir.path());
-    let config = configuration(dir.path(), "5m");
-    let eal = Eal::start(&EalConfig {
-        hugepages: false,
-        memory_mib: 256,
-        ..EalConfig::default()
-    })
-    .unwrap();
-    let ports: Vec<NodePort> = (0..)
-        .map(PortId)
-        .zip(&config.ports)
-        .map(|(id, port)| NodePort::new(id, port.clone(), config.node.packet_buffers))
-        .collect();
-    let mut queues: Vec<_> = ports
-        .iter()
-        .map(|port| port.open(&eal, 1).unwrap().pop().unwrap())
-        .collect();
-    let mailbox = Arc::new(Mailbox::default());
-    let stats = Arc::new(WorkerStats::new(ports.len()));
-    let setup = WorkerSetup {
-        engine: Engine::new(
-            512,
-            policy(&config, 1),
-            &HugePages { hugepages: false },
-            HashSeed::random(),
-        )
-        .unwrap(),
-        clock: TscClock::new(&eal),
-        ports: ports.iter().map(|port| Arc::clone(port.flags())).collect(),
-        burst: 32,
-        adaptive: true,
-        pool: Mempool::create(&eal, "answers", 512, 1500).unwrap(),
-        mailbox: Arc::clone(&mailbox),
-        stats: Arc::clone(&stats),
-    };
-    let (worker, bell) = Worker::new(setup).unwrap();
-    let link = WorkerLink::new(WorkerId(0), 0, mailbox, stats, bell);
+    let mut bench = Bench::new(&configuration(dir.path(), "5m"), true);
+    let worker = bench.worker.take().unwrap();
+    let mut queues = std::mem::take(&mut bench.queues);
     let thread = std::thread::spawn({
-        let eal = eal.clone();
+        let eal = bench.eal.clone();
         move || {
             let registered = Registered::new(&eal).unwrap();
             FORBIDDEN.set(true);
@@ -175,7 +112,7 @@ fn a_worker_never_calls_the_allocator() {
             worker
         }
     });
-    let ask = |command| link.ask(command, ANSWER).unwrap();
+    let ask = |command| bench.link.ask(command, ANSWER).unwrap();
 
     // Idle first: sleeping and waking are the worker's, too.
     std::thread::sleep(Duration::from_millis(20));
@@ -194,7 +131,7 @@ fn a_worker_never_calls_the_allocator() {
         std::thread::sleep(Duration::from_millis(10));
     }
     // A link that is down, and a port that is out of service: packets to them are dropped.
-    ports[0].flags().set_link_up(false);
+    bench.ports[0].flags().set_link_up(false);
     let Reply::TakePort(Some(taken)) = ask(Command::TakePort(PortId(1))) else {
         panic!("no queues")
     };
@@ -205,7 +142,7 @@ fn a_worker_never_calls_the_allocator() {
     assert!(matches!(ask(Command::Stop), Reply::Stop));
     let worker = thread.join().unwrap();
 
-    let (counts, _) = link.stats().read();
+    let (counts, _) = bench.stats.read();
     assert!(counts.is_even(), "{counts:?}");
     assert_eq!(counts.held, 0);
     let passed = [
@@ -216,9 +153,7 @@ fn a_worker_never_calls_the_allocator() {
     ];
     assert!(passed.iter().all(|n| *n > 0), "{counts:?}");
     drop(worker);
-    for port in ports {
-        port.close().unwrap();
-    }
+    bench.close();
 }
 
 /// One of every command that is not followed by a stop.
@@ -230,7 +165,7 @@ fn everything_but_stop(ask: &impl Fn(Command) -> Reply) {
         slots: 4096,
         found: Vec::with_capacity(1024),
         next: None,
-        now: haechi::base::Nanos(0),
+        now: Nanos(0),
     };
     let Reply::Sessions(scan) = ask(Command::Sessions(Box::new(scan))) else {
         panic!("another answer")

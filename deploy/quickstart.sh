@@ -11,9 +11,11 @@ cd "$(dirname "$0")/.."
 # shellcheck source=deploy/packages.sh
 source deploy/packages.sh
 
-CLIENT=haechi-client SERVER=haechi-server FIREWALL=haechi-firewall
+# Names everything that this script makes; another value lets several run at once.
+NAME=${HAECHI_QUICKSTART:-haechi}
+CLIENT=$NAME-client SERVER=$NAME-server FIREWALL=$NAME-firewall
 CLIENT_IP=10.77.0.1 SERVER_IP=10.77.0.2 SERVER_IP6=fd77::2 CLIENT_IP6=fd77::1
-STATE=/run/haechi-quickstart
+STATE=/run/$NAME-quickstart
 SOCKET=$STATE/haechi.sock
 LOG=
 KEEP=no STOP=no BINARY=
@@ -135,7 +137,7 @@ fi
 trap cleanup EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
-LOG=$(mktemp /tmp/haechi-quickstart.XXXXXX.log)
+LOG=$(mktemp "/tmp/$NAME-quickstart.XXXXXX.log")
 
 # --- the pieces
 

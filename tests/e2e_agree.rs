@@ -1,0 +1,268 @@
+//! `explain --pcap` and a running node, fed the same random configurations and packets, agree packet by packet: the
+//! verdict, the reason, the port, the bytes, and what the node makes in answer.
+//!
+//! `HAECHI_SEED` repeats a run, `HAECHI_CASES` sets the number of configurations.
+#![cfg(feature = "dpdk")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod lab;
+
+use std::fmt::Write;
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use lab::frames::{DOT1AD, DOT1Q, Ends, Random, tagged};
+use lab::node::HAECHI;
+use lab::{Config, Host, Lab, process};
+use serde_json::Value;
+
+const PACKETS: usize = 150;
+
+const SERVICES: &[&str] = &[
+    "tcp",
+    "udp",
+    "tcp/80",
+    "tcp/1-1024",
+    "udp/53",
+    "udp/53",
+    "icmp",
+    "icmpv6",
+    "icmp/echo-request",
+    "icmpv6/128",
+    "proto/47",
+    "@web",
+];
+const ADDRESSES: &[&str] = &[
+    "10.9.1.1",
+    "10.9.1.0/30",
+    "10.9.0.0/16",
+    "fd09:1::/64",
+    "fd09:1::2",
+    "0.0.0.0/0",
+    "@some",
+];
+
+fn list(random: &mut Random, choices: &[&str]) -> String {
+    let words: Vec<_> = (0..=random.below(2))
+        .map(|_| format!("{:?}", random.pick(choices)))
+        .collect();
+    format!("[{}]", words.join(", "))
+}
+
+fn random_config(random: &mut Random) -> Config {
+    let mut rules = String::from(
+        "[address_sets]\nsome = [\"10.9.1.2\", \"fd09:1::/65\"]\n[service_sets]\nweb = [\"tcp/80\", \"tcp/443\"]\n\
+         [policy]\nreject_rate = \"1000000/s\"\n",
+    );
+    for n in 0..random.below(7) {
+        writeln!(rules, "[[rule]]\nname = \"rule-{n}\"").unwrap();
+        if random.chance(1, 2) {
+            writeln!(rules, "from = {:?}", random.pick(&["lan", "wan", "any"])).unwrap();
+        }
+        if random.chance(1, 3) {
+            writeln!(rules, "to = {:?}", random.pick(&["lan", "wan", "any"])).unwrap();
+        }
+        for key in ["source", "destination"] {
+            if random.chance(1, 3) {
+                writeln!(rules, "{key} = {}", list(random, ADDRESSES)).unwrap();
+            }
+        }
+        if random.chance(2, 3) {
+            writeln!(rules, "service = {}", list(random, SERVICES)).unwrap();
+        } else if random.chance(1, 4) {
+            writeln!(
+                rules,
+                "service = [\"tcp\", \"udp\"]\nsource_ports = [\"1000-1001\"]"
+            )
+            .unwrap();
+        }
+        writeln!(
+            rules,
+            "action = {:?}",
+            random.pick(&["allow", "allow", "allow", "drop", "reject"])
+        )
+        .unwrap();
+        if random.chance(1, 10) {
+            rules.push_str("enabled = false\n");
+        }
+    }
+    let transparent = format!(
+        "non_ip = {:?}\nvlan = {:?}\nsession_scope = {:?}\n",
+        random.pick(&["drop", "pass"]),
+        random.pick(&["inspect", "inspect", "inspect", "drop", "pass"]),
+        random.pick(&["pair-vlan", "pair", "node"]),
+    );
+    let conntrack = format!(
+        "max_sessions = 16384\nverify_checksums = {}\n",
+        random.chance(3, 4)
+    );
+    Config::new(&rules)
+        .transparent(&transparent)
+        .conntrack(&conntrack)
+}
+
+/// Few addresses and ports, so that packets meet each other's sessions.
+fn random_frame(random: &mut Random, here: &Host, there: &Host) -> Vec<u8> {
+    let v6 = random.chance(1, 3);
+    let mut ends = if v6 {
+        Ends::v6(here, there)
+    } else {
+        Ends::v4(here, there)
+    };
+    if random.chance(1, 10) {
+        ends = ends.ttl(1);
+    }
+    let ports = [1000, 1001, 53, 80];
+    let (from, to) = (*random.pick(&ports), *random.pick(&ports));
+    let flags = [2, 2, 0x12, 0x10, 0x18, 0x11, 0x04, 0x14, 0x00, 0x06, 0x29];
+    let mut frame = match random.below(10) {
+        0..4 => ends.tcp(
+            (from, to),
+            *random.pick(&flags),
+            random.below(3) as u32,
+            random.below(3) as u32,
+            b"data",
+        ),
+        4..7 => ends.udp(from, to, b"payload"),
+        7 => ends.echo_request(random.below(3) as u16, 1, b"echo"),
+        8 => ends.ethernet(
+            *random.pick(&[0x0806, 0x88cc, 0x86dd, 0x0800, 0x0026]),
+            &[0x11; 40],
+        ),
+        _ => echo_reply(&ends, random.below(3) as u16),
+    };
+    if random.chance(1, 4) {
+        let tags = [
+            vec![(DOT1Q, 7)],
+            vec![(DOT1Q, 8)],
+            vec![(DOT1AD, 7), (DOT1Q, 8)],
+            vec![(DOT1Q, 1); 3],
+        ];
+        let chosen = random.below(tags.len());
+        frame = tagged(&frame, &tags[chosen]);
+    }
+    if random.chance(1, 6) {
+        random.mutate(&frame, 1514)
+    } else {
+        frame
+    }
+}
+
+fn echo_reply(ends: &Ends, id: u16) -> Vec<u8> {
+    let builder = etherparse::PacketBuilder::ethernet2(ends.mac[0], ends.mac[1]);
+    let mut frame = Vec::new();
+    match ends.ip {
+        [std::net::IpAddr::V4(a), std::net::IpAddr::V4(b)] => builder
+            .ipv4(a.octets(), b.octets(), 64)
+            .icmpv4_echo_reply(id, 1)
+            .write(&mut frame, b"echo"),
+        [std::net::IpAddr::V6(a), std::net::IpAddr::V6(b)] => builder
+            .ipv6(a.octets(), b.octets(), 64)
+            .icmpv6_echo_reply(id, 1)
+            .write(&mut frame, b"echo"),
+        _ => unreachable!(),
+    }
+    .unwrap();
+    frame
+}
+
+/// One capture a port; packets a millisecond apart, so that their order over both is theirs.
+fn write_pcaps(lab: &Lab, packets: &[(usize, Vec<u8>)]) -> [PathBuf; 2] {
+    [0, 1].map(|side| {
+        let path = lab.dir().join(format!("side-{side}.pcap"));
+        let mut writer = pcap_file::pcap::PcapWriter::new(File::create(&path).unwrap()).unwrap();
+        for (n, (_, frame)) in packets.iter().enumerate().filter(|(_, (s, _))| *s == side) {
+            let time = Duration::from_secs(1_700_000_000) + Duration::from_millis(n as u64);
+            let length = u32::try_from(frame.len()).unwrap();
+            writer
+                .write_packet(&pcap_file::pcap::PcapPacket::new(time, length, frame))
+                .unwrap();
+        }
+        path
+    })
+}
+
+fn explain(config: &PathBuf, pcaps: &[PathBuf; 2]) -> Vec<Value> {
+    let mut command = Command::new(HAECHI);
+    command.arg("explain").arg("-c").arg(config).arg("--json");
+    for (port, pcap) in ["lan", "wan"].iter().zip(pcaps) {
+        command.arg("--pcap").arg(format!("{port}={}", pcap.display()));
+    }
+    process::run(&mut command)
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect()
+}
+
+#[test]
+fn explain_and_a_running_node_agree_packet_by_packet() {
+    let mut random = Random::seeded("explain and the node");
+    let cases: usize = std::env::var("HAECHI_CASES").map_or(6, |n| n.parse().unwrap());
+    let mut fates = std::collections::BTreeMap::<String, usize>::new();
+    for case in 0..cases {
+        let mut lab = Lab::new();
+        let (lan, wan) = lab.raw_pair("lan", "wan");
+        let hosts = [&lan, &wan];
+        let config = random_config(&mut random);
+        let packets: Vec<(usize, Vec<u8>)> = (0..PACKETS)
+            .map(|_| {
+                let side = random.below(2);
+                (side, random_frame(&mut random, hosts[side], hosts[1 - side]))
+            })
+            .collect();
+        let pcaps = write_pcaps(&lab, &packets);
+        let file = lab.file("explained.toml", lab.render(&config));
+        let verdicts = explain(&file, &pcaps);
+        assert_eq!(verdicts.len(), packets.len());
+
+        let node = lab.start(config);
+        let mut captures = [lan.capture(), wan.capture()];
+        let mut expected: [Vec<&[u8]>; 2] = [Vec::new(), Vec::new()];
+        let mut answers = [0, 0];
+        let mut before = node.counters();
+        for (n, ((side, frame), verdict)) in packets.iter().zip(&verdicts).enumerate() {
+            hosts[*side].send(frame);
+            let after = node.settled_after(&before, 1);
+            let made = after.originated - before.originated;
+            let dropped = after
+                .drops
+                .iter()
+                .find(|(reason, n)| **n > before.drop_of(reason));
+            let fate = dropped.map_or("forward", |(reason, _)| reason.as_str());
+            let told = verdict["reason"].as_str().unwrap_or("forward");
+            assert_eq!(
+                (fate, made),
+                (told, verdict["answers"].as_array().unwrap().len() as u64),
+                "case {case}, packet {n}: the node's against explain's: {verdict}\n{frame:02x?}\n{}",
+                std::fs::read_to_string(&file).unwrap()
+            );
+            *fates.entry(fate.into()).or_default() += 1;
+            if fate == "forward" {
+                assert_eq!(verdict["verdict"], "forward");
+                assert_eq!(verdict["egress"], hosts[1 - side].port);
+                expected[1 - side].push(frame);
+            }
+            answers[*side] += usize::try_from(made).unwrap();
+            before = after;
+        }
+        for side in [0, 1] {
+            let got = captures[side].collect(expected[side].len() + answers[side]);
+            // What crossed, in order, with the node's own answers in between.
+            let mut crossed = expected[side].iter().peekable();
+            let others = got
+                .iter()
+                .filter(|f| crossed.next_if(|e| *e == f).is_none())
+                .count();
+            assert_eq!(
+                (crossed.count(), others),
+                (0, answers[side]),
+                "case {case}, side {side}"
+            );
+            assert_eq!(captures[side].drain().len(), 0);
+        }
+    }
+    println!("{fates:?}");
+    assert!(fates.len() > 4, "too tame: {fates:?}");
+}

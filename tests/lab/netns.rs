@@ -111,16 +111,14 @@ impl Netns {
         command
     }
 
-    /// Runs a command line in it to its end; panics if it fails.
+    /// Runs a command line in it to its end (a minute at most); panics if it fails.
     pub fn exec(&self, line: &str) -> String {
-        let mut words = line.split_whitespace();
-        run(self.command(words.next().unwrap()).args(words))
+        run(self.command("timeout").arg("60").args(line.split_whitespace()))
     }
 
-    /// Runs a command line in it to its end, whatever that is: success, and all it said.
+    /// Runs a command line in it to its end (a minute at most), whatever that is: success, and all it said.
     pub fn try_exec(&self, line: &str) -> (bool, String) {
-        let mut words = line.split_whitespace();
-        let output = self.command(words.next().unwrap()).args(words).output().unwrap();
+        let output = self.command("timeout").arg("60").args(line.split_whitespace()).output().unwrap();
         let said = [output.stdout, output.stderr].concat();
         (
             output.status.success(),

@@ -223,7 +223,7 @@ fn address_resolution_and_group_membership_need_no_rule() {
     let mut lab = Lab::new();
     let (client, server) = lab.pair("lan", "wan");
     let node = lab.start(Config::new(""));
-    let mut capture = server.capture_of("icmp6");
+    let mut capture = server.capture_of("ip6");
     // Joining a group makes the kernel send an MLDv2 report (RFC 3810): hop-by-hop header with router alert, type 143.
     client.ns.ip("addr add fd09:1::77/64 dev e0 nodad");
     capture.expect_that("the MLD report of another address", |f| {

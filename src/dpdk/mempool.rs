@@ -36,6 +36,8 @@ pub(super) struct Pool {
     pub(super) size: u32,
     /// Buffers that each core keeps at hand; 0: the pool has no caches.
     pub(super) cache: u32,
+    /// Each buffer is a page of its own.
+    pub(super) pages: bool,
 }
 
 // SAFETY: mempools are made for use by many threads (multi-producer, multi-consumer ring, a cache for each lcore id).
@@ -51,7 +53,15 @@ impl Pool {
         unsafe { sys::rte_mempool_calc_obj_size(element, 0, std::ptr::null_mut()) }
     }
 
-    /// A pool of `size` buffers; `whose` is for the error message.
+    /// The room of a buffer that fills a page, all in.
+    pub(super) fn page_room() -> u16 {
+        // SAFETY: computes.
+        let data_room = unsafe { sys::hx_page_data_room() };
+        data_room.saturating_sub(u16::try_from(sys::HX_HEADROOM).unwrap_or(0))
+    }
+
+    /// A pool of `size` buffers; `whose` is for the error message. `pages`: each buffer is a page of its own, and all
+    /// of them are one stretch of memory without gaps (the room is [`Pool::page_room`] then).
     pub(super) fn create(
         eal: &Eal,
         number: u32,
@@ -59,6 +69,7 @@ impl Pool {
         size: u32,
         room: u16,
         cached: bool,
+        pages: bool,
     ) -> Result<Self> {
         // rte_mempool_create: at most the maximum, and 1.5 caches must fit the pool.
         let cache = if cached {
@@ -77,14 +88,21 @@ impl Pool {
             .and_then(|h| h.checked_add(room))
             .ok_or_else(too_little)?;
         let name = CString::new(format!("haechi_{number}")).map_err(|_| too_little())?;
-        // SAFETY: the EAL runs (an `Eal` is held); the name is a C string; -1 is any NUMA node.
-        let raw = unsafe { sys::rte_pktmbuf_pool_create(name.as_ptr(), size, cache, 0, data_room, -1) };
+        let raw = if pages {
+            debug_assert_eq!(room, Self::page_room());
+            // SAFETY: the EAL runs (an `Eal` is held); the name is a C string.
+            unsafe { sys::hx_page_pool_create(name.as_ptr(), size, cache, data_room) }
+        } else {
+            // SAFETY: as above; -1 is any NUMA node.
+            unsafe { sys::rte_pktmbuf_pool_create(name.as_ptr(), size, cache, 0, data_room, -1) }
+        };
         let raw = NonNull::new(raw).ok_or_else(too_little)?;
         Ok(Self {
             raw,
             room,
             size,
             cache,
+            pages,
         })
     }
 
@@ -191,7 +209,7 @@ impl Mempool {
             .map_err(|_| Error::Unsupported(format!("{name}: an MTU of {mtu} is too much: at most 65000")))?;
         let mut control = eal.control();
         control.pools_made += 1;
-        let pool = Pool::create(eal, control.pools_made, name, packet_buffers, room, true)?;
+        let pool = Pool::create(eal, control.pools_made, name, packet_buffers, room, true, false)?;
         drop(control);
         Ok(Self {
             pool: std::sync::Arc::new(pool),

@@ -65,6 +65,45 @@ bool hx_vlan_restore(struct rte_mbuf *packet)
 	return true;
 }
 
+uint16_t hx_page_data_room(void)
+{
+	struct rte_mempool_objsz size;
+
+	/* The header's size does not depend on the element's. */
+	rte_mempool_calc_obj_size(sizeof(struct rte_mbuf), RTE_MEMPOOL_F_NO_SPREAD, &size);
+	return HX_PAGE - size.header_size - sizeof(struct rte_mbuf);
+}
+
+struct rte_mempool *hx_page_pool_create(const char *name, uint32_t count, uint32_t cache, uint16_t data_room)
+{
+	struct rte_pktmbuf_pool_private private = { .mbuf_data_room_size = data_room };
+	const size_t length = (size_t)count * HX_PAGE;
+	const struct rte_memzone *memory;
+	struct rte_mempool *pool;
+
+	/* NO_SPREAD: no padding to spread objects over memory channels, which would make them larger than a page. */
+	pool = rte_mempool_create_empty(name, count, sizeof(struct rte_mbuf) + data_room, cache, sizeof(private),
+					SOCKET_ID_ANY, RTE_MEMPOOL_F_NO_SPREAD);
+	if (pool == NULL)
+		return NULL;
+	/* The library would choose memory that starts anywhere; one page would be lost at its start. */
+	memory = rte_memzone_reserve_aligned(name, length, SOCKET_ID_ANY, 0, HX_PAGE);
+	if (memory == NULL)
+		goto fail;
+	if (rte_mempool_set_ops_byname(pool, rte_mbuf_best_mempool_ops(), NULL) != 0)
+		goto fail;
+	rte_pktmbuf_pool_init(pool, &private);
+	if (rte_mempool_populate_virt(pool, memory->addr, length, memory->hugepage_sz, NULL, NULL) != (int)count)
+		goto fail;
+	rte_mempool_obj_iter(pool, rte_pktmbuf_init, NULL);
+	return pool;
+
+fail:
+	rte_mempool_free(pool);
+	rte_memzone_free(memory);
+	return NULL;
+}
+
 uint32_t hx_pool_take(struct rte_mempool *pool, void **objects, uint32_t count)
 {
 	uint32_t got = 0;

@@ -118,7 +118,12 @@ impl Netns {
 
     /// Runs a command line in it to its end (a minute at most), whatever that is: success, and all it said.
     pub fn try_exec(&self, line: &str) -> (bool, String) {
-        let output = self.command("timeout").arg("60").args(line.split_whitespace()).output().unwrap();
+        let output = self
+            .command("timeout")
+            .arg("60")
+            .args(line.split_whitespace())
+            .output()
+            .unwrap();
         let said = [output.stdout, output.stderr].concat();
         (
             output.status.success(),

@@ -33,6 +33,8 @@ pub(super) struct Frames {
     pub(super) room: u16,
     /// What the driver is told as MTU.
     pub(super) device_mtu: u16,
+    /// Must each buffer be a page of its own?
+    pub(super) pages: bool,
 }
 
 /// What a device says of lengths (`rte_eth_dev_info`).
@@ -234,7 +236,11 @@ impl Kind {
             }
         };
         let room = u16::try_from(room).map_err(|_| too_long(usize::from(LARGEST), ""))?;
-        Ok(Frames { room, device_mtu })
+        Ok(Frames {
+            room,
+            device_mtu,
+            pages: matches!(self, Self::AfXdp),
+        })
     }
 }
 
@@ -265,17 +271,17 @@ fn nominal(mtu: u16, lengths: &Lengths) -> u16 {
     u16::try_from(u32::from(mtu).min(lengths.largest_mtu())).unwrap_or(mtu)
 }
 
-/// The room of an AF_XDP buffer for a frame, if there is one, and the longest frame for which there is. The whole mempool
-/// object, with its header, is the chunk (`xdp_umem_configure`).
+/// The room of an AF_XDP buffer for a frame, if there is one, and the longest frame for which there is.
+///
+/// The driver registers the pool's memory as if it were objects without gaps that begin at a page (`xdp_umem_configure`),
+/// and each whole object, with its header, is a chunk that may not be longer than a page. Only objects of exactly a page
+/// make that true, because a mempool lets none cross a page; the kernel refuses descriptors of whatever lies outside.
 fn af_xdp_room(frame: usize) -> (Option<usize>, usize) {
-    let fits = |room: usize| Pool::object_size(room as u16) as usize <= PAGE;
-    // Objects are whole cache lines.
-    let largest = (0..PAGE).step_by(64).rev().find(|&room| fits(room)).unwrap_or(0);
-    let needed = frame + XDP_HEADROOM;
-    // The driver takes the pool for objects without gaps (it registers count times size), but an object never crosses a page:
-    // only objects of a whole page leave no gap. With others the kernel refuses descriptors of the pool's last part.
-    let room = (needed <= largest).then_some(largest);
-    (room, largest.saturating_sub(XDP_HEADROOM))
+    let room = usize::from(Pool::page_room());
+    (
+        (frame + XDP_HEADROOM <= room).then_some(room),
+        room.saturating_sub(XDP_HEADROOM),
+    )
 }
 
 #[cfg(test)]
@@ -307,6 +313,7 @@ mod tests {
             Frames {
                 room: 2048,
                 device_mtu: 1508
+                pages: false,
             }
         );
         assert_eq!(
@@ -314,6 +321,7 @@ mod tests {
             Frames {
                 room: 2048,
                 device_mtu: 1500
+                pages: false,
             }
         );
         assert_eq!(
@@ -321,6 +329,7 @@ mod tests {
             Frames {
                 room: 9216,
                 device_mtu: 9000
+                pages: false,
             }
         );
         assert_eq!(frames(9702, &ice).device_mtu, 9702);
@@ -342,6 +351,7 @@ mod tests {
             Frames {
                 room: 9216,
                 device_mtu: 1500
+                pages: false,
             }
         );
         assert_eq!(
@@ -392,7 +402,7 @@ mod tests {
         for mtu in [68, 1500, 2000, 3000, largest] {
             let room = Kind::AfXdp.frames(mtu, &lengths, "").unwrap().room;
             assert!(usize::from(room) >= usize::from(mtu) + FRAME_OVERHEAD + XDP_HEADROOM);
-            assert!(Pool::object_size(room) as usize <= PAGE);
+            assert_eq!(room, Pool::page_room());
         }
         assert!(Kind::AfXdp.frames(largest + 1, &lengths, "").is_err());
     }

@@ -68,6 +68,7 @@ impl Open {
             frames: Frames {
                 room: 0,
                 device_mtu: mtu,
+                pages: false,
             },
             kernel: probed.kernel,
             handle: std::ptr::null_mut(),
@@ -235,7 +236,10 @@ impl Open {
         let mut control = self.eal.control();
         let cached = self.kind.cached_pool();
         let fits = |p: &Pool| {
-            p.room == self.frames.room && p.size == setup.packet_buffers && (p.cache > 0) == cached
+            p.room == self.frames.room
+                && p.pages == self.frames.pages
+                && p.size == setup.packet_buffers
+                && (p.cache > 0) == cached
         };
         if let Some(at) = control.idle_pools.iter().position(fits) {
             self.pool = Some(control.idle_pools.swap_remove(at));
@@ -250,6 +254,7 @@ impl Open {
             setup.packet_buffers,
             self.frames.room,
             cached,
+            self.frames.pages,
         )?;
         drop(control);
         self.pool = Some(pool);

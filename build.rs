@@ -144,6 +144,9 @@ mod dpdk {
         for flag in cflags {
             build.flag(flag);
         }
+        for flag in ["-Werror=implicit-function-declaration", "-Werror=int-conversion"] {
+            build.flag_if_supported(flag);
+        }
         // DPDK's own inline functions are not clean under -Wextra with every compiler.
         for flag in ["-Wno-unused-parameter", "-Wno-missing-field-initializers"] {
             build.flag_if_supported(flag);

@@ -303,7 +303,7 @@ fn explain(failure: &InitFailure, config: &EalConfig) -> Error {
     let memory = failure
         .said
         .iter()
-        .any(|l| l.contains("hugepage") || l.contains("init memory"));
+        .any(|l| l.starts_with("EAL: ") && ["hugepage", "init memory"].iter().any(|word| l.contains(word)));
     if memory && config.hugepages {
         return Error::Memory(host::too_few_huge_pages(
             config.memory_mib,
@@ -329,7 +329,10 @@ fn explain(failure: &InitFailure, config: &EalConfig) -> Error {
 
 /// The lines that tell what went wrong, in one.
 pub(super) fn said(lines: &[String]) -> String {
-    const NOISE: [&str; 6] = [
+    const NOISE: [&str; 9] = [
+        "Driver cannot attach",
+        "Failed to attach device",
+        "Cannot find device",
         "Detected ",
         "Selected IOVA",
         "VFIO support",
@@ -342,6 +345,7 @@ pub(super) fn said(lines: &[String]) -> String {
         // "haechi: unrecognized option ..." is followed by the EAL's whole usage.
         let interesting = line.starts_with("EAL: ") || line.starts_with("haechi: ") || line.contains("(): ");
         let noise = NOISE.iter().any(|n| line.contains(n));
+        let line = line.split_once("(): ").map_or(line.as_str(), |(_, text)| text);
         let line = line
             .trim_start_matches("EAL: ")
             .trim_start_matches("FATAL: ")
@@ -352,7 +356,7 @@ pub(super) fn said(lines: &[String]) -> String {
     }
     let skip = last.len().saturating_sub(3);
     if last.is_empty() {
-        "no reason given".into()
+        "it gives no reason".into()
     } else {
         last[skip..].join("; ")
     }

@@ -26,6 +26,15 @@ pub struct BufferUse {
 /// Ethernet header and two VLAN tags: what a frame has beyond its IP packet, in bytes.
 pub(super) const FRAME_OVERHEAD: usize = 14 + 2 * 4;
 
+/// How the buffers of a pool lie in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Layout {
+    /// As DPDK likes it, and every core keeps some at hand.
+    Cached,
+    /// One to a page, without gaps and caches: for AF_XDP, whose buffers also may have to be found again after a close.
+    Pages,
+}
+
 /// A mempool in EAL memory. It is never freed but by the EAL's clean-up, so the pointer stays good as long as an `Eal`
 /// lives.
 #[derive(Debug)]
@@ -34,10 +43,7 @@ pub(super) struct Pool {
     /// Bytes of one buffer behind the headroom.
     pub(super) room: u16,
     pub(super) size: u32,
-    /// Buffers that each core keeps at hand; 0: the pool has no caches.
-    pub(super) cache: u32,
-    /// Each buffer is a page of its own.
-    pub(super) pages: bool,
+    pub(super) layout: Layout,
 }
 
 // SAFETY: mempools are made for use by many threads (multi-producer, multi-consumer ring, a cache for each lcore id).
@@ -46,73 +52,65 @@ unsafe impl Send for Pool {}
 unsafe impl Sync for Pool {}
 
 impl Pool {
+    /// The page of [`Layout::Pages`]: what the kernel's AF_XDP takes a page for on x86 and most others. Bytes.
+    pub(super) const PAGE: u32 = 4096;
+    /// The room of a buffer of [`Layout::Pages`].
+    pub(super) const PAGE_ROOM: u16 =
+        (Self::PAGE - sys::HX_POOL_HEADER - sys::HX_MBUF_SIZE - sys::HX_HEADROOM) as u16;
+
     /// The bytes that one buffer of a pool takes in memory, all in.
-    pub(super) fn object_size(room: u16) -> u32 {
+    fn object_size(room: u16) -> u32 {
         let element = sys::HX_MBUF_SIZE + sys::HX_HEADROOM + u32::from(room);
         // SAFETY: computes; a null pointer for the details is allowed.
         unsafe { sys::rte_mempool_calc_obj_size(element, 0, std::ptr::null_mut()) }
     }
 
-    /// The room of a buffer that fills a page, all in.
-    pub(super) fn page_room() -> u16 {
-        // SAFETY: computes.
-        let data_room = unsafe { sys::hx_page_data_room() };
-        data_room.saturating_sub(u16::try_from(sys::HX_HEADROOM).unwrap_or(0))
-    }
-
-    /// A pool of `size` buffers; `whose` is for the error message. `pages`: each buffer is a page of its own, and all
-    /// of them are one stretch of memory without gaps (the room is [`Pool::page_room`] then).
+    /// A pool of `size` buffers; `whose` is for the error message. `room` is [`Self::PAGE_ROOM`] where a page is the layout.
     pub(super) fn create(
         eal: &Eal,
         number: u32,
         whose: &str,
         size: u32,
         room: u16,
-        cached: bool,
-        pages: bool,
+        layout: Layout,
     ) -> Result<Self> {
-        // rte_mempool_create: at most the maximum, and 1.5 caches must fit the pool.
-        let cache = if cached {
-            (size / 4).min(sys::HX_CACHE_MAX / 2) & !7
-        } else {
-            0
-        };
-        let too_little = || Self::too_little(eal, whose, size, room);
         if size == 0 {
             return Err(Error::Memory(format!(
                 "{whose}: packet_buffers is 0: a port needs packet buffers, 65535 is the default"
             )));
         }
-        let data_room = u16::try_from(sys::HX_HEADROOM)
-            .ok()
-            .and_then(|h| h.checked_add(room))
-            .ok_or_else(too_little)?;
+        let too_little = || Self::too_little(eal, whose, size, room, layout);
         let name = CString::new(format!("haechi_{number}")).map_err(|_| too_little())?;
-        let raw = if pages {
-            debug_assert_eq!(room, Self::page_room());
-            // SAFETY: the EAL runs (an `Eal` is held); the name is a C string.
-            unsafe { sys::hx_page_pool_create(name.as_ptr(), size, cache, data_room) }
-        } else {
-            // SAFETY: as above; -1 is any NUMA node.
-            unsafe { sys::rte_pktmbuf_pool_create(name.as_ptr(), size, cache, 0, data_room, -1) }
+        let raw = match layout {
+            Layout::Cached => {
+                // rte_mempool_create: at most the maximum, and 1.5 caches must fit the pool.
+                let cache = (size / 4).min(sys::HX_CACHE_MAX / 2) & !7;
+                let data_room = (sys::HX_HEADROOM as u16)
+                    .checked_add(room)
+                    .ok_or_else(too_little)?;
+                // SAFETY: the EAL runs (an `Eal` is held); the name is a C string; -1 is any NUMA node.
+                unsafe { sys::rte_pktmbuf_pool_create(name.as_ptr(), size, cache, 0, data_room, -1) }
+            }
+            // SAFETY: as above.
+            Layout::Pages => unsafe { sys::hx_page_pool_create(name.as_ptr(), size, Self::PAGE) },
         };
         let raw = NonNull::new(raw).ok_or_else(too_little)?;
         Ok(Self {
             raw,
             room,
             size,
-            cache,
-            pages,
+            layout,
         })
     }
 
-    fn too_little(eal: &Eal, whose: &str, size: u32, room: u16) -> Error {
-        let bytes = u64::from(size) * u64::from(Self::object_size(room));
+    fn too_little(eal: &Eal, whose: &str, size: u32, room: u16, layout: Layout) -> Error {
+        let object = match layout {
+            Layout::Cached => Self::object_size(room),
+            Layout::Pages => Self::PAGE,
+        };
+        let bytes = u64::from(size) * u64::from(object);
         let mib = u32::try_from(bytes.div_ceil(1 << 20)).unwrap_or(u32::MAX);
-        let what = format!(
-            "{size} packet buffers of {} bytes take {mib} MiB",
-            Self::object_size(room)
-        );
+        let what = format!("{size} packet buffers of {object} bytes take {mib} MiB");
         let config = eal.config();
         if config.hugepages {
             // One page more: the pool's memory is in one piece.
@@ -157,7 +155,7 @@ impl Pool {
             // SAFETY: `all` is the vector below.
             unsafe { (*all.cast::<Vec<*mut c_void>>()).push(object) };
         }
-        debug_assert_eq!(self.cache, 0);
+        debug_assert_eq!(self.layout, Layout::Pages);
         let mut all: Vec<*mut c_void> = Vec::with_capacity(self.size as usize);
         let mut inside = vec![std::ptr::null_mut(); self.size as usize];
         // SAFETY: the callback gets the pointer to `all`, which outlives the walk; `inside` has room for all objects.
@@ -209,7 +207,14 @@ impl Mempool {
             .map_err(|_| Error::Unsupported(format!("{name}: an MTU of {mtu} is too much: at most 65000")))?;
         let mut control = eal.control();
         control.pools_made += 1;
-        let pool = Pool::create(eal, control.pools_made, name, packet_buffers, room, true, false)?;
+        let pool = Pool::create(
+            eal,
+            control.pools_made,
+            name,
+            packet_buffers,
+            room,
+            Layout::Cached,
+        )?;
         drop(control);
         Ok(Self {
             pool: std::sync::Arc::new(pool),

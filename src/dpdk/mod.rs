@@ -21,6 +21,8 @@ pub mod mempool;
 pub mod port;
 pub mod queue;
 mod sys;
+#[cfg(test)]
+mod tests;
 pub mod thread;
 pub mod tsc;
 pub mod wake;

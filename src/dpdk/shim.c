@@ -65,42 +65,43 @@ bool hx_vlan_restore(struct rte_mbuf *packet)
 	return true;
 }
 
-uint16_t hx_page_data_room(void)
+struct rte_mempool *hx_page_pool_create(const char *name, uint32_t count, uint32_t page)
 {
-	struct rte_mempool_objsz size;
-
-	/* The header's size does not depend on the element's. */
-	rte_mempool_calc_obj_size(sizeof(struct rte_mbuf), RTE_MEMPOOL_F_NO_SPREAD, &size);
-	return HX_PAGE - size.header_size - sizeof(struct rte_mbuf);
-}
-
-struct rte_mempool *hx_page_pool_create(const char *name, uint32_t count, uint32_t cache, uint16_t data_room)
-{
-	struct rte_pktmbuf_pool_private private = { .mbuf_data_room_size = data_room };
-	const size_t length = (size_t)count * HX_PAGE;
-	const struct rte_memzone *memory;
+	const unsigned int flags = RTE_MEMPOOL_F_NO_SPREAD;
+	const uint32_t element = page - HX_POOL_HEADER;
+	struct rte_pktmbuf_pool_private private;
+	char zone_name[RTE_MEMZONE_NAMESIZE];
+	const struct rte_memzone *zone;
 	struct rte_mempool *pool;
 
-	/* NO_SPREAD: no padding to spread objects over memory channels, which would make them larger than a page. */
-	pool = rte_mempool_create_empty(name, count, sizeof(struct rte_mbuf) + data_room, cache, sizeof(private),
-					SOCKET_ID_ANY, RTE_MEMPOOL_F_NO_SPREAD);
+	if (rte_mempool_calc_obj_size(element, flags, NULL) != page) {
+		rte_errno = EINVAL;
+		return NULL;
+	}
+	memset(&private, 0, sizeof(private));
+	private.mbuf_data_room_size = element - sizeof(struct rte_mbuf);
+	pool = rte_mempool_create_empty(name, count, element, 0, sizeof(private), SOCKET_ID_ANY, flags);
 	if (pool == NULL)
 		return NULL;
-	/* The library would choose memory that starts anywhere; one page would be lost at its start. */
-	memory = rte_memzone_reserve_aligned(name, length, SOCKET_ID_ANY, 0, HX_PAGE);
-	if (memory == NULL)
-		goto fail;
+	rte_errno = ENOMEM;
 	if (rte_mempool_set_ops_byname(pool, rte_mbuf_best_mempool_ops(), NULL) != 0)
 		goto fail;
 	rte_pktmbuf_pool_init(pool, &private);
-	if (rte_mempool_populate_virt(pool, memory->addr, length, memory->hugepage_sz, NULL, NULL) != (int)count)
+	snprintf(zone_name, sizeof(zone_name), "%s_pages", name);
+	zone = rte_memzone_reserve_aligned(zone_name, (size_t)count * page, SOCKET_ID_ANY,
+					   RTE_MEMZONE_1GB | RTE_MEMZONE_SIZE_HINT_ONLY | RTE_MEMZONE_IOVA_CONTIG, page);
+	if (zone == NULL)
 		goto fail;
+	if (rte_mempool_populate_iova(pool, zone->addr, zone->iova, (size_t)count * page, NULL, NULL) != (int)count) {
+		rte_mempool_free(pool);
+		rte_memzone_free(zone);
+		rte_errno = ENOMEM;
+		return NULL;
+	}
 	rte_mempool_obj_iter(pool, rte_pktmbuf_init, NULL);
 	return pool;
-
 fail:
 	rte_mempool_free(pool);
-	rte_memzone_free(memory);
 	return NULL;
 }
 

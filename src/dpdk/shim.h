@@ -18,7 +18,6 @@
 #include <rte_malloc.h>
 #include <rte_mbuf.h>
 #include <rte_mbuf_pool_ops.h>
-#include <rte_memzone.h>
 #include <rte_mempool.h>
 #include <rte_version.h>
 
@@ -39,12 +38,14 @@ enum {
 	HX_MBUF_PKT_LEN = offsetof(struct rte_mbuf, pkt_len),
 	HX_MBUF_DATA_LEN = offsetof(struct rte_mbuf, data_len),
 	HX_MBUF_BUF_LEN = offsetof(struct rte_mbuf, buf_len),
+	HX_MBUF_VLAN_TCI = offsetof(struct rte_mbuf, vlan_tci),
+	HX_MBUF_VLAN_TCI_OUTER = offsetof(struct rte_mbuf, vlan_tci_outer),
+	HX_MBUF_NEXT = offsetof(struct rte_mbuf, next),
+	HX_POOL_HEADER = RTE_ALIGN_CEIL(sizeof(struct rte_mempool_objhdr), RTE_MEMPOOL_ALIGN),
 	HX_MBUF_SIZE = sizeof(struct rte_mbuf),
 	HX_HEADROOM = RTE_PKTMBUF_HEADROOM,
 	HX_PORT_INVALID = RTE_MBUF_PORT_INVALID,
 	HX_CACHE_MAX = RTE_MEMPOOL_CACHE_MAX_SIZE,
-	/* Object size of a pool of pages, and the page size that AF_XDP reckons with. */
-	HX_PAGE = 4096,
 };
 
 static const uint64_t HX_RX_VLAN_STRIPPED = RTE_MBUF_F_RX_VLAN_STRIPPED;
@@ -75,11 +76,8 @@ bool hx_mbuf_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **packets, uin
 void hx_mbuf_free(struct rte_mbuf *packet);
 /* Puts the tags that the device took out of the frame back into it. False: there is no headroom for them. */
 bool hx_vlan_restore(struct rte_mbuf *packet);
-/* rte_pktmbuf_pool_create, but with objects of exactly HX_PAGE bytes, each in a page of its own, all in one stretch of
- * memory without gaps. `data_room` must be what fills the page (hx_page_data_room). NULL: not enough memory. */
-struct rte_mempool *hx_page_pool_create(const char *name, uint32_t count, uint32_t cache, uint16_t data_room);
-/* The data room, headroom included, with which an object of such a pool fills its page. */
-uint16_t hx_page_data_room(void);
+/* A pool without caches whose every object fills a page of `page` bytes, in one piece, without a gap. NULL: rte_errno. */
+struct rte_mempool *hx_page_pool_create(const char *name, uint32_t count, uint32_t page);
 /* Takes objects out of a pool past all caches; returns how many it got. */
 uint32_t hx_pool_take(struct rte_mempool *pool, void **objects, uint32_t count);
 /* Puts objects back, past all caches. */

@@ -2,7 +2,7 @@
 //! Read in the sources of DPDK 22.11 to 24.11 (drivers/net).
 
 use super::{
-    super::mempool::{FRAME_OVERHEAD, Pool, round_up},
+    super::mempool::{FRAME_OVERHEAD, Layout, Pool, round_up},
     device::argument,
 };
 
@@ -33,8 +33,6 @@ pub(super) struct Frames {
     pub(super) room: u16,
     /// What the driver is told as MTU.
     pub(super) device_mtu: u16,
-    /// Must each buffer be a page of its own?
-    pub(super) pages: bool,
 }
 
 /// What a device says of lengths (`rte_eth_dev_info`).
@@ -56,8 +54,8 @@ pub(super) struct TooLong {
 const LARGEST: u16 = 65_000;
 /// XDP_PACKET_HEADROOM (linux/bpf.h): what the kernel keeps in front of each frame.
 const XDP_HEADROOM: usize = 256;
-/// An AF_XDP chunk is at most a page.
-const PAGE: usize = 4096;
+/// What a block of a packet_mmap ring is a multiple of.
+const PAGE: usize = Pool::PAGE as usize;
 /// Where a frame starts in one of AF_PACKET's ring frames: TPACKET_ALIGN(TPACKET2_HDRLEN + 16) - ETH_HLEN.
 const PACKET_MMAP_HEADER: usize = 66;
 /// TPACKET2_HDRLEN - sizeof(struct sockaddr_ll): how the driver computes the data part of a ring frame.
@@ -105,9 +103,12 @@ impl Kind {
         matches!(self, Self::Nic)
     }
 
-    /// Each core may keep buffers of the port's pool at hand. Not where buffers may have to be found again after a close.
-    pub(super) const fn cached_pool(self) -> bool {
-        !matches!(self, Self::AfXdp)
+    /// How the port's buffers lie in memory.
+    pub(super) const fn layout(self) -> Layout {
+        match self {
+            Self::AfXdp => Layout::Pages,
+            _ => Layout::Cached,
+        }
     }
 
     /// Buffers that a receive queue takes at once.
@@ -148,14 +149,27 @@ impl Kind {
                     && !given("blocksz")
                     && frame + PACKET_MMAP_HEADER > PACKET_MMAP_FRAME =>
             {
-                // packet_mmap: frames are multiples of TPACKET_ALIGNMENT (16), blocks of pages, with one frame a block.
-                let frame = round_up(frame + PACKET_MMAP_HEADER, 16);
-                with(format!("blocksz={},framesz={frame}", round_up(frame, PAGE)))
+                // packet_mmap: blocks are whole pages. One frame a block (see `check_args`).
+                let frame = round_up(frame + PACKET_MMAP_HEADER, PAGE);
+                with(format!("blocksz={frame},framesz={frame}"))
             }
             Self::Memif if !given("bsize") && frame > MEMIF_BUFFER => {
                 with(format!("bsize={}", round_up(frame, 64)))
             }
             _ => args.to_owned(),
+        }
+    }
+
+    /// Are a virtual device's arguments ones that work? If not, the fix.
+    pub(super) fn check_args(self, args: &str) -> Result<(), String> {
+        let size = |key: &str, default: usize| argument(args, key).map_or(Some(default), |v| v.parse().ok());
+        match (self, size("framesz", PACKET_MMAP_FRAME), size("blocksz", PAGE)) {
+            // The driver computes frame places as if blocks had no unused end, and the kernel does not: they would lose
+            // each other after the first frame.
+            (Self::AfPacket, Some(frame), Some(block)) if frame == 0 || block % frame != 0 => Err(format!(
+                "its blocksz ({block}) must be a multiple of its framesz ({frame})"
+            )),
+            _ => Ok(()),
         }
     }
 
@@ -177,23 +191,17 @@ impl Kind {
         // NICs take buffers in steps of up to 1 KiB.
         let ordinary = |frame: usize| round_up(frame, 1024).min(usize::from(u16::MAX) - 1024);
         let (room, device_mtu) = match self {
-            Self::AfXdp => {
-                let (room, largest) = af_xdp_room(frame);
-                (
-                    room.ok_or_else(|| {
-                        too_long(largest - FRAME_OVERHEAD, "an AF_XDP buffer is at most a page")
-                    })?,
-                    mtu,
-                )
+            Self::AfXdp if frame > AF_XDP_FRAME => {
+                let hint = "an AF_XDP buffer is a page";
+                return Err(too_long(AF_XDP_FRAME - FRAME_OVERHEAD, hint));
             }
+            Self::AfXdp => (usize::from(Pool::PAGE_ROOM), mtu),
             Self::AfPacket => {
                 let ring_frame: usize = size("framesz", PACKET_MMAP_FRAME);
                 let largest = ring_frame.saturating_sub(PACKET_MMAP_HEADER);
                 if frame > largest {
-                    let hint = format!(
-                        "framesz={} and a blocksz to match would do",
-                        round_up(frame + PACKET_MMAP_HEADER, 16)
-                    );
+                    let enough = round_up(frame + PACKET_MMAP_HEADER, PAGE);
+                    let hint = format!("blocksz={enough},framesz={enough} would do");
                     return Err(too_long(largest.saturating_sub(FRAME_OVERHEAD), &hint));
                 }
                 // The driver refuses a pool whose buffers are smaller than its ring's frames.
@@ -236,11 +244,7 @@ impl Kind {
             }
         };
         let room = u16::try_from(room).map_err(|_| too_long(usize::from(LARGEST), ""))?;
-        Ok(Frames {
-            room,
-            device_mtu,
-            pages: matches!(self, Self::AfXdp),
-        })
+        Ok(Frames { room, device_mtu })
     }
 }
 
@@ -271,18 +275,9 @@ fn nominal(mtu: u16, lengths: &Lengths) -> u16 {
     u16::try_from(u32::from(mtu).min(lengths.largest_mtu())).unwrap_or(mtu)
 }
 
-/// The room of an AF_XDP buffer for a frame, if there is one, and the longest frame for which there is.
-///
-/// The driver registers the pool's memory as if it were objects without gaps that begin at a page (`xdp_umem_configure`),
-/// and each whole object, with its header, is a chunk that may not be longer than a page. Only objects of exactly a page
-/// make that true, because a mempool lets none cross a page; the kernel refuses descriptors of whatever lies outside.
-fn af_xdp_room(frame: usize) -> (Option<usize>, usize) {
-    let room = usize::from(Pool::page_room());
-    (
-        (frame + XDP_HEADROOM <= room).then_some(room),
-        room.saturating_sub(XDP_HEADROOM),
-    )
-}
+/// The longest frame that an AF_XDP buffer holds. A buffer is a whole mempool object with its header, and fills a page: the
+/// driver takes the pool for objects without gaps (`xdp_umem_configure`), and the kernel no chunk beyond a page.
+const AF_XDP_FRAME: usize = Pool::PAGE_ROOM as usize - XDP_HEADROOM;
 
 #[cfg(test)]
 mod tests {
@@ -313,7 +308,6 @@ mod tests {
             Frames {
                 room: 2048,
                 device_mtu: 1508
-                pages: false,
             }
         );
         assert_eq!(
@@ -321,7 +315,6 @@ mod tests {
             Frames {
                 room: 2048,
                 device_mtu: 1500
-                pages: false,
             }
         );
         assert_eq!(
@@ -329,7 +322,6 @@ mod tests {
             Frames {
                 room: 9216,
                 device_mtu: 9000
-                pages: false,
             }
         );
         assert_eq!(frames(9702, &ice).device_mtu, 9702);
@@ -351,7 +343,6 @@ mod tests {
             Frames {
                 room: 9216,
                 device_mtu: 1500
-                pages: false,
             }
         );
         assert_eq!(
@@ -386,24 +377,43 @@ mod tests {
         }
         assert_eq!(
             Kind::AfPacket.complete_args("iface=x", 9000),
-            "iface=x,blocksz=12288,framesz=9088"
+            "iface=x,blocksz=12288,framesz=12288"
         );
     }
 
     #[test]
-    fn an_af_xdp_buffer_fits_a_page() {
+    fn ring_frames_that_do_not_fill_their_blocks_are_refused() {
+        for good in [
+            "iface=x",
+            "framesz=1024",
+            "blocksz=8192",
+            "framesz=4096",
+            "framesz=junk",
+        ] {
+            assert_eq!(Kind::AfPacket.check_args(good), Ok(()), "{good}");
+        }
+        for bad in ["framesz=1500", "framesz=9088,blocksz=12288", "framesz=0"] {
+            assert!(
+                Kind::AfPacket.check_args(bad).unwrap_err().contains("multiple"),
+                "{bad}"
+            );
+            assert_eq!(Kind::Memif.check_args(bad), Ok(()));
+        }
+    }
+
+    #[test]
+    fn an_af_xdp_buffer_is_a_page() {
         let lengths = Lengths {
             max_mtu: 3542,
             max_rx_pktlen: 3560,
             min_rx_bufsize: 0,
         };
-        let largest = Kind::AfXdp.frames(9000, &lengths, "").unwrap_err().largest;
-        assert!((3400..=3542).contains(&largest), "{largest}");
-        for mtu in [68, 1500, 2000, 3000, largest] {
-            let room = Kind::AfXdp.frames(mtu, &lengths, "").unwrap().room;
+        let frames = |mtu| Kind::AfXdp.frames(mtu, &lengths, "");
+        assert_eq!(frames(9000).unwrap_err().largest, 3498);
+        assert!(frames(3499).is_err());
+        for mtu in [68, 1500, 3498] {
+            let room = frames(mtu).unwrap().room;
             assert!(usize::from(room) >= usize::from(mtu) + FRAME_OVERHEAD + XDP_HEADROOM);
-            assert_eq!(room, Pool::page_room());
         }
-        assert!(Kind::AfXdp.frames(largest + 1, &lengths, "").is_err());
     }
 }

@@ -1,5 +1,6 @@
 //! A network port: a NIC by its PCI address or a virtual device.
 
+mod descriptors;
 mod device;
 mod driver;
 mod kernel;
@@ -112,11 +113,11 @@ struct DeviceStats {
 impl DeviceStats {
     /// Takes a new reading: a counter that went back began anew.
     fn update(&mut self, reading: [u64; 4]) -> [u64; 4] {
-        for i in 0..4 {
-            if reading[i] < self.last[i] {
-                self.base[i] += self.last[i];
+        for ((new, last), base) in reading.iter().zip(&mut self.last).zip(&mut self.base) {
+            if new < last {
+                *base += *last;
             }
-            self.last[i] = reading[i];
+            *last = *new;
         }
         std::array::from_fn(|i| self.base[i] + self.last[i])
     }

@@ -6,8 +6,16 @@ use std::{
 };
 
 use super::{
-    super::{Eal, Error, error::Result, log, mbuf::MAX_BURST, mempool::Pool, sys},
+    super::{
+        Eal, Error,
+        error::Result,
+        log,
+        mbuf::MAX_BURST,
+        mempool::{Layout, Pool},
+        sys,
+    },
     Device, Link, PortInfo, PortSetup,
+    descriptors::{self, Descriptor},
     driver::{Frames, Kind, Lengths},
     kernel::KernelInterface,
     probe, strerror,
@@ -32,6 +40,8 @@ pub(in crate::dpdk) struct Open {
     rx_offloads: u64,
     tells_removal: bool,
     started: bool,
+    /// Descriptors that the driver opened for the queues.
+    descriptors: Vec<Descriptor>,
     /// Set by the driver's thread; boxed, so that it stays where the driver was told it is.
     removed: Box<AtomicBool>,
     eal: Eal,
@@ -68,7 +78,6 @@ impl Open {
             frames: Frames {
                 room: 0,
                 device_mtu: mtu,
-                pages: false,
             },
             kernel: probed.kernel,
             handle: std::ptr::null_mut(),
@@ -77,6 +86,7 @@ impl Open {
             rx_offloads: 0,
             tells_removal: false,
             started: false,
+            descriptors: Vec::new(),
             removed: Box::default(),
             eal: eal.clone(),
         };
@@ -234,37 +244,36 @@ impl Open {
             )));
         }
         let mut control = self.eal.control();
-        let cached = self.kind.cached_pool();
-        let fits = |p: &Pool| {
-            p.room == self.frames.room
-                && p.pages == self.frames.pages
-                && p.size == setup.packet_buffers
-                && (p.cache > 0) == cached
-        };
+        let layout = self.kind.layout();
+        let fits =
+            |p: &Pool| p.room == self.frames.room && p.size == setup.packet_buffers && p.layout == layout;
         if let Some(at) = control.idle_pools.iter().position(fits) {
             self.pool = Some(control.idle_pools.swap_remove(at));
             return Ok(());
         }
         control.pools_made += 1;
         let whose = format!("port '{}'", self.name);
-        let pool = Pool::create(
-            &self.eal,
-            control.pools_made,
-            &whose,
-            setup.packet_buffers,
-            self.frames.room,
-            cached,
-            self.frames.pages,
-        )?;
+        let (buffers, room) = (setup.packet_buffers, self.frames.room);
+        let pool = Pool::create(&self.eal, control.pools_made, &whose, buffers, room, layout)?;
         drop(control);
         self.pool = Some(pool);
         Ok(())
     }
 
-    fn set_up_queues(&self, setup: &PortSetup, rx_descriptors: u16, tx_descriptors: u16) -> Result<()> {
+    fn set_up_queues(&mut self, setup: &PortSetup, rx_descriptors: u16, tx_descriptors: u16) -> Result<()> {
+        // So that no other port of this process is being set up: drivers keep lists, and the new
+        // descriptors are this one's.
+        let eal = self.eal.clone();
+        let _control = eal.control();
+        let before = descriptors::driver_descriptors();
+        let result = self.set_up_each_queue(setup, rx_descriptors, tx_descriptors);
+        self.descriptors = descriptors::driver_descriptors();
+        self.descriptors.retain(|d| !before.contains(d));
+        result
+    }
+
+    fn set_up_each_queue(&self, setup: &PortSetup, rx_descriptors: u16, tx_descriptors: u16) -> Result<()> {
         let Some(pool) = &self.pool else { return Ok(()) };
-        // SO that no other port of this process is being set up (drivers keep lists).
-        let _control = self.eal.control();
         let mark = log::mark();
         for queue in 0..setup.tx_queues {
             // SAFETY: a configured, stopped port and a queue of its; null takes the driver's defaults; any NUMA node.
@@ -439,6 +448,7 @@ impl Drop for Open {
     fn drop(&mut self) {
         let _ = self.stop();
         let mut control = self.eal.control();
+        let before = descriptors::driver_descriptors();
         // SAFETY: stopped; no handle is left, since each holds this. After the close the port's number is not used any more.
         // The device handle is the one that the port was made on.
         unsafe {
@@ -456,13 +466,18 @@ impl Drop for Open {
                 sys::rte_dev_remove(self.handle);
             }
         }
+        // libxdp also forgets the program that it looks at when it detaches it.
+        descriptors::close_forgotten(&self.descriptors);
+        let mut after = descriptors::driver_descriptors();
+        after.retain(|d| !before.contains(d));
+        descriptors::close_forgotten(&after);
         if let Some(kernel) = &self.kernel {
             kernel.restore();
             control.interfaces.retain(|i| *i != kernel.index);
         }
         control.devices.retain(|d| d != self.device.name());
         if let Some(pool) = self.pool.take() {
-            if pool.cache == 0 {
+            if pool.layout == Layout::Pages {
                 // SAFETY: this port alone drew from the pool, and it is closed.
                 let lost = unsafe { pool.reclaim_lost() };
                 if lost > 0 {

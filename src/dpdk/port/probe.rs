@@ -74,6 +74,11 @@ fn probe_vdev(control: &Control, port: &str, vdev: &str, args: &str, mtu: u16) -
         name: vdev.to_owned(),
         args: args.to_owned(),
     };
+    if let Err(fix) = kind.check_args(args) {
+        return Err(Error::BadDevice(format!(
+            "port '{port}': {device} does not work: {fix}"
+        )));
+    }
     let mut interface = None;
     if kind.takes_interface() {
         let Some(iface) = device.interface() else {

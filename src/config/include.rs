@@ -140,7 +140,17 @@ fn parse(path: &Path, text: String, report: &mut Report) -> Table {
     for error in errors {
         let end = text.len();
         let span = Span::new(file, error.span().unwrap_or(end..end));
-        report.syntax(span, error.message(), Some("the syntax is TOML: https://toml.io"));
+        match (error.message(), text.get(span.start..span.end)) {
+            ("duplicate key", Some(key)) => {
+                let message = format!("`{key}` is set twice");
+                report.syntax(
+                    span,
+                    &message,
+                    "a key, or the header of a table, stands once in a file",
+                );
+            }
+            (message, _) => report.syntax(span, message, "the syntax is TOML: https://toml.io"),
+        }
     }
     tree::from_toml(file, table.get_ref())
 }

@@ -56,10 +56,14 @@ pub(super) fn read(root: &Table, walk: &mut Walk<'_>) -> Config {
     let mut port_sections = Vec::new();
     let mut device_spans = Vec::new();
     let sections = section.sections("port", walk);
-    if sections.is_empty() && section.entry("port").is_none() {
+    let no_ports = section
+        .entry("port")
+        .is_none_or(|entry| matches!(entry.item.value, Value::Array(_)));
+    if sections.is_empty() && no_ports {
         let help = "add two `[[port]]` with `name`, `device`, `zone` and `peer`";
         walk.errors += 1;
-        walk.report.missing(section.span, "there is no `[[port]]`", help);
+        walk.report
+            .missing(section.span_of("port"), "there is no `[[port]]`", help);
     }
     for mut section in sections {
         let (port, device) = read_port(&mut section, &devices, &names, walk);
@@ -461,6 +465,15 @@ fn read_sets<'t, T>(
             );
         }
         let path = super::tree::join(&section.path, name);
+        if !matches!(entry.item.value, Value::Array(_)) {
+            let message = format!("`{path}`: expected an array, found {}", entry.item.value.kind());
+            walk.error(
+                entry.item.span,
+                message,
+                "a set is a list: write its members in brackets",
+            );
+            continue;
+        }
         let mut members = Vec::new();
         for (text, span) in strings(&entry.item, &path, walk) {
             if text == "any" {

@@ -55,11 +55,8 @@ impl Report {
     }
 
     /// A syntax error: later findings on its line are not reported.
-    pub(super) fn syntax(&mut self, span: Span, message: &str, help: Option<&str>) {
-        let finding = self.error(span, message);
-        if let Some(help) = help {
-            finding.help(help);
-        }
+    pub(super) fn syntax(&mut self, span: Span, message: &str, help: &str) {
+        self.error(span, message).help(help);
         let line = self.place(span).0.line;
         self.files[span.file].broken_lines.insert(line);
     }

@@ -1,9 +1,13 @@
 //! The JSON Schema of the file, generated from the types of [`super::value`].
 
 use std::borrow::Cow;
+use std::marker::PhantomData;
 
+use schemars::generate::SchemaSettings;
+use schemars::transform::RecursiveTransform;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Serialize, Serializer};
+use serde_json::Value;
 
 use super::net::{AddressRef, CpuList, Device, PortRange, ServiceRef};
 use super::units::{Rate, TimeSpan};
@@ -12,18 +16,45 @@ use super::value::{Config, Matcher, RxQueues};
 /// The JSON Schema of the configuration file, for editors.
 #[must_use]
 pub fn schema_json() -> String {
-    let schema = schemars::schema_for!(Config);
+    let schema = SchemaSettings::draft2020_12()
+        .with_transform(RecursiveTransform(without_null))
+        .into_generator()
+        .into_root_schema_for::<Config>();
     let mut text = serde_json::to_string_pretty(&schema).unwrap_or_default();
     text.push('\n');
     text
 }
 
+/// TOML has no null: a key that may be left out is just not required.
+fn without_null(schema: &mut Schema) {
+    if let Some(Value::Array(types)) = schema.get_mut("type") {
+        types.retain(|name| name != "null");
+        if let [only] = &types[..] {
+            let only = only.clone();
+            schema.insert("type".to_owned(), only);
+        }
+    }
+    if let Some(Value::Array(choices)) = schema.get_mut("anyOf") {
+        choices.retain(|choice| choice.get("type").is_none_or(|name| name != "null"));
+        if let [Value::Object(only)] = &choices[..] {
+            let only = only.clone();
+            schema.remove("anyOf");
+            for (key, value) in only {
+                schema.insert(key, value);
+            }
+        }
+    }
+}
+
+/// A table of which each file may hold a part: nothing in it is required of every file.
+pub(super) fn may_be_partial(schema: &mut Schema) {
+    schema.remove("required");
+}
+
 /// Keys of the file that the loader resolves, so that the value has no field for them.
 pub(super) fn add_loader_keys(schema: &mut Schema) {
-    let Some(properties) = schema
-        .get_mut("properties")
-        .and_then(serde_json::Value::as_object_mut)
-    else {
+    may_be_partial(schema);
+    let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) else {
         return;
     };
     properties.insert(
@@ -128,6 +159,23 @@ impl JsonSchema for RxQueues {
     }
 }
 
+/// Stands for a list with at least one member, in the schema alone.
+pub(super) struct NonEmpty<T>(PhantomData<T>);
+
+impl<T: JsonSchema> JsonSchema for NonEmpty<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        Cow::Owned(format!("Some{}", T::schema_name()))
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "array", "items": generator.subschema_for::<T>(), "minItems": 1 })
+    }
+}
+
 impl<T: Serialize> Serialize for Matcher<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
@@ -151,5 +199,62 @@ impl<T: JsonSchema> JsonSchema for Matcher<T> {
                 { "type": "array", "items": member, "minItems": 1 },
             ]
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::super::read::read;
+    use super::super::report::Report;
+    use super::super::section::Walk;
+    use super::super::{include, source};
+    use super::*;
+
+    /// The keys that the reader asks each section for, learnt by reading a file that has one of everything.
+    fn grammar() -> BTreeMap<String, BTreeSet<&'static str>> {
+        let files = BTreeMap::from([("all".into(), ["[[port]]", "[[zone]]", "[[rule]]"].join("\n"))]);
+        let mut report = Report::default();
+        let files: &dyn source::Files = &files;
+        let root = include::read_all(files, "all".as_ref(), &mut report).unwrap();
+        let mut walk = Walk {
+            report: &mut report,
+            grammar: BTreeMap::new(),
+            errors: 0,
+        };
+        read(&root, &mut walk);
+        walk.grammar
+    }
+
+    /// Every table of the schema with its properties, named like the reader's sections.
+    fn tables(schema: &Value, path: &str, root: &Value, found: &mut BTreeMap<String, BTreeSet<String>>) {
+        if let Some(name) = schema.get("$ref").and_then(Value::as_str) {
+            let target = root.pointer(name.trim_start_matches('#')).unwrap();
+            return tables(target, path, root, found);
+        }
+        if let Some(items) = schema.get("items") {
+            return tables(items, path, root, found);
+        }
+        let Some(properties) = schema.get("properties").and_then(Value::as_object) else {
+            return;
+        };
+        assert_eq!(schema["additionalProperties"], false, "{path} takes any key");
+        found.insert(path.to_owned(), properties.keys().cloned().collect());
+        for (key, property) in properties {
+            tables(property, &super::super::tree::join(path, key), root, found);
+        }
+    }
+
+    #[test]
+    fn the_schema_has_the_keys_that_the_reader_takes() {
+        let schema: Value = serde_json::from_str(&schema_json()).unwrap();
+        let mut in_schema = BTreeMap::new();
+        tables(&schema, "", &schema, &mut in_schema);
+        let in_reader: BTreeMap<String, BTreeSet<String>> = grammar()
+            .into_iter()
+            .map(|(path, keys)| (path, keys.into_iter().map(str::to_owned).collect()))
+            .collect();
+        assert_eq!(in_reader, in_schema);
     }
 }

@@ -33,6 +33,8 @@ pub(super) struct Section<'t> {
     pub(super) path: String,
     /// Where it starts.
     pub(super) span: Span,
+    /// It is there but not a table, which is reported: its keys are not missed.
+    broken: bool,
     asked: BTreeSet<&'static str>,
     refused: BTreeSet<&'static str>,
 }
@@ -52,6 +54,7 @@ impl<'t> Section<'t> {
             table,
             path,
             span,
+            broken: false,
             asked: BTreeSet::new(),
             refused: BTreeSet::new(),
         }
@@ -95,6 +98,9 @@ impl<'t> Section<'t> {
 
     /// Says that a key is missing.
     pub(super) fn missing(&self, key: &str, example: &str, walk: &mut Walk<'_>) {
+        if self.broken {
+            return;
+        }
         walk.errors += 1;
         let of = if self.path.is_empty() {
             String::new()
@@ -205,7 +211,10 @@ impl<'t> Section<'t> {
             _ => format!("write `[{path}]` and its keys below"),
         };
         wrong_type(&entry.item, &path, "a table", help, walk);
-        Self::new(None, path, entry.item.span)
+        Self {
+            broken: true,
+            ..Self::new(None, path, entry.item.span)
+        }
     }
 
     /// The tables of an array of tables.

@@ -21,9 +21,8 @@ pub struct Config {
     pub version: u32,
     /// The node itself: mode, workers, memory.
     pub node: Node,
-    /// The ports, in the order of the file (included files first): a port's place is its `PortId`.
+    /// The ports, two for each pair. Included files come first; an apply can neither add nor reorder ports.
     #[serde(rename = "port")]
-    #[schemars(length(min = 2))]
     pub ports: Vec<Port>,
     /// Transparent mode (bump in the wire).
     #[schemars(default)]
@@ -33,10 +32,10 @@ pub struct Config {
     #[schemars(default)]
     pub zones: Vec<Zone>,
     /// Named lists of addresses and prefixes; `"@name"` refers to one.
-    #[schemars(default)]
+    #[schemars(default, with = "BTreeMap<String, super::schema::NonEmpty<AddressRef>>")]
     pub address_sets: BTreeMap<String, Vec<AddressRef>>,
     /// Named lists of services; `"@name"` refers to one.
-    #[schemars(default)]
+    #[schemars(default, with = "BTreeMap<String, super::schema::NonEmpty<ServiceRef>>")]
     pub service_sets: BTreeMap<String, Vec<ServiceRef>>,
     /// Stateful rules: for a new session the first that matches decides; none: drop.
     #[serde(rename = "rule")]
@@ -53,6 +52,7 @@ pub struct Config {
 /// `[node]`
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(transform = super::schema::may_be_partial)]
 pub struct Node {
     /// The node's name in output and logs.
     #[schemars(default = "super::defaults::name")]

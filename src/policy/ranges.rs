@@ -70,10 +70,6 @@ impl<T: Bound> RangeSet<T> {
         self.0.is_empty()
     }
 
-    pub(crate) fn is_full(&self) -> bool {
-        matches!(self.0[..], [(first, last)] if first == T::MIN && last == T::MAX)
-    }
-
     /// Is every member of `other` one of these too?
     pub(crate) fn covers(&self, other: &Self) -> bool {
         // Ranges of one set never touch, so a range of `other` is covered by one range or not at all.
@@ -142,7 +138,7 @@ mod tests {
             [(1, 12), (20, 20)]
         );
         assert_eq!(set(&[(7, 3)]).ranges(), []);
-        assert!(set(&[(0, 99), (100, u16::MAX)]).is_full());
+        assert_eq!(set(&[(0, 99), (100, u16::MAX)]), RangeSet::full());
         assert_eq!(set(&[(0, u16::MAX), (3, 4)]).ranges(), [(0, u16::MAX)]);
     }
 

@@ -1,0 +1,1 @@
+#[test] fn z() { std::fs::write("dpdk-config/haechi.schema.json", haechi::config::schema_json()).unwrap(); }

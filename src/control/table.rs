@@ -5,13 +5,24 @@ use std::io::IsTerminal;
 
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Row, Table, Width, presets};
 
-/// A column: its heading, on which side it is aligned, and whether it may be cut when the terminal is narrow.
+/// A column: its heading, on which side it is aligned, and whether it may be cut or left out when the terminal is
+/// narrow.
 #[derive(Clone, Copy, Debug)]
 pub struct Column {
     heading: &'static str,
     right: bool,
     /// Characters that always stay.
     keep: Option<u16>,
+    /// The higher, the earlier it is left out; 0: never.
+    spare: u8,
+}
+
+impl Column {
+    /// One that is left out when the terminal is too narrow for all: the highest `order` first.
+    #[must_use]
+    pub const fn spare(self, order: u8) -> Self {
+        Self { spare: order, ..self }
+    }
 }
 
 /// A column of words, never cut.
@@ -21,6 +32,7 @@ pub const fn words(heading: &'static str) -> Column {
         heading,
         right: false,
         keep: None,
+        spare: 0,
     }
 }
 
@@ -31,6 +43,7 @@ pub const fn cut(heading: &'static str, keep: u16) -> Column {
         heading,
         right: false,
         keep: Some(keep),
+        spare: 0,
     }
 }
 
@@ -41,6 +54,7 @@ pub const fn numbers(heading: &'static str) -> Column {
         heading,
         right: true,
         keep: None,
+        spare: 0,
     }
 }
 
@@ -56,15 +70,23 @@ pub fn terminal_width() -> Option<u16> {
     }
 }
 
-/// Lines of text, one a row, the headings first. In `width` characters columns that may be cut are, with an ellipsis.
+/// Blanks between columns.
+const GAP: u16 = 2;
+
+/// Lines of text, one a row, the headings first. In `width` characters columns that may be cut are, with an ellipsis,
+/// and columns that are to spare are left out as far as it takes.
 #[must_use]
 pub fn render(columns: &[Column], rows: Vec<Vec<String>>, width: Option<u16>) -> String {
+    let needs: Vec<u16> = (0..columns.len())
+        .map(|place| need(columns, &rows, place))
+        .collect();
+    let shown = fitting(columns, &needs, width);
     let mut table = Table::new();
     table
         .load_preset(presets::NOTHING)
         .force_no_tty()
         .set_truncation_indicator("…")
-        .set_header(columns.iter().map(|c| c.heading.to_uppercase()))
+        .set_header(shown.iter().map(|place| columns[*place].heading.to_uppercase()))
         .set_content_arrangement(match width {
             Some(_) => ContentArrangement::Dynamic,
             None => ContentArrangement::Disabled,
@@ -72,32 +94,27 @@ pub fn render(columns: &[Column], rows: Vec<Vec<String>>, width: Option<u16>) ->
     if let Some(width) = width {
         table.set_width(width);
     }
-    let widest = |place: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(place));
-        let heading = columns.get(place).map_or(0, |c| c.heading.chars().count());
-        cells.map(|cell| cell.chars().count()).fold(heading, usize::max)
-    };
-    let needs: Vec<u16> = (0..columns.len())
-        .map(|place| u16::try_from(widest(place)).unwrap_or(u16::MAX))
-        .collect();
-    table.add_rows(rows.into_iter().map(|row| {
-        let mut row = Row::from(row);
+    table.add_rows(rows.into_iter().map(|mut row| {
+        let mut row = Row::from(
+            shown
+                .iter()
+                .map(|place| row.get_mut(*place).map(std::mem::take).unwrap_or_default()),
+        );
         row.max_height(1);
         row
     }));
-    for (place, column) in columns.iter().enumerate() {
-        let Some(shown) = table.column_mut(place) else {
+    for (to, from) in shown.iter().enumerate() {
+        let Some(column) = table.column_mut(to) else {
             continue;
         };
-        shown.set_padding((0, 2));
-        if column.right {
-            shown.set_cell_alignment(CellAlignment::Right);
+        column.set_padding((0, GAP));
+        if columns[*from].right {
+            column.set_cell_alignment(CellAlignment::Right);
         }
-        // Constraints count the padding.
-        let need = needs.get(place).copied().unwrap_or(0).saturating_add(2);
         if width.is_some() {
-            let least = column.keep.map_or(need, |keep| need.min(keep.saturating_add(2)));
-            shown.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(least)));
+            // Constraints count the padding.
+            let least = least(columns[*from], needs[*from]) + GAP;
+            column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(least)));
         }
     }
     let mut text = String::new();
@@ -106,6 +123,39 @@ pub fn render(columns: &[Column], rows: Vec<Vec<String>>, width: Option<u16>) ->
         text.push('\n');
     }
     text
+}
+
+/// Characters that a column's longest cell takes.
+fn need(columns: &[Column], rows: &[Vec<String>], place: usize) -> u16 {
+    let cells = rows.iter().filter_map(|row| row.get(place));
+    let heading = columns[place].heading.chars().count();
+    let widest = cells.map(|cell| cell.chars().count()).fold(heading, usize::max);
+    u16::try_from(widest).unwrap_or(u16::MAX - GAP)
+}
+
+/// Characters that a column must have.
+fn least(column: Column, need: u16) -> u16 {
+    column
+        .keep
+        .map_or(need, |keep| need.min(keep))
+        .min(u16::MAX - GAP)
+}
+
+/// The places of the columns that there is room for.
+fn fitting(columns: &[Column], needs: &[u16], width: Option<u16>) -> Vec<usize> {
+    let mut shown: Vec<usize> = (0..columns.len()).collect();
+    let Some(width) = width else {
+        return shown;
+    };
+    loop {
+        let least = |place: &usize| u64::from(least(columns[*place], needs[*place]) + GAP);
+        let total: u64 = shown.iter().map(least).sum();
+        let spare = shown.iter().copied().filter(|place| columns[*place].spare > 0);
+        match spare.max_by_key(|place| columns[*place].spare) {
+            Some(place) if total > u64::from(width) => shown.retain(|other| *other != place),
+            _ => return shown,
+        }
+    }
 }
 
 /// Names and values, one a line, the values aligned.
@@ -244,6 +294,30 @@ mod tests {
         for (seconds, text) in table {
             assert_eq!(duration(seconds), text, "{seconds}");
         }
+    }
+
+    #[test]
+    fn a_narrower_terminal_leaves_out_what_is_to_spare() {
+        let columns = [
+            words("name"),
+            words("zone").spare(1),
+            numbers("packets"),
+            words("driver").spare(2),
+        ];
+        let rows = vec![["wan", "untrust", "12", "net_af_xdp"].map(str::to_owned).to_vec()];
+        let headings = |width| {
+            let text = render(&columns, rows.clone(), width);
+            let line = text.lines().next().unwrap_or_default().to_owned();
+            line.split_ascii_whitespace()
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        assert_eq!(headings(None), "NAME ZONE PACKETS DRIVER");
+        assert_eq!(headings(Some(80)), "NAME ZONE PACKETS DRIVER");
+        assert_eq!(headings(Some(30)), "NAME ZONE PACKETS");
+        assert_eq!(headings(Some(20)), "NAME PACKETS");
+        assert_eq!(headings(Some(15)), "NAME PACKETS");
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod routes;
 mod socket;
 
 use std::future::Future;
+use std::io::ErrorKind as ErrorKindIo;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +27,7 @@ pub use socket::ControlSocket;
 /// What clients may use up.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at once; one more is told 503 and closed.
+    /// Connections at once. As many more are told 503 and closed; beyond that they are closed.
     pub connections: usize,
     /// Calls into the node at once; more wait, within their request's time.
     pub calls: usize,
@@ -85,6 +86,7 @@ pub async fn serve_within(
     })?;
     let router = routes::router(node, limits);
     let slots = Arc::new(Semaphore::new(limits.connections));
+    let turned_away = Arc::new(Semaphore::new(limits.connections));
     let graceful = GracefulShutdown::new();
     let mut shutdown = pin!(shutdown);
     loop {
@@ -102,7 +104,12 @@ pub async fn serve_within(
             }
         };
         let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
-            tokio::spawn(turn_away(stream));
+            if let Ok(slot) = Arc::clone(&turned_away).try_acquire_owned() {
+                tokio::spawn(async move {
+                    turn_away(stream).await;
+                    drop(slot);
+                });
+            }
             continue;
         };
         let connection = hyper::server::conn::http1::Builder::new()
@@ -145,18 +152,30 @@ async fn turn_away(stream: UnixStream) {
          connection: close\r\n\r\n{body}",
         body.len()
     );
-    let write = async {
+    let exchange = async {
         let mut rest = answer.as_bytes();
         while !rest.is_empty() {
             stream.writable().await?;
             match stream.try_write(rest) {
                 Ok(n) => rest = &rest[n..],
-                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(e) if e.kind() == ErrorKindIo::WouldBlock => {}
                 Err(e) => return Err(e),
             }
         }
-        Ok(())
+        rustix::net::shutdown(&stream, rustix::net::Shutdown::Write)?;
+        // A socket closed with a request unread in it takes its answer along: read until the client has hung up.
+        let mut unread = [0; 4096];
+        loop {
+            stream.readable().await?;
+            match stream.try_read(&mut unread) {
+                Ok(0) => return Ok(()),
+                Ok(_) => {}
+                Err(e) if e.kind() == ErrorKindIo::WouldBlock => {}
+                Err(e) => return Err(e),
+            }
+        }
     };
     // A client that is gone or does not read has nothing to be told.
-    let _: Result<Result<(), std::io::Error>, _> = tokio::time::timeout(Duration::from_secs(1), write).await;
+    let _: Result<Result<(), std::io::Error>, _> =
+        tokio::time::timeout(Duration::from_secs(1), exchange).await;
 }

@@ -107,8 +107,13 @@ impl Shared {
     }
 }
 
-/// Answers 503 when a request takes too long, its body's arrival included.
+/// Answers 503 when a request takes too long, its body's arrival included; does not wait for one that is too large.
 async fn in_time(limits: Limits, request: Request, next: Next) -> Response {
+    let announced = request.headers().get(header::CONTENT_LENGTH);
+    let length = announced.and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    if length.is_some_and(|length| length > MAX_BODY_BYTES) {
+        return too_large().into_response();
+    }
     match tokio::time::timeout(limits.request, next.run(request)).await {
         Ok(response) => response,
         Err(_) => NodeError::new(
@@ -255,17 +260,21 @@ fn bad(message: impl Into<String>) -> NodeError {
 /// A body, or why it did not arrive whole.
 type ReadBody = Result<Bytes, BytesRejection>;
 
+fn too_large() -> NodeError {
+    bad(format!("body: it is larger than {} MiB", MAX_BODY_BYTES >> 20))
+}
+
 /// Reads a request's body as JSON; refusals name the field and the place.
 fn parse_body<T: DeserializeOwned>(body: ReadBody) -> Result<T, NodeError> {
     let bytes = body.map_err(|e| match e.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => bad(format!("body: it is larger than {} MiB", MAX_BODY_BYTES >> 20)),
+        StatusCode::PAYLOAD_TOO_LARGE => too_large(),
         _ => bad(format!("body: {e}")),
     })?;
     let mut json = serde_json::Deserializer::from_slice(&bytes);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|e| {
         let path = e.path().to_string();
         let why = e.into_inner();
-        if path == "." {
+        if matches!(path.as_str(), "." | "?") {
             bad(format!("body: {why}"))
         } else {
             bad(format!("body: `{path}`: {why}"))

@@ -4,10 +4,11 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, Mode};
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::control::NodeError;
@@ -85,14 +86,8 @@ fn bind_in(
     let failed = |e: io::Error| from_io(path, "cannot make the control socket", &e);
     let lock = fs::File::open(directory).map_err(failed)?;
     rustix::fs::flock(&lock, FlockOperation::LockExclusive).map_err(|e| failed(e.into()))?;
-    remove_if_dead(path)?;
-    let socket = rustix::net::socket_with(
-        AddressFamily::UNIX,
-        SocketType::STREAM,
-        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-        None,
-    )
-    .map_err(|e| failed(e.into()))?;
+    remove_if_dead(path, address)?;
+    let socket = stream_socket().map_err(|e| failed(e.into()))?;
     listen(socket, path, address).map_err(failed)
 }
 
@@ -116,7 +111,7 @@ fn listen(socket: OwnedFd, path: &Path, address: &SocketAddrUnix) -> io::Result<
     }
 }
 
-fn remove_if_dead(path: &Path) -> Result<(), NodeError> {
+fn remove_if_dead(path: &Path, address: &SocketAddrUnix) -> Result<(), NodeError> {
     match fs::symlink_metadata(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(e) => return Err(from_io(path, "cannot look at the control socket", &e)),
@@ -129,20 +124,34 @@ fn remove_if_dead(path: &Path) -> Result<(), NodeError> {
         }
         Ok(_) => {}
     }
-    match UnixStream::connect(path) {
-        Ok(_) => Err(in_use(path)),
-        // A live node that has its backlog full.
-        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Err(in_use(path)),
-        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
+    match probe(address) {
+        // A node whose backlog is full is alive too.
+        Ok(()) | Err(Errno::AGAIN) => Err(in_use(path)),
+        Err(Errno::CONNREFUSED) => {
             fs::remove_file(path).map_err(|e| from_io(path, "cannot remove the dead control socket", &e))
         }
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(Errno::NOENT) => Ok(()),
         Err(e) => Err(from_io(
             path,
             "cannot tell whether a node listens at the control socket",
-            &e,
+            &e.into(),
         )),
     }
+}
+
+/// Connects, without waiting for room in a full backlog.
+fn probe(address: &SocketAddrUnix) -> Result<(), Errno> {
+    let socket = stream_socket()?;
+    rustix::net::connect(&socket, address)
+}
+
+fn stream_socket() -> Result<OwnedFd, Errno> {
+    rustix::net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+        None,
+    )
 }
 
 fn in_use(path: &Path) -> NodeError {

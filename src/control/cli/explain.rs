@@ -287,8 +287,9 @@ impl Totals {
     }
 
     fn text(&self) -> String {
+        let plural = if self.packets == 1 { "" } else { "s" };
         let mut text = format!(
-            "{} packets: {} forwarded, {} dropped",
+            "{} packet{plural}: {} forwarded, {} dropped",
             self.packets,
             self.forwarded,
             self.packets - self.forwarded
@@ -328,7 +329,8 @@ fn verdict_text(v: &Verdict) -> String {
         "new_session" => format!(": rule \"{rule}\", new session{state}"),
         "rule" => format!(": rule \"{rule}\""),
         "implicit_drop" => ": no rule matches".to_owned(),
-        _ => ": no session".to_owned(),
+        // The reason says it all.
+        _ => String::new(),
     };
     let _ = writeln!(text, "     -> {fate}{by}");
     // What a policy drop means is said already.

@@ -120,7 +120,7 @@ pub struct ExplainArgs {
     #[arg(long, value_name = "[PORT=]FILE")]
     pcap: Vec<OsString>,
     /// The capture holds both directions: a packet that answers an earlier one comes in where that one went out
-    #[arg(long, requires = "pcap")]
+    #[arg(long, requires = "pcap", conflicts_with = "packet")]
     both_directions: bool,
     #[command(flatten)]
     node: NodeSocket,

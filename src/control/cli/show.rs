@@ -198,18 +198,18 @@ fn ports_text(ports: &[PortStatus], width: Option<u16>) -> String {
     let columns = [
         words("port"),
         words("zone"),
-        words("peer"),
+        words("peer").spare(3),
         words("link"),
         numbers("rx"),
-        numbers("rx bytes"),
+        numbers("rx bytes").spare(4),
         numbers("tx"),
-        numbers("tx bytes"),
+        numbers("tx bytes").spare(4),
         numbers("missed"),
         numbers("tx dropped"),
-        numbers("queues"),
-        words("rss"),
-        cut("driver", 8),
-        cut("device", 8),
+        numbers("queues").spare(5),
+        words("rss").spare(6),
+        cut("driver", 8).spare(7),
+        cut("device", 8).spare(8),
     ];
     let rows = ports.iter().map(|p| {
         let link = match (p.link_up, p.speed_mbps) {
@@ -255,14 +255,14 @@ fn workers_text(workers: &[WorkerStatus], width: Option<u16>) -> String {
         numbers("worker"),
         numbers("cpu"),
         numbers("busy"),
-        numbers("cycles/packet"),
+        numbers("cycles/packet").spare(4),
         numbers("packets"),
         numbers("forwarded"),
         numbers("dropped"),
-        numbers("handed over"),
+        numbers("handed over").spare(3),
         numbers("sessions"),
-        numbers("max gap"),
-        numbers("expiry lag"),
+        numbers("max gap").spare(2),
+        numbers("expiry lag").spare(1),
     ];
     let rows = workers.iter().map(|w| {
         vec![
@@ -290,9 +290,9 @@ fn rules_text(rules: &[RuleStatus], now: f64, width: Option<u16>) -> String {
         cut("to", 6),
         numbers("sessions"),
         numbers("packets"),
-        numbers("bytes"),
+        numbers("bytes").spare(1),
         words("last hit"),
-        cut("description", 8),
+        cut("description", 8).spare(2),
     ];
     let rows = rules.iter().map(|r| {
         let zones = |zones: &[String]| {
@@ -381,15 +381,15 @@ fn sessions_text(sessions: &[SessionInfo], more: bool, width: Option<u16>) -> St
         words("protocol"),
         cut("source", 15),
         cut("destination", 15),
-        words("vlan"),
+        words("vlan").spare(3),
         words("state"),
         cut("rule", 8),
-        cut("from", 6),
-        cut("to", 6),
-        numbers("packets"),
-        numbers("bytes"),
-        numbers("age"),
-        numbers("expires"),
+        cut("from", 6).spare(5),
+        cut("to", 6).spare(5),
+        numbers("packets").spare(2),
+        numbers("bytes").spare(4),
+        numbers("age").spare(6),
+        numbers("expires").spare(1),
     ];
     let rows = sessions.iter().map(|s| {
         let vlan: Vec<_> = s.vlan.iter().map(u16::to_string).collect();

@@ -105,7 +105,7 @@ fn rules() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     /// `Node::burst` checks the balance of every burst; here also that the engine is as good as new afterwards.
     #[test]
@@ -124,7 +124,7 @@ proptest! {
         // Everything idles out, and counts are back at nothing.
         node.wait_secs(3 * 3600);
         prop_assert_eq!(node.engine.table().len(), 0);
-        prop_assert!(node.engine.rules().iter().all(|rule| rule.sessions == 0));
+        prop_assert!(node.rules().iter().all(|rule| rule.sessions == 0));
         node.apply(ALLOW_ALL);
         prop_assert_eq!(node.send("lan", "udp 10.9.9.9:1000 > 192.0.2.7:1000"), "to wan: new session by all");
     }

@@ -120,7 +120,13 @@ fn tags_follow_the_configuration() {
         assert_eq!(pass.frame("lan", frame), "to wan: layer 2");
     }
     assert_eq!(pass.frame("lan", &inner), "policy: no rule");
-    pass.counted(&[("received", 6), ("forwarded", 5), ("policy", 1)]);
+    pass.counted(&[
+        ("received", 6),
+        ("forwarded", 5),
+        ("policy", 1),
+        ("no rule packets", 1),
+        ("no rule bytes", 33),
+    ]);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Rules by packets: what passes, by which rule, and what it leaves behind.
 
+use haechi::base::Nanos;
+
 use crate::node::Node;
 
 /// The lan may do much, the wan may reach one server; a drop and a reject rule.
@@ -204,7 +206,12 @@ fn refused_packets_change_exactly_this() {
     ]);
     let mut node = Node::new(RULES);
     node.send("lan", "udp 10.0.0.5:1234 > 192.0.2.7:54");
-    node.counted(&[("received", 1), ("policy", 1)]);
+    node.counted(&[
+        ("received", 1),
+        ("policy", 1),
+        ("no rule packets", 1),
+        ("no rule bytes", 28),
+    ]);
     let mut node = Node::new(RULES);
     node.send("lan", "tcp 10.0.0.5:1234 > 192.0.2.7:80 ack");
     node.counted(&[("received", 1), ("no_session", 1)]);
@@ -331,6 +338,25 @@ fn flows_that_differ_in_anything_are_different_sessions() {
     for packet in packets {
         assert_eq!(node.send("lan", packet), "to wan: session", "{packet}");
     }
+}
+
+#[test]
+fn a_rule_remembers_its_last_packet() {
+    let mut node = Node::new(RULES);
+    let last_hit = |node: &Node, id: usize| node.engine.rules()[id].last_hit;
+    assert_eq!(last_hit(&node, 2), Nanos(0), "never");
+    node.send("lan", "udp 10.0.0.5:1234 > 192.0.2.7:53");
+    let opened = node.now;
+    node.wait_secs(5);
+    node.send("lan", "tcp 10.0.0.5:1234 > 192.0.2.7:23 syn");
+    assert_eq!((last_hit(&node, 2), last_hit(&node, 0)), (opened, node.now));
+    node.wait_secs(5);
+    node.send("wan", "udp 192.0.2.7:53 > 10.0.0.5:1234");
+    assert_eq!(last_hit(&node, 2), node.now, "a packet of its session");
+    // Nothing that it does not decide.
+    node.wait_secs(5);
+    node.send("lan", "tcp 10.0.0.5:1234 > 192.0.2.7:80 ack");
+    assert!(node.rules().iter().all(|rule| rule.last_hit < node.now));
 }
 
 #[test]

@@ -297,7 +297,12 @@ fn a_syn_reopens_a_finished_session_from_either_end_if_the_rules_allow() {
         // The server may not open one, whatever was there.
         let mut node = tcp_in(rules, state);
         let before = node.sessions();
-        let moved = [("received", 1), ("policy", 1)];
+        let moved = [
+            ("received", 1),
+            ("policy", 1),
+            ("no rule packets", 1),
+            ("no rule bytes", 40),
+        ];
         node.changes(&moved, |node| {
             assert_eq!(
                 node.send("wan", &format!("tcp {S} syn seq=9000")),

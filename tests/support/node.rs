@@ -9,7 +9,7 @@ use std::sync::Arc;
 use haechi::base::slab::HeapMemory;
 use haechi::base::{Generation, Nanos, PortId};
 use haechi::config::{self, RuleIds};
-use haechi::engine::{Batch, DropReason, Engine, MAX_BATCH, Note, Outputs, Why};
+use haechi::engine::{Batch, DropReason, Engine, IMPLICIT_DROP, MAX_BATCH, Note, Outputs, RuleCounters, Why};
 use haechi::flow::{Entry, HashSeed, KeyClass};
 use haechi::packet::synth::PacketSpec;
 use haechi::packet::{Malformed, PacketBuf, VecPacket};
@@ -233,7 +233,7 @@ impl Node {
             u64::from(self.engine.table().len()),
             "sessions made and ended"
         );
-        let of_rules: u64 = self.engine.rules().iter().map(|rule| rule.sessions).sum();
+        let of_rules: u64 = self.rules().iter().map(|rule| rule.sessions).sum();
         assert_eq!(
             of_rules,
             u64::from(self.engine.table().len()),
@@ -264,6 +264,11 @@ impl Node {
             .map(|(port, text)| (*port, VecPacket::new(frame(text))))
             .collect();
         self.burst(&packets)
+    }
+
+    /// Counters of the rules that there are, out of the 65,536 that there could be.
+    pub fn rules(&self) -> &[RuleCounters] {
+        &self.engine.rules()[..self.ids.len()]
     }
 
     /// The sessions, sorted: flow as its opener sees it, state, rule, ports, packets, bytes and idle milliseconds.
@@ -341,6 +346,9 @@ impl Node {
             all.insert(format!("{name} packets"), rule.packets);
             all.insert(format!("{name} bytes"), rule.bytes);
         }
+        let none = &self.engine.rules()[IMPLICIT_DROP.index()];
+        all.insert(String::from("no rule packets"), none.packets);
+        all.insert(String::from("no rule bytes"), none.bytes);
         all.retain(|_, value| *value != 0);
         all
     }

@@ -120,6 +120,7 @@ fn a_worker_never_calls_the_allocator() {
         let given = Command::GivePort(id, Box::new(queues.pop().unwrap()));
         assert!(matches!(ask(given), Reply::GivePort(None)));
     }
+    assert!(matches!(ask(Command::Begin), Reply::Begin));
     for round in 2..50 {
         let timeout = ["5m", "1s"][round as usize % 2];
         let new = policy(&configuration(dir.path(), timeout), round);
@@ -159,7 +160,7 @@ fn a_worker_never_calls_the_allocator() {
 /// One of every command that is not followed by a stop.
 fn everything_but_stop(ask: &impl Fn(Command) -> Reply) {
     assert!(matches!(ask(Command::Publish), Reply::Publish));
-    assert!(matches!(ask(Command::ResetGap), Reply::ResetGap));
+    assert!(matches!(ask(Command::Begin), Reply::Begin));
     let scan = SessionScan {
         from: 0,
         slots: 4096,

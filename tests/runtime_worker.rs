@@ -35,6 +35,7 @@ fn give_all(bench: &mut Bench, worker: &mut Worker) {
         let reply = ask(bench, worker, Command::GivePort(port, Box::new(queues)));
         assert!(matches!(reply, Reply::GivePort(None)));
     }
+    assert!(matches!(ask(bench, worker, Command::Begin), Reply::Begin));
 }
 
 /// Turns until the packets that are there have been taken; the counts then.
@@ -87,6 +88,8 @@ fn what_a_full_queue_does_not_take_is_dropped() {
     for (port, queues) in [(PortId(1), wan), (PortId(0), lan)] {
         ask(&bench, &mut worker, Command::GivePort(port, Box::new(queues)));
     }
+    assert_eq!(settle(&bench, &mut worker).0.rx_packets, 0, "it has not begun");
+    ask(&bench, &mut worker, Command::Begin);
     let (counts, ports) = settle(&bench, &mut worker);
     assert_eq!(counts.rx_packets, 3000);
     assert_eq!(counts.tx_packets, RING);
@@ -151,6 +154,7 @@ fn what_is_for_a_port_out_of_service_is_dropped() {
     let (wan, lan) = (bench.queues.pop().unwrap(), bench.queues.pop().unwrap());
     let reply = ask(&bench, &mut worker, Command::GivePort(PortId(0), Box::new(lan)));
     assert!(matches!(reply, Reply::GivePort(None)));
+    ask(&bench, &mut worker, Command::Begin);
     // The worker never had the port's queues.
     for _ in 0..10 {
         worker.turn();

@@ -107,8 +107,9 @@ pub enum Command {
     TakePort(PortId),
     /// Own these queues from now on.
     GivePort(PortId, Box<PortQueues>),
-    /// Forget the longest loop gap (of the start-up).
-    ResetGap,
+    /// Receive from now on: all ports are there. (Before, packets wait in their rings: a port whose peer has not been
+    /// given yet has nowhere to send them.) The loop gaps of the start-up are forgotten.
+    Begin,
     /// Finish what is in hand and end.
     Stop,
 }
@@ -131,8 +132,8 @@ pub enum Reply {
     TakePort(Option<Box<PortQueues>>),
     /// Taken; queues that it still had of that port come back.
     GivePort(Option<Box<PortQueues>>),
-    /// Forgotten.
-    ResetGap,
+    /// It receives.
+    Begin,
     /// It ends.
     Stop,
 }
@@ -329,7 +330,7 @@ mod tests {
     fn a_stalled_worker_is_reported_and_its_late_answer_is_not_taken_for_the_next() {
         let (link, mailbox) = link();
         assert_eq!(
-            link.ask(Command::ResetGap, SHORT).err(),
+            link.ask(Command::Begin, SHORT).err(),
             Some(NoAnswer::Stalled(WorkerId(3)))
         );
         assert_eq!(
@@ -345,7 +346,7 @@ mod tests {
                     }
                 };
                 let reply = match command {
-                    Command::ResetGap => Reply::ResetGap,
+                    Command::Begin => Reply::Begin,
                     _ => Reply::Publish,
                 };
                 assert!(mailbox.answer(number, reply).is_ok());

@@ -208,13 +208,16 @@ impl Service {
         }
     }
 
-    /// Hands every worker its queues of every port.
+    /// Hands every worker its queues of every port; then all begin.
     fn give_ports(&self, queues: Vec<Vec<super::slots::PortQueues>>) -> Result<(), RunError> {
         for (port, queues) in self.node.ports().iter().zip(queues) {
             for (worker, queues) in self.node.workers().iter().zip(queues) {
                 let command = Command::GivePort(port.id(), Box::new(queues));
                 worker.ask(command, WORKER_TIMEOUT).map_err(failed)?;
             }
+        }
+        for worker in self.node.workers() {
+            worker.ask(Command::Begin, WORKER_TIMEOUT).map_err(failed)?;
         }
         Ok(())
     }
@@ -226,9 +229,6 @@ impl Service {
         };
         for (port, why) in keeper.wait_for_links() {
             say(&format_args!("port {port}: link down: {why}"));
-        }
-        for worker in self.node.workers() {
-            worker.ask(Command::ResetGap, WORKER_TIMEOUT).map_err(failed)?;
         }
         self.node.set_state(NodeState::Ready);
         say(&"ready");

@@ -81,6 +81,7 @@ pub struct Worker {
     next_upkeep: Nanos,
     next_publish: Nanos,
     reap: Reap,
+    receiving: bool,
     stopping: bool,
 }
 
@@ -114,6 +115,7 @@ impl Worker {
             next_upkeep: Nanos(0),
             next_publish: Nanos(0),
             reap: Reap::default(),
+            receiving: false,
             stopping: false,
         };
         Ok((worker, bell))
@@ -137,7 +139,7 @@ impl Worker {
         let now = self.clock.at(tsc);
         self.load.turn(tsc);
         let commanded = self.take_commands(now);
-        let received = self.forward(now);
+        let received = if self.receiving { self.forward(now) } else { 0 };
         self.rx_packets += received as u64;
         self.load.worked(received);
         if self.job.is_some() {
@@ -240,9 +242,10 @@ impl Worker {
             Command::Policy(policy) => Reply::Policy(self.engine.set_policy(policy)),
             Command::TakePort(port) => Reply::TakePort(self.take_port(port)),
             Command::GivePort(port, queues) => Reply::GivePort(self.give_port(port, queues)),
-            Command::ResetGap => {
+            Command::Begin => {
+                self.receiving = true;
                 self.load.gaps = [0; GAP_SECONDS];
-                Reply::ResetGap
+                Reply::Begin
             }
             Command::Stop => {
                 self.out.flush();

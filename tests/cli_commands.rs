@@ -1,5 +1,6 @@
 //! The program as its users run it: arguments, exit status, what goes to which output. Against files, and against a
 //! node that this test serves.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on ends")]
 
 mod control_support;
 

@@ -1,5 +1,6 @@
 //! `haechi explain`: packets in words, captures of every kind, broken ones, and that it says of every packet what the
 //! engine does with it.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on ends")]
 
 mod control_support;
 

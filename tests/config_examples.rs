@@ -31,7 +31,12 @@ fn every_example_is_accepted_without_a_warning_and_compiles() {
         let mut ids = config::RuleIds::new();
         let policy = config::compile(&config, haechi::base::Generation(1), &mut ids).unwrap();
         assert_eq!(policy.rules.len(), config.rules.len());
-        assert!(policy.rules.iter().all(|rule| config.rules.iter().any(|r| r.name == rule.name)));
+        assert!(
+            policy
+                .rules
+                .iter()
+                .all(|rule| config.rules.iter().any(|r| r.name == rule.name))
+        );
     }
 }
 
@@ -41,7 +46,12 @@ fn every_example_is_valid_by_the_schema() {
     for path in examples() {
         let file: toml::Value = toml::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
         let file = serde_json::to_value(file).unwrap();
-        assert_eq!(problems(&schema, &schema, &file, "$"), Vec::<String>::new(), "{}", path.display());
+        assert_eq!(
+            problems(&schema, &schema, &file, "$"),
+            Vec::<String>::new(),
+            "{}",
+            path.display()
+        );
     }
 }
 
@@ -62,7 +72,8 @@ fn the_effective_configuration_loads_as_itself() {
     for path in examples() {
         let config = config::load(&path).unwrap();
         let text = toml::to_string(&config).unwrap();
-        let again = config::load_text("effective.toml", &text).unwrap_or_else(|errors| panic!("{errors}\n{text}"));
+        let again =
+            config::load_text("effective.toml", &text).unwrap_or_else(|errors| panic!("{errors}\n{text}"));
         assert_eq!(again, config);
     }
 }
@@ -106,7 +117,9 @@ fn problems(root: &Value, schema: &Value, value: &Value, path: &str) -> Vec<Stri
         match keyword.as_str() {
             "$schema" | "$defs" | "title" | "description" | "default" | "format" => {}
             "$ref" => {
-                let target = root.pointer(rule.as_str().unwrap().trim_start_matches('#')).unwrap();
+                let target = root
+                    .pointer(rule.as_str().unwrap().trim_start_matches('#'))
+                    .unwrap();
                 inner.extend(problems(root, target, value, path));
             }
             "type" => {
@@ -124,13 +137,18 @@ fn problems(root: &Value, schema: &Value, value: &Value, path: &str) -> Vec<Stri
             }
             "const" if rule != value => fail(format!("is not {rule}")),
             "pattern" => {
-                if value.as_str().is_some_and(|s| !regex::Regex::new(rule.as_str().unwrap()).unwrap().is_match(s)) {
+                if value
+                    .as_str()
+                    .is_some_and(|s| !regex::Regex::new(rule.as_str().unwrap()).unwrap().is_match(s))
+                {
                     fail(format!("does not match {rule}"));
                 }
             }
             "minimum" if value.as_i64() < rule.as_i64() => fail(format!("is less than {rule}")),
             "maximum" if value.as_i64() > rule.as_i64() => fail(format!("is more than {rule}")),
-            "minItems" if value.as_array().map(|a| a.len() as u64) < rule.as_u64() => fail("is too short".into()),
+            "minItems" if value.as_array().map(|a| a.len() as u64) < rule.as_u64() => {
+                fail("is too short".into())
+            }
             "const" | "minimum" | "maximum" | "minItems" => {}
             "items" => {
                 for (i, item) in value.as_array().into_iter().flatten().enumerate() {
@@ -139,7 +157,10 @@ fn problems(root: &Value, schema: &Value, value: &Value, path: &str) -> Vec<Stri
             }
             "anyOf" | "oneOf" => {
                 let choices = rule.as_array().unwrap();
-                if !choices.iter().any(|choice| problems(root, choice, value, path).is_empty()) {
+                if !choices
+                    .iter()
+                    .any(|choice| problems(root, choice, value, path).is_empty())
+                {
                     fail(format!("matches none of {rule}"));
                 }
             }
@@ -154,7 +175,10 @@ fn problems(root: &Value, schema: &Value, value: &Value, path: &str) -> Vec<Stri
                 let properties = schema.get("properties");
                 for (key, value) in value.as_object().into_iter().flatten() {
                     let path = format!("{path}.{key}");
-                    match (properties.and_then(|p| p.get(key)), &schema["additionalProperties"]) {
+                    match (
+                        properties.and_then(|p| p.get(key)),
+                        &schema["additionalProperties"],
+                    ) {
                         (Some(property), _) => inner.extend(problems(root, property, value, &path)),
                         (None, Value::Bool(false)) => inner.push(format!("{path}: unknown")),
                         (None, other) => inner.extend(problems(root, other, value, &path)),
@@ -176,18 +200,49 @@ fn the_schemas_patterns_and_the_parsers_agree() {
         let valid = problems(&schema, &schema["$defs"][definition], &Value::from(text), "$").is_empty();
         assert_eq!(valid, parses, "{definition} {text:?}");
     };
-    for text in ["30s", "2h4m", "50ms", "1d", "", "30", "s", "1.5s", "-1s", "30 s", "30x", "2h 4m"] {
+    for text in [
+        "30s", "2h4m", "50ms", "1d", "", "30", "s", "1.5s", "-1s", "30 s", "30x", "2h 4m",
+    ] {
         agrees("Duration", text, text.parse::<config::TimeSpan>().is_ok());
     }
     for text in ["100/s", "0/s", "", "100", "/s", "100/m", "-1/s", "1.5/s"] {
         agrees("Rate", text, text.parse::<config::Rate>().is_ok());
     }
-    for text in ["10.0.0.0/8", "10.0.0.1", "2001:db8::/32", "::1", "@set", "", "@", "any", "10.0.0.0/", "host.name"] {
+    for text in [
+        "10.0.0.0/8",
+        "10.0.0.1",
+        "2001:db8::/32",
+        "::1",
+        "@set",
+        "",
+        "@",
+        "any",
+        "10.0.0.0/",
+        "host.name",
+    ] {
         agrees("Address", text, text.parse::<config::AddressRef>().is_ok());
     }
     for text in [
-        "tcp", "tcp/80", "udp/1-2", "icmp", "icmp/8", "icmp/echo-request", "icmpv6/128", "icmp/3/4", "proto/47", "@x",
-        "", "@", "proto", "tcp/", "tcp/http", "sctp", "tcp/80,443", "icmp/8/", "proto/gre", "TCP",
+        "tcp",
+        "tcp/80",
+        "udp/1-2",
+        "icmp",
+        "icmp/8",
+        "icmp/echo-request",
+        "icmpv6/128",
+        "icmp/3/4",
+        "proto/47",
+        "@x",
+        "",
+        "@",
+        "proto",
+        "tcp/",
+        "tcp/http",
+        "sctp",
+        "tcp/80,443",
+        "icmp/8/",
+        "proto/gre",
+        "TCP",
     ] {
         agrees("Service", text, text.parse::<config::ServiceRef>().is_ok());
     }
@@ -195,8 +250,17 @@ fn the_schemas_patterns_and_the_parsers_agree() {
         agrees("Cpus", text, text.parse::<config::CpuList>().is_ok());
     }
     for text in [
-        "0000:3b:00.0", "3b:00.0", "vdev:net_null0", "vdev:net_af_xdp0,iface=a", "", "vdev:", "vdev:crypto0", "eth0",
-        "0000:3b:00", "0000:3b:00.8", "3b:00:0",
+        "0000:3b:00.0",
+        "3b:00.0",
+        "vdev:net_null0",
+        "vdev:net_af_xdp0,iface=a",
+        "",
+        "vdev:",
+        "vdev:crypto0",
+        "eth0",
+        "0000:3b:00",
+        "0000:3b:00.8",
+        "3b:00:0",
     ] {
         agrees("Device", text, text.parse::<config::Device>().is_ok());
     }

@@ -1,4 +1,5 @@
 //! The control API over its socket: routes, refusals, limits, the socket's file.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on ends")]
 
 mod control_support;
 

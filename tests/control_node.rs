@@ -1,4 +1,5 @@
 //! What the control API does with a real engine behind it: sessions, kill, apply, explain.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on ends")]
 
 mod control_support;
 

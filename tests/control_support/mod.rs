@@ -5,6 +5,7 @@
     unreachable_pub,
     reason = "each test binary uses its part of a shared module"
 )]
+#![allow(clippy::disallowed_types, reason = "a lock between test threads")]
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;

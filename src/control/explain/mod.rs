@@ -85,7 +85,7 @@ impl Simulator {
     /// Puts copies of live sessions into the engine, before the first packet.
     pub fn adopt(&mut self, mut sessions: Vec<LiveSession>) {
         let tick = self.start.tick();
-        let idle = |live: &LiveSession| tick.distance(live.session.last_seen()).max(0).cast_unsigned();
+        let idle = |live: &LiveSession| tick.distance(live.session.last_seen()).max(0) as u32;
         sessions.sort_by_key(|live| std::cmp::Reverse(idle(live)));
         for live in sessions {
             let idle_since = self

@@ -494,6 +494,15 @@ fn expiry_reports_its_lag_and_a_small_budget_catches_up() {
         assert!(calls < 20);
     }
     assert!(pair.table.is_empty());
+    // No session that is due is left behind a lag of 0, from the first moment on.
+    for k in 0..60 {
+        pair.insert(k, SessionState::SynSent);
+    }
+    pair.now = pair.now.plus(timeout(SessionState::SynSent, 16)).plus(LATE);
+    while !pair.table.is_empty() {
+        let lag = pair.expire_once(10);
+        assert_eq!(lag == Nanos(0), pair.table.is_empty());
+    }
 }
 
 /// The wheel costs an idle session one look for each 36 minutes, and one that is not due none.

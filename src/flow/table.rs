@@ -531,6 +531,12 @@ mod tests {
         }
         assert_eq!(table.entry(ix).unwrap().packets, [5, (1 << 32) + 1]);
         assert_eq!(table.get(ix).bytes(), [0, 3000]);
+        // The next session of the slot begins at zero.
+        assert!(table.remove(ix));
+        let next = table
+            .insert(session, table.hash(&flow(1)), Nanos(0), 100)
+            .unwrap();
+        assert_eq!((next, table.entry(next).unwrap().packets), (ix, [0, 0]));
     }
 
     #[test]

@@ -171,6 +171,8 @@ fn check_queues(reading: &Reading<'_>, walk: &mut Walk<'_>) {
                     2 * needed
                 ),
             );
+            // Once for the node: one number has to be changed.
+            break;
         }
     }
 }

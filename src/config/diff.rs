@@ -2,7 +2,7 @@
 
 use super::value::Config;
 
-/// The difference of two configurations, as the keys that differ (`node.burst`, `port "wan".mtu`, `rule "web"`).
+/// The difference of two configurations, as the keys that differ (`node.burst`, `port "wan".mtu`, `rule`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Diff {
     /// Changes that need a restart of the node.
@@ -37,10 +37,16 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
     compare!(live, transparent.vlan);
     compare!(restart, transparent.link_propagation);
     compare!(restart, transparent.session_scope);
-    compare!(live, zones);
-    compare!(live, address_sets);
-    compare!(live, service_sets);
-    compare!(live, rules);
+    for (key, differs) in [
+        ("zone", old.zones != new.zones),
+        ("address_sets", old.address_sets != new.address_sets),
+        ("service_sets", old.service_sets != new.service_sets),
+        ("rule", old.rules != new.rules),
+    ] {
+        if differs {
+            diff.live.push(key.to_owned());
+        }
+    }
     compare!(live, policy.reject_rate);
     compare!(restart, conntrack.max_sessions);
     compare!(live, conntrack.verify_checksums);

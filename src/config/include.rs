@@ -86,6 +86,7 @@ impl Reader<'_> {
                 merge_into(merged, table, report);
             }
             Err(error) => {
+                report.incomplete = true;
                 report
                     .error(span, format!("cannot read `{}`: {error}", path.display()))
                     .help("the path is relative to the file that it stands in");
@@ -111,6 +112,7 @@ fn merge_into(into: &mut Table, from: Table, report: &mut Report) {
 /// The paths that `include` lists.
 fn members(include: &tree::Item, report: &mut Report) -> Vec<(String, Span)> {
     let Value::Array(items) = &include.value else {
+        report.incomplete = true;
         report
             .error(
                 include.span,
@@ -124,6 +126,7 @@ fn members(include: &tree::Item, report: &mut Report) -> Vec<(String, Span)> {
         match &item.value {
             Value::String(path) => paths.push((path.clone(), item.span)),
             other => {
+                report.incomplete = true;
                 report
                     .error(item.span, format!("expected a path, found {}", other.kind()))
                     .help("write `include = [\"pair.toml\"]`");
@@ -152,5 +155,7 @@ fn parse(path: &Path, text: String, report: &mut Report) -> Table {
             (message, _) => report.syntax(span, message, "the syntax is TOML: https://toml.io"),
         }
     }
-    tree::from_toml(file, table.get_ref())
+    let mut table = tree::from_toml(file, table.get_ref());
+    tree::prune(&mut table, &|entry| report.is_broken(entry.key));
+    table
 }

@@ -30,4 +30,4 @@ pub use net::{AddressRef, CpuList, Device, PortRange, Service, ServiceRef};
 pub use schema::schema_json;
 pub use source::{Checked, DiskFiles, Files, check, check_files, load, load_text};
 pub use units::{Rate, TimeSpan};
-pub use value::{Config, Conntrack, Idle, Matcher, Mode, Node, Port, Rule, RxQueues, Transparent};
+pub use value::{Config, Conntrack, Idle, Matcher, Mode, Node, Port, Rule, RxQueues, Transparent, Zone};

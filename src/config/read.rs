@@ -262,7 +262,7 @@ fn read_devices(root: &mut Section<'_>, names: &Names, walk: &mut Walk<'_>) -> D
         if !names.ports.contains_key(port) {
             walk.errors += 1;
             walk.report
-                .error(
+                .unknown(
                     entry.key,
                     format!("a device for a port \"{port}\" that does not exist"),
                 )
@@ -308,7 +308,7 @@ fn read_port(
             if !names.ports.contains_key(peer) {
                 walk.errors += 1;
                 walk.report
-                    .error(span, format!("there is no port \"{peer}\""))
+                    .unknown(span, format!("there is no port \"{peer}\""))
                     .help_nearest(peer, names.ports.keys().map(String::as_str), "the ports are");
             }
             peer.to_owned()
@@ -528,7 +528,7 @@ fn check_set(name: &str, span: Span, (kind, sets): Sets<'_>, (other, others): Se
     walk.errors += 1;
     let finding = walk
         .report
-        .error(span, format!("there is no {kind} set \"{name}\""));
+        .unknown(span, format!("there is no {kind} set \"{name}\""));
     match others.get(name) {
         Some(place) => {
             let help = format!("define it in `[{kind}_sets]`");
@@ -602,7 +602,7 @@ fn zones(
         if !names.zones.contains_key(text) {
             walk.errors += 1;
             let zones = names.zones.keys().map(String::as_str);
-            let finding = walk.report.error(span, format!("there is no zone \"{text}\""));
+            let finding = walk.report.unknown(span, format!("there is no zone \"{text}\""));
             if names.ports.contains_key(text) {
                 finding.help("this is a port: rules speak of the ports' zones");
             } else {

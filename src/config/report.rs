@@ -19,6 +19,8 @@ struct Text {
 pub(super) struct Report {
     files: Vec<Text>,
     findings: Vec<(Option<Span>, Diagnostic)>,
+    /// An included file could not be read: names that nothing defines may be defined there.
+    pub(super) incomplete: bool,
 }
 
 impl Report {
@@ -47,11 +49,28 @@ impl Report {
         self.push(Severity::Warning, span, message.into())
     }
 
-    /// A key that should be there and is not; said only of files that parse, because elsewhere it may be there unread.
+    /// A key that should be there and is not; said only when all was read, because it may be in what was not.
     pub(super) fn missing(&mut self, span: Span, message: impl Into<String>, help: impl Into<String>) {
-        if self.files.iter().all(|file| file.broken_lines.is_empty()) {
+        if !self.incomplete && self.files.iter().all(|file| file.broken_lines.is_empty()) {
             self.error(span, message).help(help);
         }
+    }
+
+    /// A name that nothing defines.
+    pub(super) fn unknown(&mut self, span: Span, message: impl Into<String>) -> Finding<'_> {
+        if self.incomplete {
+            return Finding {
+                report: self,
+                index: None,
+            };
+        }
+        self.error(span, message)
+    }
+
+    /// Does this place stand on a line with a syntax error?
+    pub(super) fn is_broken(&self, span: Span) -> bool {
+        let broken = &self.files[span.file].broken_lines;
+        !broken.is_empty() && broken.contains(&self.place(span).0.line)
     }
 
     /// A syntax error: later findings on its line are not reported.

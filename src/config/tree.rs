@@ -102,6 +102,24 @@ fn item(file: usize, value: &Spanned<DeValue<'_>>) -> Item {
     }
 }
 
+/// Removes the keys that `broken` says are.
+pub(super) fn prune(table: &mut Table, broken: &dyn Fn(&Entry) -> bool) {
+    table.retain(|_, entry| !broken(entry));
+    for entry in table.values_mut() {
+        match &mut entry.item.value {
+            Value::Table(table) => prune(table, broken),
+            Value::Array(items) => {
+                for item in items {
+                    if let Value::Table(table) = &mut item.value {
+                        prune(table, broken);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
 /// A leaf key that two files set: its path and both places, the first first.
 pub(super) struct Conflict {
     pub(super) path: String,

@@ -1,0 +1,82 @@
+//! Values that stand in the file as strings: what is written is read back, and nothing panics.
+
+use std::fmt::{Debug, Display};
+use std::str::FromStr;
+
+use haechi::config::{self, AddressRef, CpuList, Device, PortRange, Rate, Service, ServiceRef, TimeSpan};
+use proptest::prelude::*;
+
+fn reads_back<T: FromStr<Err = config::ValueError> + Display + Debug + PartialEq>(text: &str) {
+    if let Ok(value) = text.parse::<T>() {
+        let written = value.to_string();
+        assert_eq!(
+            written.parse::<T>().as_ref(),
+            Ok(&value),
+            "{text} was written as {written}"
+        );
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_is_read_back(text in "(vdev:net_)?[@a-z0-9:./,-]{0,20}") {
+        reads_back::<AddressRef>(&text);
+        reads_back::<ServiceRef>(&text);
+        reads_back::<PortRange>(&text);
+        reads_back::<CpuList>(&text);
+        reads_back::<Device>(&text);
+        reads_back::<TimeSpan>(&text);
+        reads_back::<Rate>(&text);
+    }
+
+    #[test]
+    fn anything_is_refused_in_words(text: String) {
+        reads_back::<AddressRef>(&text);
+        reads_back::<ServiceRef>(&text);
+        reads_back::<CpuList>(&text);
+        reads_back::<Device>(&text);
+        reads_back::<TimeSpan>(&text);
+        reads_back::<Rate>(&text);
+    }
+
+    #[test]
+    fn durations_add_up(h in 0_u64..100, m in 0_u64..100, s in 0_u64..100, ms in 1_u64..5000) {
+        let span: TimeSpan = format!("{h}h{m}m{s}s{ms}ms").parse().unwrap();
+        prop_assert_eq!(span.0.0, (((h * 60 + m) * 60 + s) * 1000 + ms) * 1_000_000);
+        reads_back::<TimeSpan>(&span.to_string());
+    }
+
+    #[test]
+    fn cpu_lists_name_each_cpu(mut cpus in prop::collection::vec(0_u16..40, 1..12)) {
+        let mut seen = std::collections::BTreeSet::new();
+        cpus.retain(|cpu| seen.insert(*cpu));
+        let list = CpuList(cpus);
+        prop_assert_eq!(list.to_string().parse::<CpuList>(), Ok(list));
+    }
+}
+
+#[test]
+fn services_by_name_and_number_are_the_same() {
+    for (name, number) in [
+        ("icmp/echo-request", "icmp/8"),
+        ("icmpv6/echo-request", "icmpv6/128"),
+    ] {
+        assert_eq!(name.parse::<Service>(), number.parse::<Service>());
+        assert_eq!(number.parse::<Service>().unwrap().to_string(), name);
+    }
+    assert_eq!("tcp/0-65535".parse::<Service>().unwrap().to_string(), "tcp");
+    assert_eq!("2h4m".parse::<TimeSpan>().unwrap(), TimeSpan::from_secs(7440));
+    assert_eq!("1d".parse::<TimeSpan>().unwrap().to_string(), "24h");
+    assert_eq!(
+        "10.0.0.1/32".parse::<AddressRef>().unwrap().to_string(),
+        "10.0.0.1"
+    );
+    assert_eq!("1,2,3,7".parse::<CpuList>().unwrap().to_string(), "1-3,7");
+    assert_eq!("5,4".parse::<CpuList>().unwrap(), CpuList(vec![5, 4]));
+    assert_eq!("3B:00.1".parse::<Device>().unwrap().to_string(), "0000:3b:00.1");
+    let device: Device = "vdev:net_af_xdp0,iface=veth0,busy_budget=0".parse().unwrap();
+    assert_eq!(
+        (device.eal_name(), device.kernel_interface()),
+        ("net_af_xdp0", Some("veth0"))
+    );
+}

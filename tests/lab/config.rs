@@ -63,7 +63,7 @@ impl Config {
             ("idle", "\"adaptive\""),
             ("hugepages", "false"),
             ("memory_mib", "256"),
-            ("packet_buffers", "16383"),
+            ("packet_buffers", "8191"),
         ];
         Self {
             rules: rules.into(),

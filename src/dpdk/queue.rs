@@ -150,10 +150,7 @@ impl TxQueue {
         if count == 0 {
             return 0;
         }
-        let mut lengths = [0_u16; MAX_BURST];
-        for (length, packet) in lengths.iter_mut().zip(burst.iter()) {
-            *length = packet.len() as u16;
-        }
+        let all: u64 = burst.iter().map(|packet| packet.len() as u64).sum();
         // SAFETY: as in `rx_burst` for port, queue and sole owner. The driver owns the first `sent` packets from now on:
         // they are taken out of the burst without being dropped, the rest moves to the front.
         let sent = unsafe {
@@ -169,11 +166,9 @@ impl TxQueue {
             burst.set_len(count - sent);
             sent
         };
+        let left: u64 = burst.iter().map(|packet| packet.len() as u64).sum();
         add(&self.counters.packets, sent as u64);
-        add(
-            &self.counters.bytes,
-            lengths[..sent].iter().map(|&l| u64::from(l)).sum(),
-        );
+        add(&self.counters.bytes, all - left);
         sent
     }
 

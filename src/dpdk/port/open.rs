@@ -188,6 +188,14 @@ impl Open {
         if error != 0 {
             return Err(self.driver_error("it cannot be configured", error, mark));
         }
+        if self.kind == Kind::Tap {
+            // Its kernel side has an MTU of its own, which the configuration does not reach.
+            // SAFETY: a configured, stopped port.
+            let error = unsafe { sys::rte_eth_dev_set_mtu(self.id, self.frames.device_mtu) };
+            if error != 0 {
+                return Err(self.driver_error("its MTU cannot be set", error, mark));
+            }
+        }
         let (mut rx_descriptors, mut tx_descriptors) = (setup.rx_descriptors, setup.tx_descriptors);
         // SAFETY: two numbers that are read and written.
         unsafe {

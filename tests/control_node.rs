@@ -87,6 +87,8 @@ fn filters_find_by_every_field() {
     let table: &[(&str, &[&str])] = &[
         ("", &all),
         ("protocol=tcp", &["tcp:1000", "tcp:1001"]),
+        ("protocol=6,1", &["tcp:1000", "tcp:1001", "icmp:77"]),
+        ("protocol=47", &[]),
         ("protocol=tcp,icmp", &["tcp:1000", "tcp:1001", "icmp:77"]),
         ("protocol!=tcp", &["udp:5353", "udp:2000", "icmp:77"]),
         ("protocol%21=tcp", &["udp:5353", "udp:2000", "icmp:77"]),
@@ -324,6 +326,35 @@ fn what_needs_a_restart_is_refused_by_name_and_nothing_changes() {
     );
     assert_eq!(served.get("/v1/rules").ok()["rules"][1]["name"], "no-mail");
     assert_eq!(served.get("/v1/status").ok()["generation"], 1);
+}
+
+#[test]
+fn a_socket_s_path_is_compared_as_the_file_that_it_means() {
+    let relative = |socket: &str| {
+        CONFIG.replace(
+            "workers = \"1\"",
+            &format!("workers = \"1\"\ncontrol_socket = \"{socket}\""),
+        )
+    };
+    // The test's configuration stands in /etc/haechi.
+    let served = Served::new(&relative("run/../h.sock"));
+    for (path, socket, applies) in [
+        ("/etc/haechi/other.toml", "h.sock", true),
+        ("/home/op/fw.toml", "/etc/haechi/h.sock", true),
+        ("/home/op/fw.toml", "../../etc/./haechi/h.sock", true),
+        ("/home/op/fw.toml", "h.sock", false),
+    ] {
+        let answer = served.post("/v1/apply", &files(&[(path, &relative(socket))]));
+        if applies {
+            answer.ok();
+        } else {
+            assert!(
+                answer.error(409).contains("node.control_socket"),
+                "{}",
+                answer.body
+            );
+        }
+    }
 }
 
 #[test]

@@ -46,7 +46,14 @@ pub fn plan(running: &Config, request: &ApplyRequest) -> Result<Plan, NodeError>
     let Some(new) = checked.config else {
         return Err(invalid(&path, &checked.diagnostics));
     };
-    let diff = config::diff(running, &new);
+    // A socket's path that is relative to a file is relative to the working directory of whoever named the file.
+    let absolute = |config: &Config| {
+        let mut config = config.clone();
+        let socket = &mut config.node.control_socket;
+        *socket = files.identity(&std::path::absolute(&*socket).unwrap_or_else(|_| socket.clone()));
+        config
+    };
+    let diff = config::diff(&absolute(running), &absolute(&new));
     if !diff.restart.is_empty() {
         return Err(NodeError::new(
             ErrorKind::Refused,

@@ -12,6 +12,8 @@ use std::str::FromStr;
 use ipnet::IpNet;
 
 use super::node::{Owner, SessionInfo};
+use super::view;
+use crate::flow::SessionState;
 
 /// A condition on sessions; the default matches all.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -239,13 +241,11 @@ impl Test {
             Field::Packets | Field::Bytes => list(value, |v| integers(v, u64::MAX)).map(Self::Numbers),
             Field::Age | Field::ExpiresIn => list(value, seconds).map(Self::Seconds),
             Field::Owner => list(value, |v| one_of(v, &["local", "peer"])).map(Self::Words),
-            Field::Protocol
-            | Field::State
-            | Field::Rule
-            | Field::From
-            | Field::To
-            | Field::Ingress
-            | Field::Egress => list(value, |v| Ok(v.to_owned())).map(Self::Words),
+            Field::Protocol => list(value, protocol).map(Self::Words),
+            Field::State => list(value, state).map(Self::Words),
+            Field::Rule | Field::From | Field::To | Field::Ingress | Field::Egress => {
+                list(value, |v| Ok(v.to_owned())).map(Self::Words)
+            }
         }
     }
 
@@ -285,6 +285,25 @@ fn one_of(value: &str, words: &[&str]) -> Result<String, String> {
     } else {
         Err(format!("it is one of {}", words.join(", ")))
     }
+}
+
+/// `tcp`, `6` and `47` are words for protocols; the word of a session is the one that [`view::protocol`] gives.
+fn protocol(value: &str) -> Result<String, String> {
+    let number = match value {
+        "icmp" => Ok(1),
+        "tcp" => Ok(6),
+        "udp" => Ok(17),
+        "icmpv6" => Ok(58),
+        number => number.parse::<u8>(),
+    };
+    number
+        .map(|number| view::protocol(number).into_owned())
+        .map_err(|_| "it is tcp, udp, icmp, icmpv6 or a number from 0 to 255".to_owned())
+}
+
+fn state(value: &str) -> Result<String, String> {
+    let states: Vec<_> = SessionState::ALL.iter().map(|state| state.name()).collect();
+    one_of(value, &states)
 }
 
 fn prefix(value: &str) -> Result<IpNet, String> {
@@ -340,5 +359,65 @@ fn range<T: Copy>(
         Some((low, "")) => Ok(number(low)?..=max),
         Some(("", high)) => Ok(min..=number(high)?),
         Some((low, high)) => Ok(number(low)?..=number(high)?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn what_is_no_filter_is_refused_with_the_field() {
+        for (words, why) in [
+            ("protocol", "`protocol` is not FIELD=VALUE"),
+            ("colour=red", "`colour` is not a field of a session"),
+            ("=tcp", "`` is not a field"),
+            ("!=tcp", "`` is not a field"),
+            ("protocol=", "`protocol`: it needs a value"),
+            ("protocol=tcp,,udp", "`protocol`: it needs a value"),
+            ("source=10.0.0.0/33", "`source`: it is an address or a prefix"),
+            (
+                "source_port=80-20",
+                "`source_port`: it is a number from 0 to 65535",
+            ),
+            ("source_port=65536", "`source_port`"),
+            ("vlan=4096", "`vlan`"),
+            ("packets=-", "`packets`"),
+            ("packets=1-2-3", "`packets`"),
+            ("age_s=1w", "`age_s`: it is a duration"),
+            ("age_s=2h-1h", "`age_s`"),
+            ("age_s=NaN", "`age_s`"),
+            ("age_s=1é", "`age_s`"),
+            ("owner=us", "`owner`: it is one of local, peer"),
+            (
+                "protocol=ftp",
+                "`protocol`: it is tcp, udp, icmp, icmpv6 or a number from 0 to 255",
+            ),
+            ("protocol=256", "`protocol`"),
+            ("state=open", "`state`: it is one of syn_sent, "),
+        ] {
+            let error = SessionFilter::from_words(&[words]).unwrap_err().to_string();
+            assert!(error.contains(why), "{words}: {error}");
+        }
+    }
+
+    proptest! {
+        /// Nothing that a client may send panics, and what is a filter stays the same one on its way over the wire.
+        #[test]
+        fn any_text_is_a_filter_or_refused(
+            field in prop::sample::select(SessionFilter::fields().collect::<Vec<_>>()),
+            not in any::<bool>(),
+            value in "[0-9a-z:./,é-]{0,12}",
+        ) {
+            let key = format!("{field}{}", if not { "!" } else { "" });
+            let mut filter = SessionFilter::default();
+            if filter.push(&key, &value).is_ok() {
+                let again: SessionFilter = filter.to_string().parse().unwrap();
+                prop_assert_eq!(again, filter);
+            } else {
+                prop_assert!(filter.is_empty());
+            }
+        }
     }
 }

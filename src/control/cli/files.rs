@@ -17,10 +17,10 @@ use crate::control::{apply, table};
 
 /// What `check` says of a file, in JSON.
 #[derive(Serialize)]
-struct CheckReport<'a> {
+struct CheckReport {
     /// Can a node run with it?
     ok: bool,
-    file: &'a Path,
+    file: String,
     diagnostics: Vec<DiagnosticInfo>,
     /// What it was understood to be; `null` when it has an error.
     summary: Option<Summary>,
@@ -62,7 +62,7 @@ pub(super) fn check(args: &CheckArgs) -> Result<(), Failure> {
     if args.output.json {
         output::print_json(&CheckReport {
             ok,
-            file: &args.config,
+            file: args.config.display().to_string(),
             diagnostics: checked.diagnostics.iter().map(DiagnosticInfo::from).collect(),
             summary,
         })?;
@@ -106,12 +106,16 @@ pub(super) fn print_findings(checked: &Checked) {
     if checked.diagnostics.is_empty() {
         return;
     }
-    eprint!("{}", checked.diagnostics);
+    output::complain(&checked.diagnostics.to_string());
     let (errors, warnings) = (
         checked.diagnostics.errors().count(),
         checked.diagnostics.warnings().count(),
     );
-    eprintln!("{}, {}", counted(errors, "error"), counted(warnings, "warning"));
+    let (errors, warnings) = (counted(errors, "error"), counted(warnings, "warning"));
+    output::complain(&format!(
+        "{errors}, {warnings}
+"
+    ));
 }
 
 /// The file system, remembering what was read: exactly what the node is to see.
@@ -155,7 +159,7 @@ pub(super) fn apply(args: &ApplyArgs) -> Result<(), Failure> {
         return output::print_json(&report);
     }
     for warning in &report.warnings {
-        eprintln!("{}", output::diagnostic_text(warning));
+        output::complain(&format!("{}\n", output::diagnostic_text(warning)));
     }
     output::print(&report_text(&report))
 }

@@ -44,7 +44,7 @@ impl Failure {
             Self::PipeClosed => ExitCode::SUCCESS,
             Self::Printed => ExitCode::FAILURE,
             Self::Usage(why) => {
-                eprintln!("haechi: {why}");
+                complain(&format!("haechi: {why}\n"));
                 ExitCode::from(2)
             }
             Self::Refused(error) if json => {
@@ -54,9 +54,9 @@ impl Failure {
             }
             Self::Refused(error) => {
                 for diagnostic in &error.diagnostics {
-                    eprintln!("{}", diagnostic_text(diagnostic));
+                    complain(&format!("{}\n", diagnostic_text(diagnostic)));
                 }
-                eprintln!("haechi: {error}");
+                complain(&format!("haechi: {error}\n"));
                 ExitCode::FAILURE
             }
         }
@@ -94,6 +94,11 @@ pub(super) fn print(text: &str) -> Result<(), Failure> {
     out.write_all(text.as_bytes())?;
     out.flush()?;
     Ok(())
+}
+
+/// Writes text to standard error. Where nobody reads that either, the exit status has to do.
+pub(super) fn complain(text: &str) {
+    let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
 /// Writes one JSON value for people and programs alike, and a line end.

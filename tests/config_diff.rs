@@ -1,4 +1,5 @@
 //! What an apply may change in a running node: every key of the value is either live or named as needing a restart.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use haechi::base::{Generation, PairId, PortId, ZoneId};
 use haechi::config::{self, Config, RuleIds};
@@ -24,8 +25,10 @@ fn base() -> Config {
     config::load_text("base", &text).unwrap()
 }
 
-/// A change, and whether it needs a restart.
-fn changes() -> Vec<(&'static str, bool, fn(&mut Config))> {
+/// A key, whether a change of it needs a restart, and the change.
+type Change = (&'static str, bool, fn(&mut Config));
+
+fn changes() -> Vec<Change> {
     vec![
         ("node.name", true, |c| c.node.name = "x".to_owned()),
         ("node.workers", true, |c| c.node.workers.0 = vec![3]),

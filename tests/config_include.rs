@@ -1,4 +1,5 @@
 //! `include`: what is merged, what concatenates, and what is refused with both places.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -161,6 +162,27 @@ fn errors_of_all_files_come_in_one_run_each_with_its_file() {
     assert!(
         found[0].starts_with("node.toml:1:12: error: expected a path, found an integer"),
         "{found:#?}"
+    );
+}
+
+#[test]
+fn includes_are_bounded() {
+    let mut texts = BTreeMap::new();
+    for i in 0..300 {
+        texts.insert(
+            format!("f{i}.toml").into(),
+            format!("include = [\"f{}.toml\"]", i + 1),
+        );
+    }
+    let checked = config::check_files(&texts, Path::new("f0.toml"));
+    let found: Vec<_> = checked
+        .diagnostics
+        .iter()
+        .map(config::Diagnostic::one_line)
+        .collect();
+    assert_eq!(
+        found,
+        ["f255.toml:1:12: error: more than 256 files; help: put more into each file"]
     );
 }
 

@@ -1,5 +1,6 @@
 //! No key is ignored in silence: every key of the interface's description either changes the configuration, or is refused
 //! by name.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,5 @@
 //! Values that stand in the file as strings: what is written is read back, and nothing panics.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fmt::{Debug, Display};
 use std::str::FromStr;

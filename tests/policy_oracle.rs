@@ -1,4 +1,5 @@
 //! The compiled classifier against an oracle that starts from the configuration's value: random rules, random packets.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -1,6 +1,6 @@
 //! Checks between keys: ports and their peers, devices, sets, and rules that can never match.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::compile::{rule_spec, zone_names};
 use super::net::{AddressRef, Device, ServiceRef};
@@ -274,6 +274,7 @@ fn circles<'c>(graph: &Graph<'c>) -> Vec<Vec<&'c str>> {
 fn check_rules(reading: &Reading<'_>, walk: &mut Walk<'_>) {
     let config = &reading.config;
     let zones = zone_names(config);
+    let joined = joined_zones(config);
     let mut earlier: Vec<(usize, NormalRule)> = Vec::new();
     for (place, (rule, section)) in config.rules.iter().zip(&reading.rules).enumerate() {
         let Some(section) = section else { continue };
@@ -288,7 +289,7 @@ fn check_rules(reading: &Reading<'_>, walk: &mut Walk<'_>) {
             report_impossible(&spec, section, walk);
             continue;
         }
-        warn_unjoined(reading, rule, section, walk);
+        warn_unjoined(&joined, rule, section, walk);
         if rule.action != Action::Allow && rule.timeouts != TimeoutOverrides::default() {
             let message = format!(
                 "rule \"{}\" makes no sessions, its timeouts are never used",
@@ -381,28 +382,44 @@ fn report_impossible(spec: &RuleSpec, section: &Section<'_>, walk: &mut Walk<'_>
     );
 }
 
-/// In transparent mode only the two zones of a pair ever meet.
-fn warn_unjoined(reading: &Reading<'_>, rule: &Rule, section: &Section<'_>, walk: &mut Walk<'_>) {
-    let ports = &reading.config.ports;
-    let places = by_name(&reading.config);
+/// The zones that a first packet can come from and go to: in transparent mode those of a port and of its peer.
+fn joined_zones(config: &Config) -> BTreeSet<(&String, &String)> {
+    let places = by_name(config);
+    let peer = |port: &Port| {
+        places
+            .get(port.peer.as_str())
+            .map(|place| &config.ports[*place].zone)
+    };
+    config
+        .ports
+        .iter()
+        .filter_map(|port| Some((&port.zone, peer(port)?)))
+        .collect()
+}
+
+fn warn_unjoined(
+    joined: &BTreeSet<(&String, &String)>,
+    rule: &Rule,
+    section: &Section<'_>,
+    walk: &mut Walk<'_>,
+) {
     let admits = |matcher: &Matcher<String>, zone: &String| match matcher {
         Matcher::Any => true,
         Matcher::OneOf(zones) => zones.contains(zone),
     };
-    let joined = ports.iter().any(|port| {
-        admits(&rule.from, &port.zone)
-            && places
-                .get(port.peer.as_str())
-                .is_some_and(|peer| admits(&rule.to, &ports[*peer].zone))
-    });
-    if !joined && !ports.is_empty() {
-        let message = format!(
-            "rule \"{}\" can never match: no pair of ports joins these zones",
-            rule.name
-        );
-        let key = if rule.to == Matcher::Any { "from" } else { "to" };
-        walk.report
-            .warning(section.span_of(key), message)
-            .help("`from` is the zone of the port that the first packet comes in by, `to` that of its peer");
+    if joined.is_empty()
+        || joined
+            .iter()
+            .any(|(from, to)| admits(&rule.from, from) && admits(&rule.to, to))
+    {
+        return;
     }
+    let message = format!(
+        "rule \"{}\" can never match: no pair of ports joins these zones",
+        rule.name
+    );
+    let key = if rule.to == Matcher::Any { "from" } else { "to" };
+    walk.report
+        .warning(section.span_of(key), message)
+        .help("`from` is the zone of the port that the first packet comes in by, `to` that of its peer");
 }

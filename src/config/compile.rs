@@ -205,7 +205,7 @@ fn addresses(
         return Ok(None);
     };
     let mut nets = Vec::new();
-    unfold(members, &mut BTreeSet::new(), &mut |member| match member {
+    unfold(members, &mut |member| match member {
         AddressRef::Prefix(net) => {
             nets.push(*net);
             Ok(None)
@@ -226,7 +226,7 @@ fn services(
         return Ok(None);
     };
     let mut specs = Vec::new();
-    unfold(members, &mut BTreeSet::new(), &mut |member| match member {
+    unfold(members, &mut |member| match member {
         ServiceRef::Service(service) => {
             specs.push(service_spec(*service));
             Ok(None)
@@ -239,17 +239,23 @@ fn services(
     Ok(Some(specs))
 }
 
-/// Calls `visit` for every member; where it answers with a set, goes on inside, into each set once (which also ends a
-/// circle that the loader would have refused).
+/// A set that a member names: its name and its members.
+type NamedSet<'c, T> = Option<(&'c str, &'c [T])>;
+
+/// Calls `visit` for every member; where it answers with a set, for that one's members too. Each set is taken once, which
+/// also ends a circle that the loader would have refused.
 fn unfold<'c, T>(
     members: &'c [T],
-    seen: &mut BTreeSet<&'c str>,
-    visit: &mut dyn FnMut(&'c T) -> Result<Option<(&'c str, &'c [T])>, CompileError>,
+    visit: &mut dyn FnMut(&'c T) -> Result<NamedSet<'c, T>, CompileError>,
 ) -> Result<(), CompileError> {
-    for member in members {
-        if let Some((name, set)) = visit(member)? {
-            if seen.insert(name) {
-                unfold(set, seen, visit)?;
+    let mut seen = BTreeSet::new();
+    // Not by recursion: how deep sets name sets is up to the file.
+    let mut pending = vec![members];
+    while let Some(members) = pending.pop() {
+        for member in members {
+            match visit(member)? {
+                Some((name, set)) if seen.insert(name) => pending.push(set),
+                _ => {}
             }
         }
     }

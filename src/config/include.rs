@@ -37,6 +37,9 @@ pub(super) fn read_all(files: &dyn Files, path: &Path, report: &mut Report) -> O
     Some(reader.read(path, text, None, report))
 }
 
+/// A configuration has no more files: what includes more is a mistake.
+const MAX_FILES: usize = 256;
+
 struct Reader<'f> {
     files: &'f dyn Files,
     visits: Vec<Visit>,
@@ -78,6 +81,13 @@ impl Reader<'_> {
             if let Some(by) = before.by {
                 finding.related(by, "included here before");
             }
+            return;
+        }
+        if self.visits.len() == MAX_FILES {
+            report.incomplete = true;
+            report
+                .error(span, format!("more than {MAX_FILES} files"))
+                .help("put more into each file");
             return;
         }
         match self.files.read(&path) {

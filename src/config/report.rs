@@ -10,6 +10,8 @@ use super::tree::Span;
 struct Text {
     path: PathBuf,
     text: String,
+    /// Byte offsets at which lines start.
+    line_starts: Vec<usize>,
     /// Lines with a syntax error: what else is found there only follows from it.
     broken_lines: BTreeSet<usize>,
 }
@@ -26,8 +28,10 @@ pub(super) struct Report {
 impl Report {
     /// Adds a file; its number is what spans carry.
     pub(super) fn add_file(&mut self, path: &Path, text: String) -> usize {
+        let newlines = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
         self.files.push(Text {
             path: path.to_owned(),
+            line_starts: std::iter::once(0).chain(newlines.map(|(at, _)| at + 1)).collect(),
             text,
             broken_lines: BTreeSet::new(),
         });
@@ -69,8 +73,9 @@ impl Report {
 
     /// Does this place stand on a line with a syntax error?
     pub(super) fn is_broken(&self, span: Span) -> bool {
-        let broken = &self.files[span.file].broken_lines;
-        !broken.is_empty() && broken.contains(&self.place(span).0.line)
+        let file = &self.files[span.file];
+        let line = file.line_starts.partition_point(|start| *start <= span.start);
+        file.broken_lines.contains(&line)
     }
 
     /// A syntax error: later findings on its line are not reported.
@@ -120,21 +125,30 @@ impl Report {
 
     /// Line and column of a span's start, the line, and how many characters of it the span takes.
     fn place(&self, span: Span) -> (Place, (String, usize)) {
-        let Text { path, text, .. } = &self.files[span.file];
+        let Text {
+            path,
+            text,
+            line_starts,
+            ..
+        } = &self.files[span.file];
         let start = floor_char(text, span.start);
         let end = floor_char(text, span.end.max(span.start));
-        let line_start = text[..start].rfind('\n').map_or(0, |newline| newline + 1);
-        let line_end = text[start..]
-            .find('\n')
-            .map_or(text.len(), |newline| start + newline);
-        let line = text[line_start..line_end].trim_end_matches('\r');
+        let line = line_starts.partition_point(|line_start| *line_start <= start);
+        let line_start = line_starts[line - 1];
+        let line_end = line_starts.get(line).map_or(text.len(), |next| next - 1);
         let place = Place {
             file: path.clone(),
-            line: text[..start].matches('\n').count() + 1,
+            line,
             column: text[line_start..start].chars().count() + 1,
         };
-        let length = text[start..end.min(line_end)].trim_end().chars().count();
-        (place, (line.to_owned(), length))
+        let length = text[start..end.clamp(start, line_end)].trim_end().chars().count();
+        (
+            place,
+            (
+                text[line_start..line_end].trim_end_matches('\r').to_owned(),
+                length,
+            ),
+        )
     }
 
     /// Everything, in the order of the files and of their lines; each finding once.

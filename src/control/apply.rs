@@ -62,7 +62,7 @@ pub fn plan(running: &Config, request: &ApplyRequest) -> Result<Plan, NodeError>
         .fix("restart it with this file, or leave those keys as they are; nothing was changed"));
     }
     let mut report = rules_report(&running.rules, &new.rules);
-    report.settings_changed = diff.live.into_iter().filter(|key| key != "rules").collect();
+    report.settings_changed = diff.live.into_iter().filter(|key| key != "rule").collect();
     report.warnings = checked.diagnostics.iter().map(DiagnosticInfo::from).collect();
     Ok(Plan {
         config: new,

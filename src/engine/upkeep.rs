@@ -12,6 +12,8 @@ pub struct Upkeep {
     pub expired: u32,
     /// How far the timers are behind: `expiry_lag_ms` of the API.
     pub lag: Nanos,
+    /// The budget was too small: there is more to do now.
+    pub pending: bool,
 }
 
 /// The walk over the table that follows an apply: timers of idle sessions are linked to where the new timeouts ask for.
@@ -45,6 +47,7 @@ impl Engine {
         Upkeep {
             expired: expiry.expired,
             lag: expiry.lag,
+            pending: expiry.lag > Nanos(0) || self.rearm.from.is_some(),
         }
     }
 

@@ -183,7 +183,7 @@ impl Service {
         let worker_links: Arc<[WorkerLink]> = worker_links.into();
         let propagate = config.transparent.link_propagation;
         let node = Arc::new(RunningNode::new(NodeParts {
-            file: path.to_owned(),
+            file: absolute(path),
             config,
             policy,
             ids,
@@ -376,7 +376,6 @@ fn node_ports(config: &Config) -> Arc<[NodePort]> {
 }
 
 /// Where the configuration file of a node is, for its status.
-#[must_use]
-pub fn absolute(path: &Path) -> PathBuf {
+fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }

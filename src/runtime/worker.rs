@@ -26,7 +26,7 @@ use crate::base::{Nanos, PortId};
 use crate::dpdk::tsc::{self, TscClock};
 use crate::dpdk::wake::{Bell, WakeSet};
 use crate::dpdk::{MAX_BURST, Mbuf, Mempool};
-use crate::engine::{Batch, Engine};
+use crate::engine::{Batch, Engine, Upkeep};
 
 /// Sessions, keys or rules that a running job looks at in one turn: some ten microseconds, a small part of what a
 /// receive ring of the default size bridges at 10 Gbit/s.
@@ -77,7 +77,7 @@ pub struct Worker {
     wake: Option<WakeSet>,
     rx_packets: u64,
     load: Load,
-    expiry_lag: Nanos,
+    upkeep: Upkeep,
     next_upkeep: Nanos,
     next_publish: Nanos,
     reap: Reap,
@@ -111,7 +111,7 @@ impl Worker {
             wake,
             rx_packets: 0,
             load: Load::new(setup.clock.hz(), tsc::read()),
-            expiry_lag: Nanos(0),
+            upkeep: Upkeep::default(),
             next_upkeep: Nanos(0),
             next_publish: Nanos(0),
             reap: Reap::default(),
@@ -146,7 +146,7 @@ impl Worker {
             self.step_job(now);
         }
         if now >= self.next_upkeep {
-            self.expiry_lag = self.engine.upkeep(now, UPKEEP_BUDGET).lag;
+            self.upkeep = self.engine.upkeep(now, UPKEEP_BUDGET);
             self.next_upkeep = now.plus(UPKEEP_EVERY);
         }
         if now >= self.next_publish {
@@ -158,7 +158,9 @@ impl Worker {
             self.out.reap();
             self.reap.next(now);
         }
-        let worked = received > 0 || commanded || self.job.is_some() || self.unsent.is_some();
+        // A worker that slept with timers to serve would serve them once a sleep.
+        let busy = self.job.is_some() || self.unsent.is_some() || self.upkeep.pending;
+        let worked = received > 0 || commanded || busy;
         match self.idle.after_turn(now, worked) {
             Wait::No if received > 0 => {}
             Wait::No => std::hint::spin_loop(),
@@ -379,7 +381,7 @@ impl Worker {
             busy_ppm: self.load.busy_ppm,
             millicycles_per_packet: self.load.millicycles_per_packet,
             max_loop_gap_ns: self.load.longest_gap_ns(),
-            expiry_lag_ns: self.expiry_lag.0,
+            expiry_lag_ns: self.upkeep.lag.0,
             drops,
         };
         self.stats

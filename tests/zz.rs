@@ -1,4 +1,0 @@
-#[test]
-fn z() {
-    std::fs::write("dpdk-config/haechi.schema.json", haechi::config::schema_json()).unwrap();
-}

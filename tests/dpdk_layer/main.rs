@@ -1,0 +1,13 @@
+//! The DPDK layer on virtual devices: each scenario is a process of its own (the EAL starts once a process) in a network
+//! namespace of its own, which goes with the process, however that ends. Needs root and libdpdk.
+#![cfg(feature = "dpdk")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that cannot go on has failed"
+)]
+
+mod harness;
+mod interfaces;
+mod packets;
+mod refusals;

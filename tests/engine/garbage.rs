@@ -105,7 +105,7 @@ fn rules() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(ProptestConfig::with_cases(96))]
 
     /// `Node::burst` checks the balance of every burst; here also that the engine is as good as new afterwards.
     #[test]

@@ -7,6 +7,8 @@
 )]
 #![allow(clippy::disallowed_types, reason = "a lock between test threads")]
 
+pub mod captures;
+
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};

@@ -75,6 +75,7 @@ fn links_go_down_and_come_back() {
 
 #[test]
 fn a_panicking_test_leaves_nothing_behind() {
+    #[allow(clippy::disallowed_types, reason = "a test")]
     let seen = std::sync::Mutex::new((String::new(), std::path::PathBuf::new(), 0));
     let result = std::panic::catch_unwind(|| {
         let mut lab = Lab::new();

@@ -15,6 +15,7 @@ mod include;
 mod names;
 pub mod net;
 mod read;
+mod read_rules;
 mod report;
 mod schema;
 mod section;

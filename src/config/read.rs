@@ -7,15 +7,13 @@ use std::path::{Path, PathBuf};
 use super::check::check;
 use super::defaults;
 use super::names::{Names, check_name};
-use super::net::{AddressRef, CpuList, Device, ServiceRef};
+use super::net::{CpuList, Device};
+use super::read_rules::{address, read_conntrack, read_policy, read_rule, read_sets, service};
 use super::report::Report;
 use super::section::{Section, Walk, expect_string, parse, strings};
 use super::tree::{Span, Table, Value};
-use super::value::{
-    Config, Conntrack, Idle, Matcher, Mode, Node, PolicySection, Port, Rule, RxQueues, TimeoutOverrides,
-    Timeouts, Transparent, Zone,
-};
-use crate::policy::{Action, PassOrDrop, SessionScope, VlanMode};
+use super::value::{Config, Idle, Mode, Node, Port, RxQueues, Transparent, Zone};
+use crate::policy::{PassOrDrop, SessionScope, VlanMode};
 
 /// What reading found out beside the value, for the checks that follow.
 pub(super) struct Reading<'t> {
@@ -51,26 +49,7 @@ pub(super) fn read(root: &Table, walk: &mut Walk<'_>) -> Config {
     section.refuse(NOT_YET, walk);
     let version = read_version(&mut section, walk);
     let (node, node_section) = read_node(&mut section, walk);
-    let devices = read_devices(&mut section, &names, walk);
-    let mut ports = Vec::new();
-    let mut port_sections = Vec::new();
-    let mut device_spans = Vec::new();
-    let sections = section.sections("port", walk);
-    let no_ports = section
-        .entry("port")
-        .is_none_or(|entry| matches!(entry.item.value, Value::Array(_)));
-    if sections.is_empty() && no_ports {
-        let help = "add two `[[port]]` with `name`, `device`, `zone` and `peer`";
-        walk.errors += 1;
-        walk.report
-            .missing(section.span_of("port"), "there is no `[[port]]`", help);
-    }
-    for mut section in sections {
-        let (port, device) = read_port(&mut section, &devices, &names, walk);
-        ports.push(port);
-        device_spans.push(device);
-        port_sections.push(section);
-    }
+    let ports = read_ports(&mut section, &names, walk);
     let transparent = read_transparent(&mut section, walk);
     let (zones, zone_sections) = read_zones(&mut section, walk);
     let errors_before_sets = walk.errors;
@@ -97,7 +76,7 @@ pub(super) fn read(root: &Table, walk: &mut Walk<'_>) -> Config {
     let config = Config {
         version,
         node,
-        ports,
+        ports: ports.values,
         transparent,
         zones,
         address_sets,
@@ -109,8 +88,8 @@ pub(super) fn read(root: &Table, walk: &mut Walk<'_>) -> Config {
     section.finish(walk);
     let reading = Reading {
         config,
-        ports: port_sections,
-        devices: device_spans,
+        ports: ports.sections,
+        devices: ports.devices,
         rules: rule_sections,
         zones: zone_sections,
         node: node_section,
@@ -252,6 +231,38 @@ fn read_socket(section: &mut Section<'_>, walk: &mut Walk<'_>) -> PathBuf {
     path
 }
 
+/// The ports, and by the place of each where it and its device stand.
+struct Ports<'t> {
+    values: Vec<Port>,
+    sections: Vec<Section<'t>>,
+    devices: Vec<Option<Span>>,
+}
+
+fn read_ports<'t>(root: &mut Section<'t>, names: &Names, walk: &mut Walk<'_>) -> Ports<'t> {
+    let by_name = read_devices(root, names, walk);
+    let mut sections = root.sections("port", walk);
+    let no_ports = root
+        .entry("port")
+        .is_none_or(|entry| matches!(entry.item.value, Value::Array(_)));
+    if sections.is_empty() && no_ports {
+        let help = "add two `[[port]]` with `name`, `device`, `zone` and `peer`";
+        walk.errors += 1;
+        walk.report
+            .missing(root.span_of("port"), "there is no `[[port]]`", help);
+    }
+    let (mut values, mut devices) = (Vec::new(), Vec::new());
+    for section in &mut sections {
+        let (port, device) = read_port(section, &by_name, names, walk);
+        values.push(port);
+        devices.push(device);
+    }
+    Ports {
+        values,
+        sections,
+        devices,
+    }
+}
+
 /// Devices by port name, with the place of the device.
 type Devices = BTreeMap<String, (Option<Device>, Span)>;
 
@@ -291,40 +302,25 @@ fn read_port(
     );
     let name = read_name(s, "port", "\"wan\"", walk);
     let (device, device_span) = read_device(s, &name, devices, walk);
-    let zone = match s.string("zone", walk) {
-        Some((zone, span)) => {
-            check_name("zone", zone, span, walk);
-            zone.to_owned()
-        }
-        None => {
-            if s.entry("zone").is_none() {
-                s.missing("zone", "\"untrust\"", walk);
-            }
-            String::new()
-        }
-    };
-    let peer = match s.string("peer", walk) {
-        Some((peer, span)) => {
-            if !names.ports.contains_key(peer) {
-                walk.errors += 1;
-                walk.report
-                    .unknown(span, format!("there is no port \"{peer}\""))
-                    .help_nearest(peer, names.ports.keys().map(String::as_str), "the ports are");
-            }
-            peer.to_owned()
-        }
-        None => {
-            if s.entry("peer").is_none() {
-                s.missing("peer", "\"lan\"", walk);
-            }
-            String::new()
-        }
-    };
+    let zone = s.required("zone", "\"untrust\"", walk);
+    if let Some((zone, span)) = zone {
+        check_name("zone", zone, span, walk);
+    }
+    let peer = s.required("peer", "\"lan\"", walk);
+    if let Some((peer, span)) = peer.filter(|(peer, _)| !names.ports.contains_key(*peer)) {
+        walk.errors += 1;
+        walk.report
+            .unknown(span, format!("there is no port \"{peer}\""))
+            .help_nearest(peer, names.ports.keys().map(String::as_str), "the ports are");
+    }
+    // What is missing is reported, and empty from here on.
+    let or_empty =
+        |string: Option<(&str, Span)>| string.map_or_else(String::new, |(text, _)| text.to_owned());
     let port = Port {
         name,
         device: device.unwrap_or(Device::Virtual(String::new())),
-        zone,
-        peer,
+        zone: or_empty(zone),
+        peer: or_empty(peer),
         mtu: s.integer("mtu", 576..=9000, walk).unwrap_or_else(defaults::mtu),
         rx_queues: read_rx_queues(s, walk),
         rx_descriptors: s
@@ -386,19 +382,12 @@ fn read_rx_queues(section: &mut Section<'_>, walk: &mut Walk<'_>) -> RxQueues {
 }
 
 /// The `name` of a port, zone or rule.
-fn read_name(section: &mut Section<'_>, kind: &str, example: &str, walk: &mut Walk<'_>) -> String {
-    match section.string("name", walk) {
-        Some((name, span)) => {
-            check_name(kind, name, span, walk);
-            name.to_owned()
-        }
-        None => {
-            if section.entry("name").is_none() {
-                section.missing("name", example, walk);
-            }
-            String::new()
-        }
-    }
+pub(super) fn read_name(section: &mut Section<'_>, kind: &str, example: &str, walk: &mut Walk<'_>) -> String {
+    let Some((name, span)) = section.required("name", example, walk) else {
+        return String::new();
+    };
+    check_name(kind, name, span, walk);
+    name.to_owned()
 }
 
 fn read_transparent(root: &mut Section<'_>, walk: &mut Walk<'_>) -> Transparent {
@@ -446,230 +435,4 @@ fn read_zones<'t>(root: &mut Section<'t>, walk: &mut Walk<'_>) -> (Vec<Zone>, Ve
         s.finish(walk);
     }
     (zones, sections)
-}
-
-fn read_sets<'t, T>(
-    section: Section<'t>,
-    kind: &str,
-    walk: &mut Walk<'_>,
-    mut member: impl FnMut(&'t str, Span, &mut Walk<'_>) -> Option<T>,
-) -> BTreeMap<String, Vec<T>> {
-    let mut sets = BTreeMap::new();
-    for (name, entry) in section.entries() {
-        check_name(kind, name, entry.key, walk);
-        if matches!(&entry.item.value, Value::Array(items) if items.is_empty()) {
-            walk.error(
-                entry.item.span,
-                format!("{kind} \"{name}\" is empty"),
-                "add a member, or remove the set",
-            );
-        }
-        let path = super::tree::join(&section.path, name);
-        if !matches!(entry.item.value, Value::Array(_)) {
-            let message = format!("`{path}`: expected an array, found {}", entry.item.value.kind());
-            walk.error(
-                entry.item.span,
-                message,
-                "a set is a list: write its members in brackets",
-            );
-            continue;
-        }
-        let mut members = Vec::new();
-        for (text, span) in strings(&entry.item, &path, walk) {
-            if text == "any" {
-                walk.error(
-                    span,
-                    format!("\"any\" in {kind} \"{name}\""),
-                    "a rule without the key matches any",
-                );
-            } else {
-                members.extend(member(text, span, walk));
-            }
-        }
-        sets.insert(name.clone(), members);
-    }
-    sets
-}
-
-fn address(text: &str, span: Span, names: &Names, walk: &mut Walk<'_>) -> Option<AddressRef> {
-    let member = parse(text, span, walk)?;
-    if let AddressRef::Set(name) = &member {
-        check_set(
-            name,
-            span,
-            ("address", &names.address_sets),
-            ("service", &names.service_sets),
-            walk,
-        );
-    }
-    Some(member)
-}
-
-fn service(text: &str, span: Span, names: &Names, walk: &mut Walk<'_>) -> Option<ServiceRef> {
-    let member = parse(text, span, walk)?;
-    if let ServiceRef::Set(name) = &member {
-        check_set(
-            name,
-            span,
-            ("service", &names.service_sets),
-            ("address", &names.address_sets),
-            walk,
-        );
-    }
-    Some(member)
-}
-
-type Sets<'n> = (&'static str, &'n BTreeMap<String, Span>);
-
-fn check_set(name: &str, span: Span, (kind, sets): Sets<'_>, (other, others): Sets<'_>, walk: &mut Walk<'_>) {
-    if sets.contains_key(name) {
-        return;
-    }
-    walk.errors += 1;
-    let finding = walk
-        .report
-        .unknown(span, format!("there is no {kind} set \"{name}\""));
-    match others.get(name) {
-        Some(place) => {
-            let help = format!("define it in `[{kind}_sets]`");
-            finding
-                .related(*place, &format!("the {other} set of this name is here"))
-                .help(help)
-        }
-        None => finding.help_nearest(
-            name,
-            sets.keys().map(String::as_str),
-            &format!("the {kind} sets are"),
-        ),
-    };
-}
-
-fn read_rule(section: &mut Section<'_>, names: &Names, walk: &mut Walk<'_>) -> Rule {
-    let s = section;
-    s.refuse(RULE_NOT_YET, walk);
-    let actions = [
-        ("allow", Action::Allow),
-        ("drop", Action::Drop),
-        ("reject", Action::Reject),
-    ];
-    if s.entry("action").is_none() {
-        s.missing("action", "\"allow\"", walk);
-    }
-    let rule = Rule {
-        name: read_name(s, "rule", "\"web\"", walk),
-        from: zones(s, "from", names, walk),
-        to: zones(s, "to", names, walk),
-        source: s.matcher("source", walk, |text, span, walk| {
-            address(text, span, names, walk)
-        }),
-        destination: s.matcher("destination", walk, |text, span, walk| {
-            address(text, span, names, walk)
-        }),
-        service: s.matcher("service", walk, |text, span, walk| {
-            service(text, span, names, walk)
-        }),
-        source_ports: s.matcher("source_ports", walk, parse),
-        action: s.choice("action", &actions, walk).unwrap_or(Action::Drop),
-        timeouts: read_overrides(s, walk),
-        enabled: s.boolean("enabled", walk).unwrap_or_else(defaults::yes),
-        description: s.string("description", walk).map(|(text, _)| text.to_owned()),
-    };
-    s.finish(walk);
-    rule
-}
-
-/// Keys of a rule whose features come later.
-const RULE_NOT_YET: &[(&str, &str)] = &[
-    ("log", "session and alert logging"),
-    ("helper", "application-level gateways"),
-    ("reset_on_timeout", "the reset of timed-out sessions"),
-    ("pickup", "pick-up in mid-stream"),
-    ("tcp_strict", "window checks"),
-    ("max_sessions", "the limits of a rule"),
-    ("max_sessions_per_source", "the limits of a rule"),
-    ("new_sessions_per_source", "the limits of a rule"),
-    ("syn_protection", "SYN protection"),
-    ("defer", "high availability"),
-];
-
-fn zones(
-    section: &mut Section<'_>,
-    key: &'static str,
-    names: &Names,
-    walk: &mut Walk<'_>,
-) -> Matcher<String> {
-    section.matcher(key, walk, |text, span, walk| {
-        if !names.zones.contains_key(text) {
-            walk.errors += 1;
-            let zones = names.zones.keys().map(String::as_str);
-            let finding = walk.report.unknown(span, format!("there is no zone \"{text}\""));
-            if names.ports.contains_key(text) {
-                finding.help("this is a port: rules speak of the ports' zones");
-            } else {
-                finding.help_nearest(text, zones, "the zones are");
-            }
-        }
-        Some(text.to_owned())
-    })
-}
-
-fn read_overrides(section: &mut Section<'_>, walk: &mut Walk<'_>) -> TimeoutOverrides {
-    let mut overrides = TimeoutOverrides::default();
-    let mut s = section.section("timeouts", walk);
-    for key in Timeouts::KEYS {
-        let value = s.text(key, walk);
-        if let Some(field) = overrides.get_mut(key) {
-            *field = value;
-        }
-    }
-    s.finish(walk);
-    overrides
-}
-
-fn read_policy(root: &mut Section<'_>, walk: &mut Walk<'_>) -> PolicySection {
-    let mut s = root.section("policy", walk);
-    s.refuse(&[("alert_rate", "session and alert logging")], walk);
-    let default = PolicySection::default();
-    let policy = PolicySection {
-        reject_rate: s.text("reject_rate", walk).unwrap_or(default.reject_rate),
-    };
-    s.finish(walk);
-    policy
-}
-
-/// Keys of `[conntrack]` whose features come later.
-const CONNTRACK_NOT_YET: &[(&str, &str)] = &[
-    ("adaptive_start", "the shrinking of timeouts under load"),
-    ("adaptive_end", "the shrinking of timeouts under load"),
-    ("syn_cookie_start", "SYN protection"),
-    ("syn_cookie_stop", "SYN protection"),
-    ("tcp_strict", "window checks"),
-    ("pickup", "pick-up in mid-stream"),
-    ("reset_on_timeout", "the reset of timed-out sessions"),
-    ("fragments", "fragment tracking"),
-];
-
-fn read_conntrack(root: &mut Section<'_>, walk: &mut Walk<'_>) -> Conntrack {
-    let mut s = root.section("conntrack", walk);
-    s.refuse(CONNTRACK_NOT_YET, walk);
-    let default = Conntrack::default();
-    let mut conntrack = Conntrack {
-        max_sessions: s
-            .integer("max_sessions", 64..=268_435_456, walk)
-            .unwrap_or(default.max_sessions),
-        verify_checksums: s
-            .boolean("verify_checksums", walk)
-            .unwrap_or(default.verify_checksums),
-        timeouts: Timeouts::default(),
-    };
-    let mut timeouts = s.section("timeouts", walk);
-    for key in Timeouts::KEYS {
-        let value = timeouts.text(key, walk);
-        if let (Some(field), Some(value)) = (conntrack.timeouts.get_mut(key), value) {
-            *field = value;
-        }
-    }
-    timeouts.finish(walk);
-    s.finish(walk);
-    conntrack
 }

@@ -121,6 +121,19 @@ impl<'t> Section<'t> {
         Some((text, entry.item.span))
     }
 
+    /// A string that must be there; `example` is what a hint shows in its place.
+    pub(super) fn required(
+        &mut self,
+        key: &'static str,
+        example: &str,
+        walk: &mut Walk<'_>,
+    ) -> Option<(&'t str, Span)> {
+        if self.entry(key).is_none() {
+            self.missing(key, example, walk);
+        }
+        self.string(key, walk)
+    }
+
     /// A string with a grammar of its own.
     pub(super) fn text<T: TextValue>(&mut self, key: &'static str, walk: &mut Walk<'_>) -> Option<T> {
         let (text, span) = self.string(key, walk)?;

@@ -1,0 +1,238 @@
+//! The grammar of what becomes the policy: sets, rules, `[policy]` and `[conntrack]`.
+
+use std::collections::BTreeMap;
+
+use super::defaults;
+use super::names::{Names, check_name};
+use super::net::{AddressRef, ServiceRef};
+use super::read::read_name;
+use super::section::{Section, Walk, parse, strings};
+use super::tree::{Span, Value};
+use super::value::{Conntrack, Matcher, PolicySection, Rule, TimeoutOverrides, Timeouts};
+use crate::policy::Action;
+
+pub(super) fn read_sets<'t, T>(
+    section: Section<'t>,
+    kind: &str,
+    walk: &mut Walk<'_>,
+    mut member: impl FnMut(&'t str, Span, &mut Walk<'_>) -> Option<T>,
+) -> BTreeMap<String, Vec<T>> {
+    let mut sets = BTreeMap::new();
+    for (name, entry) in section.entries() {
+        check_name(kind, name, entry.key, walk);
+        if matches!(&entry.item.value, Value::Array(items) if items.is_empty()) {
+            walk.error(
+                entry.item.span,
+                format!("{kind} \"{name}\" is empty"),
+                "add a member, or remove the set",
+            );
+        }
+        let path = super::tree::join(&section.path, name);
+        if !matches!(entry.item.value, Value::Array(_)) {
+            let message = format!("`{path}`: expected an array, found {}", entry.item.value.kind());
+            walk.error(
+                entry.item.span,
+                message,
+                "a set is a list: write its members in brackets",
+            );
+            continue;
+        }
+        let mut members = Vec::new();
+        for (text, span) in strings(&entry.item, &path, walk) {
+            if text == "any" {
+                walk.error(
+                    span,
+                    format!("\"any\" in {kind} \"{name}\""),
+                    "a rule without the key matches any",
+                );
+            } else {
+                members.extend(member(text, span, walk));
+            }
+        }
+        sets.insert(name.clone(), members);
+    }
+    sets
+}
+
+pub(super) fn address(text: &str, span: Span, names: &Names, walk: &mut Walk<'_>) -> Option<AddressRef> {
+    let member = parse(text, span, walk)?;
+    if let AddressRef::Set(name) = &member {
+        check_set(
+            name,
+            span,
+            ("address", &names.address_sets),
+            ("service", &names.service_sets),
+            walk,
+        );
+    }
+    Some(member)
+}
+
+pub(super) fn service(text: &str, span: Span, names: &Names, walk: &mut Walk<'_>) -> Option<ServiceRef> {
+    let member = parse(text, span, walk)?;
+    if let ServiceRef::Set(name) = &member {
+        check_set(
+            name,
+            span,
+            ("service", &names.service_sets),
+            ("address", &names.address_sets),
+            walk,
+        );
+    }
+    Some(member)
+}
+
+type Sets<'n> = (&'static str, &'n BTreeMap<String, Span>);
+
+fn check_set(name: &str, span: Span, (kind, sets): Sets<'_>, (other, others): Sets<'_>, walk: &mut Walk<'_>) {
+    if sets.contains_key(name) {
+        return;
+    }
+    walk.errors += 1;
+    let finding = walk
+        .report
+        .unknown(span, format!("there is no {kind} set \"{name}\""));
+    match others.get(name) {
+        Some(place) => {
+            let help = format!("define it in `[{kind}_sets]`");
+            finding
+                .related(*place, &format!("the {other} set of this name is here"))
+                .help(help)
+        }
+        None => finding.help_nearest(
+            name,
+            sets.keys().map(String::as_str),
+            &format!("the {kind} sets are"),
+        ),
+    };
+}
+
+pub(super) fn read_rule(section: &mut Section<'_>, names: &Names, walk: &mut Walk<'_>) -> Rule {
+    let s = section;
+    s.refuse(RULE_NOT_YET, walk);
+    let actions = [
+        ("allow", Action::Allow),
+        ("drop", Action::Drop),
+        ("reject", Action::Reject),
+    ];
+    if s.entry("action").is_none() {
+        s.missing("action", "\"allow\"", walk);
+    }
+    let rule = Rule {
+        name: read_name(s, "rule", "\"web\"", walk),
+        from: zones(s, "from", names, walk),
+        to: zones(s, "to", names, walk),
+        source: s.matcher("source", walk, |text, span, walk| {
+            address(text, span, names, walk)
+        }),
+        destination: s.matcher("destination", walk, |text, span, walk| {
+            address(text, span, names, walk)
+        }),
+        service: s.matcher("service", walk, |text, span, walk| {
+            service(text, span, names, walk)
+        }),
+        source_ports: s.matcher("source_ports", walk, parse),
+        action: s.choice("action", &actions, walk).unwrap_or(Action::Drop),
+        timeouts: read_overrides(s, walk),
+        enabled: s.boolean("enabled", walk).unwrap_or_else(defaults::yes),
+        description: s.string("description", walk).map(|(text, _)| text.to_owned()),
+    };
+    s.finish(walk);
+    rule
+}
+
+/// Keys of a rule whose features come later.
+const RULE_NOT_YET: &[(&str, &str)] = &[
+    ("log", "session and alert logging"),
+    ("helper", "application-level gateways"),
+    ("reset_on_timeout", "the reset of timed-out sessions"),
+    ("pickup", "pick-up in mid-stream"),
+    ("tcp_strict", "window checks"),
+    ("max_sessions", "the limits of a rule"),
+    ("max_sessions_per_source", "the limits of a rule"),
+    ("new_sessions_per_source", "the limits of a rule"),
+    ("syn_protection", "SYN protection"),
+    ("defer", "high availability"),
+];
+
+fn zones(
+    section: &mut Section<'_>,
+    key: &'static str,
+    names: &Names,
+    walk: &mut Walk<'_>,
+) -> Matcher<String> {
+    section.matcher(key, walk, |text, span, walk| {
+        if !names.zones.contains_key(text) {
+            walk.errors += 1;
+            let zones = names.zones.keys().map(String::as_str);
+            let finding = walk.report.unknown(span, format!("there is no zone \"{text}\""));
+            if names.ports.contains_key(text) {
+                finding.help("this is a port: rules speak of the ports' zones");
+            } else {
+                finding.help_nearest(text, zones, "the zones are");
+            }
+        }
+        Some(text.to_owned())
+    })
+}
+
+fn read_overrides(section: &mut Section<'_>, walk: &mut Walk<'_>) -> TimeoutOverrides {
+    let mut overrides = TimeoutOverrides::default();
+    let mut s = section.section("timeouts", walk);
+    for key in Timeouts::KEYS {
+        let value = s.text(key, walk);
+        if let Some(field) = overrides.get_mut(key) {
+            *field = value;
+        }
+    }
+    s.finish(walk);
+    overrides
+}
+
+pub(super) fn read_policy(root: &mut Section<'_>, walk: &mut Walk<'_>) -> PolicySection {
+    let mut s = root.section("policy", walk);
+    s.refuse(&[("alert_rate", "session and alert logging")], walk);
+    let default = PolicySection::default();
+    let policy = PolicySection {
+        reject_rate: s.text("reject_rate", walk).unwrap_or(default.reject_rate),
+    };
+    s.finish(walk);
+    policy
+}
+
+/// Keys of `[conntrack]` whose features come later.
+const CONNTRACK_NOT_YET: &[(&str, &str)] = &[
+    ("adaptive_start", "the shrinking of timeouts under load"),
+    ("adaptive_end", "the shrinking of timeouts under load"),
+    ("syn_cookie_start", "SYN protection"),
+    ("syn_cookie_stop", "SYN protection"),
+    ("tcp_strict", "window checks"),
+    ("pickup", "pick-up in mid-stream"),
+    ("reset_on_timeout", "the reset of timed-out sessions"),
+    ("fragments", "fragment tracking"),
+];
+
+pub(super) fn read_conntrack(root: &mut Section<'_>, walk: &mut Walk<'_>) -> Conntrack {
+    let mut s = root.section("conntrack", walk);
+    s.refuse(CONNTRACK_NOT_YET, walk);
+    let default = Conntrack::default();
+    let mut conntrack = Conntrack {
+        max_sessions: s
+            .integer("max_sessions", 64..=268_435_456, walk)
+            .unwrap_or(default.max_sessions),
+        verify_checksums: s
+            .boolean("verify_checksums", walk)
+            .unwrap_or(default.verify_checksums),
+        timeouts: Timeouts::default(),
+    };
+    let mut timeouts = s.section("timeouts", walk);
+    for key in Timeouts::KEYS {
+        let value = timeouts.text(key, walk);
+        if let (Some(field), Some(value)) = (conntrack.timeouts.get_mut(key), value) {
+            *field = value;
+        }
+    }
+    timeouts.finish(walk);
+    s.finish(walk);
+    conntrack
+}

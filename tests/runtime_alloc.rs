@@ -15,7 +15,7 @@ use haechi::base::{Nanos, PortId};
 use haechi::config::Config;
 use haechi::dpdk::thread::Registered;
 use haechi::runtime::command::{Command, Kill, Lookup, Reply, RuleScan, SessionScan};
-use runtime::{Bench, frame, policy, two_ports, write_capture};
+use runtime::{Bench, frame, policy, start_eal, two_ports, write_capture};
 
 /// The system's allocator; a thread that is marked may not call it.
 struct Guarded;
@@ -98,7 +98,7 @@ const ANSWER: Duration = Duration::from_secs(20);
 fn a_worker_never_calls_the_allocator() {
     let dir = tempfile::tempdir().unwrap();
     write_captures(dir.path());
-    let mut bench = Bench::new(&configuration(dir.path(), "5m"), true);
+    let mut bench = Bench::new(&start_eal(), &configuration(dir.path(), "5m"), true);
     let worker = bench.worker.take().unwrap();
     let mut queues = std::mem::take(&mut bench.queues);
     let thread = std::thread::spawn({

@@ -5,12 +5,13 @@
 mod runtime;
 
 use haechi::base::PortId;
+use haechi::dpdk::Eal;
 use haechi::engine::DropReason;
 use haechi::packet::synth::PacketSpec;
 use haechi::runtime::command::{Command, Reply};
 use haechi::runtime::stats::{Counts, PortCounts};
 use haechi::runtime::worker::Worker;
-use runtime::{Bench, frame, policy, two_ports, write_capture};
+use runtime::{Bench, frame, policy, start_eal, two_ports, write_capture};
 
 const ALL: &str = "[[rule]]\nname = \"all\"\naction = \"allow\"\n";
 /// What a net_ring takes by default.
@@ -66,22 +67,23 @@ fn dropped(counts: &Counts) -> Vec<(&'static str, u64)> {
 /// One test after the other in one thread: the EAL's main thread and its ports are the process's.
 #[test]
 fn every_packet_is_accounted_for() {
-    what_a_full_queue_does_not_take_is_dropped();
-    what_is_too_long_for_its_port_is_dropped();
-    what_is_for_a_port_out_of_service_is_dropped();
-    refused_packets_are_answered_and_the_answers_counted();
-    a_policy_comes_back_when_it_is_replaced();
+    let eal = start_eal();
+    what_a_full_queue_does_not_take_is_dropped(&eal);
+    what_is_too_long_for_its_port_is_dropped(&eal);
+    what_is_for_a_port_out_of_service_is_dropped(&eal);
+    refused_packets_are_answered_and_the_answers_counted(&eal);
+    a_policy_comes_back_when_it_is_replaced(&eal);
 }
 
 /// net_ring keeps what is sent until somebody receives it, and here nobody does.
-fn what_a_full_queue_does_not_take_is_dropped() {
+fn what_a_full_queue_does_not_take_is_dropped(eal: &Eal) {
     let dir = tempfile::tempdir().unwrap();
     write_capture(
         &dir.path().join("lan"),
         &vec![frame("udp 10.0.0.5:1000 > 192.0.2.7:53"); 3000],
     );
     let lan = format!("vdev:net_pcap0,rx_pcap={}/lan", dir.path().display());
-    let mut bench = Bench::new(&two_ports(&lan, "vdev:net_ring0", ALL), false);
+    let mut bench = Bench::new(eal, &two_ports(&lan, "vdev:net_ring0", ALL), false);
     let mut worker = bench.worker.take().unwrap();
     let (mut wan, lan) = (bench.queues.pop().unwrap(), bench.queues.pop().unwrap());
     let receiver = wan.rx.take();
@@ -115,7 +117,7 @@ fn what_a_full_queue_does_not_take_is_dropped() {
     bench.close();
 }
 
-fn what_is_too_long_for_its_port_is_dropped() {
+fn what_is_too_long_for_its_port_is_dropped(eal: &Eal) {
     let dir = tempfile::tempdir().unwrap();
     // 42 bytes of headers; an MTU of 576 is a frame of 590, and two VLAN tags' worth of room is always there.
     let frames = [0, 548, 556, 557].map(|payload| {
@@ -128,7 +130,7 @@ fn what_is_too_long_for_its_port_is_dropped() {
     let lan = format!("vdev:net_pcap0,rx_pcap={}/lan", dir.path().display());
     let mut config = two_ports(&lan, "vdev:net_null0,no-rx=1", ALL);
     config.ports[1].mtu = 576;
-    let mut bench = Bench::new(&config, false);
+    let mut bench = Bench::new(eal, &config, false);
     let mut worker = bench.worker.take().unwrap();
     give_all(&mut bench, &mut worker);
     let (counts, ports) = settle(&bench, &mut worker);
@@ -139,7 +141,7 @@ fn what_is_too_long_for_its_port_is_dropped() {
     bench.close();
 }
 
-fn what_is_for_a_port_out_of_service_is_dropped() {
+fn what_is_for_a_port_out_of_service_is_dropped(eal: &Eal) {
     let dir = tempfile::tempdir().unwrap();
     write_capture(
         &dir.path().join("lan"),
@@ -149,7 +151,7 @@ fn what_is_for_a_port_out_of_service_is_dropped() {
         "vdev:net_pcap0,rx_pcap={}/lan,infinite_rx=1",
         dir.path().display()
     );
-    let mut bench = Bench::new(&two_ports(&lan, "vdev:net_null0,no-rx=1", ALL), false);
+    let mut bench = Bench::new(eal, &two_ports(&lan, "vdev:net_null0,no-rx=1", ALL), false);
     let mut worker = bench.worker.take().unwrap();
     let (wan, lan) = (bench.queues.pop().unwrap(), bench.queues.pop().unwrap());
     let reply = ask(&bench, &mut worker, Command::GivePort(PortId(0), Box::new(lan)));
@@ -191,7 +193,7 @@ fn what_is_for_a_port_out_of_service_is_dropped() {
     bench.close();
 }
 
-fn refused_packets_are_answered_and_the_answers_counted() {
+fn refused_packets_are_answered_and_the_answers_counted(eal: &Eal) {
     let dir = tempfile::tempdir().unwrap();
     write_capture(
         &dir.path().join("lan"),
@@ -199,7 +201,7 @@ fn refused_packets_are_answered_and_the_answers_counted() {
     );
     let lan = format!("vdev:net_pcap0,rx_pcap={}/lan", dir.path().display());
     let reject = "[[rule]]\nname = \"no\"\naction = \"reject\"\n";
-    let mut bench = Bench::new(&two_ports(&lan, "vdev:net_null0,no-rx=1", reject), false);
+    let mut bench = Bench::new(eal, &two_ports(&lan, "vdev:net_null0,no-rx=1", reject), false);
     let mut worker = bench.worker.take().unwrap();
     give_all(&mut bench, &mut worker);
     let (counts, ports) = settle(&bench, &mut worker);
@@ -221,9 +223,9 @@ fn refused_packets_are_answered_and_the_answers_counted() {
     bench.close();
 }
 
-fn a_policy_comes_back_when_it_is_replaced() {
+fn a_policy_comes_back_when_it_is_replaced(eal: &Eal) {
     let config = two_ports("vdev:net_null0,no-rx=1", "vdev:net_null1,no-rx=1", ALL);
-    let mut bench = Bench::new(&config, false);
+    let mut bench = Bench::new(eal, &config, false);
     let mut worker = bench.worker.take().unwrap();
     let new = policy(&config, 2);
     let weak = std::sync::Arc::downgrade(&new);

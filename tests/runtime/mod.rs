@@ -9,7 +9,7 @@
 )]
 
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use haechi::base::{Generation, PortId, WorkerId};
@@ -26,18 +26,14 @@ use haechi::runtime::slots::PortQueues;
 use haechi::runtime::stats::WorkerStats;
 use haechi::runtime::worker::{Worker, WorkerSetup};
 
-/// The process's EAL: it can be started once.
-pub fn eal() -> Eal {
-    static EAL: OnceLock<Eal> = OnceLock::new();
-    let start = || {
-        Eal::start(&EalConfig {
-            hugepages: false,
-            memory_mib: 256,
-            ..EalConfig::default()
-        })
-        .unwrap()
-    };
-    EAL.get_or_init(start).clone()
+/// The process's EAL: it can be started once, so a test binary has one test. Cleaned up when its last clone goes.
+pub fn start_eal() -> Eal {
+    Eal::start(&EalConfig {
+        hugepages: false,
+        memory_mib: 256,
+        ..EalConfig::default()
+    })
+    .unwrap()
 }
 
 /// A frame from its description.
@@ -90,16 +86,13 @@ pub struct Bench {
 
 impl Bench {
     /// Opens the configuration's ports and makes a worker for them.
-    pub fn new(config: &Config, adaptive: bool) -> Self {
-        let eal = eal();
+    pub fn new(eal: &Eal, config: &Config, adaptive: bool) -> Self {
         let ports: Vec<NodePort> = (0..)
             .map(PortId)
             .zip(&config.ports)
             .map(|(id, port)| NodePort::new(id, port.clone(), config.node.packet_buffers))
             .collect();
-        let queues = ports
-            .iter()
-            .map(|port| port.open(&eal, 1).unwrap().pop().unwrap());
+        let queues = ports.iter().map(|port| port.open(eal, 1).unwrap().pop().unwrap());
         let queues = queues.collect();
         let mailbox = Arc::new(Mailbox::default());
         let stats = Arc::new(WorkerStats::new(ports.len()));
@@ -112,18 +105,18 @@ impl Bench {
                 HashSeed::random(),
             )
             .unwrap(),
-            clock: TscClock::new(&eal),
+            clock: TscClock::new(eal),
             ports: ports.iter().map(|port| Arc::clone(port.flags())).collect(),
             burst: usize::from(config.node.burst),
             adaptive,
-            pool: Mempool::create(&eal, "answers", 512, 1500).unwrap(),
+            pool: Mempool::create(eal, "answers", 512, 1500).unwrap(),
             mailbox: Arc::clone(&mailbox),
             stats: Arc::clone(&stats),
         };
         let (worker, bell) = Worker::new(setup).unwrap();
         let link = WorkerLink::new(WorkerId(0), 0, Arc::clone(&mailbox), Arc::clone(&stats), bell);
         Self {
-            eal,
+            eal: eal.clone(),
             worker: Some(worker),
             link,
             mailbox,

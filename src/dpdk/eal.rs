@@ -268,7 +268,8 @@ fn init(arguments: Vec<CString>) -> std::result::Result<Option<PathBuf>, InitFai
     drop(captured);
     let dir = runtime_dir();
     if result >= 0 {
-        return Ok(dir);
+        // Without shared files and telemetry it is empty, and needed no more: then not even a kill leaves it behind.
+        return Ok(dir.filter(|dir| std::fs::remove_dir(dir).is_err()));
     }
     if let Some(dir) = dir {
         let _ = std::fs::remove_dir_all(dir);

@@ -40,6 +40,18 @@ def log(text):
     print(text, file=sys.stderr, flush=True)
 
 
+def own_autogroup():
+    """For a child that is about to run: all CPUs, and before everybody else on them."""
+    # A session of its own is an autogroup of its own, and under autogroups only the group's nice value counts.
+    os.sched_setaffinity(0, range(os.cpu_count()))
+    try:
+        os.setpriority(os.PRIO_PROCESS, 0, -20)
+        with open("/proc/self/autogroup", "w") as file:
+            file.write("-20")
+    except OSError:
+        pass  # a kernel without autogroups
+
+
 class Page:
     """The page of struct flowgen_ctl (flowgen.h), shared with one contestant."""
 
@@ -121,16 +133,6 @@ class Contestant:
             FLOWGEN_LENGTH=str(self.case.length),
             FLOWGEN_SEED=str(self.case.seed),
         )
-
-        def own_autogroup():
-            # A session of its own is an autogroup of its own, and under autogroups only the group's nice value counts.
-            os.sched_setaffinity(0, range(os.cpu_count()))
-            try:
-                os.setpriority(os.PRIO_PROCESS, 0, -20)
-                with open("/proc/self/autogroup", "w") as file:
-                    file.write("-20")
-            except OSError:
-                pass
 
         with open(self.output, "wb") as output:
             self.child = subprocess.Popen(

@@ -17,6 +17,18 @@ pub fn prefetch<T>(value: &T) {
     let _ = value;
 }
 
+/// [`prefetch`] for the first cache line of `bytes`; of none, for nothing of interest.
+#[inline(always)]
+pub fn prefetch_bytes(bytes: &[u8]) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: as in `prefetch`; the pointer of an empty slice may be read from by a hint, too.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(bytes.as_ptr().cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = bytes;
+}
+
 /// Tags of an index bucket.
 pub const TAGS: usize = 10;
 

@@ -5,7 +5,7 @@ use arrayvec::ArrayVec;
 use crate::base::PortId;
 
 /// The most packets that one call of `process` takes.
-pub const MAX_BATCH: usize = 64;
+pub const MAX_BATCH: usize = 128;
 
 /// Packets in the order of their arrival, each with the port that it came in by.
 pub struct Batch<B> {
@@ -34,6 +34,13 @@ impl<B> Batch<B> {
     #[must_use]
     pub fn len(&self) -> usize {
         self.packets.len()
+    }
+
+    /// How many more it takes.
+    #[inline]
+    #[must_use]
+    pub fn room(&self) -> usize {
+        self.packets.remaining_capacity()
     }
 
     /// Does it hold none?

@@ -3,9 +3,9 @@
 use super::counters::RuleRun;
 use super::rate::TokenBucket;
 use super::{Batch, Counters, DropReason, Engine, MAX_BATCH, Note, Outputs, RuleCounters, Why, reject};
-use crate::base::simd::prefetch;
-use crate::base::{Nanos, PortId, SessionIx, Tick, ZoneId};
-use crate::flow::{Direction, FlowKey, SessionTable};
+use crate::base::simd::prefetch_bytes;
+use crate::base::{Nanos, PortId, Tick, ZoneId};
+use crate::flow::{Candidate, Direction, FlowKey, Lookup, SessionTable};
 use crate::packet::build::MAX_ANSWER;
 use crate::packet::parse::{Malformed, ParseOptions, parse_into};
 use crate::packet::{PacketBuf, PacketKind, PacketMeta};
@@ -13,37 +13,38 @@ use crate::policy::{ClassifyKey, PassOrDrop, Policy, PortPolicy, RuleMatch, Vlan
 
 /// What one burst needs between its stages; allocated once.
 pub(super) struct Scratch {
+    /// By place in the batch.
     metas: [PacketMeta; MAX_BATCH],
-    /// Packets that belong to flows, in order: their places in the batch ...
-    places: [u8; MAX_BATCH],
-    /// ... and, by the same index, what was found out about them.
+    /// By place in the batch, too.
     flows: [Flow; MAX_BATCH],
-    keys: [FlowKey; MAX_BATCH],
-    hashes: [u64; MAX_BATCH],
-    found: [Option<SessionIx>; MAX_BATCH],
     /// What the rules are asked, and what they say; `Flow::question` points here.
     questions: [ClassifyKey; MAX_BATCH],
     matches: [RuleMatch; MAX_BATCH],
     answer: [u8; MAX_ANSWER],
 }
 
-/// A packet that belongs to a flow.
+/// What is found out about the flow that a packet belongs to, step by step: one cache line.
 #[derive(Clone, Copy, Default)]
+#[repr(C, align(64))]
 struct Flow {
+    key: FlowKey,
+    /// Where its session may be; meaningful with `is_flow`.
+    candidate: Candidate,
+    hash: u64,
     direction: Direction,
+    /// The packet belongs to a flow.
+    is_flow: bool,
     /// Index of what the rules were asked for it plus one; 0: nothing.
     question: u8,
 }
+
+const _: () = assert!(size_of::<Flow>() == 64 && MAX_BATCH < 256);
 
 impl Default for Scratch {
     fn default() -> Self {
         Self {
             metas: [PacketMeta::default(); MAX_BATCH],
-            places: [0; MAX_BATCH],
             flows: [Flow::default(); MAX_BATCH],
-            keys: [FlowKey::default(); MAX_BATCH],
-            hashes: [0; MAX_BATCH],
-            found: [None; MAX_BATCH],
             questions: [ClassifyKey::default(); MAX_BATCH],
             matches: [None; MAX_BATCH],
             answer: [0; MAX_ANSWER],
@@ -73,8 +74,8 @@ impl Engine {
         let policy = &*self.policy;
         let scratch = &mut *self.scratch;
         parse_all(policy, scratch, batch);
-        let flows = find_all(policy, scratch, &self.table, batch.len());
-        let questions = collect_questions(policy, scratch, &self.table, flows);
+        hash_all(policy, scratch, self.table.lookup(), batch.len());
+        let questions = find_all(policy, scratch, self.table.lookup(), batch.len());
         if questions > 0 {
             policy
                 .classifier
@@ -90,12 +91,13 @@ impl Engine {
             run: RuleRun::EMPTY,
             table_changed: false,
         };
-        act.all(scratch, flows, batch, out, &mut self.rejects);
+        act.all(scratch, batch, out, &mut self.rejects);
     }
 }
 
-/// Stage 1: headers to metadata. The frames' first lines are asked for before the first one is read.
-#[inline]
+/// Stage 1: headers to metadata, metadata to keys, keys to hashes; the index's buckets are asked for. The frames' first
+/// lines are asked for before the first one is read.
+#[inline(never)]
 fn parse_all<B: PacketBuf>(policy: &Policy, scratch: &mut Scratch, batch: &Batch<B>) {
     let options = ParseOptions {
         verify_l4: policy.verify_checksums,
@@ -103,9 +105,7 @@ fn parse_all<B: PacketBuf>(policy: &Policy, scratch: &mut Scratch, batch: &Batch
     };
     let (packets, ingress) = batch.parts();
     for packet in packets {
-        if let Some(first) = packet.bytes().first() {
-            prefetch(first);
-        }
+        prefetch_bytes(packet.bytes());
     }
     for ((packet, port), meta) in packets.iter().zip(ingress).zip(&mut scratch.metas) {
         parse_into(packet.bytes(), packet.rx_checksum(), options, meta);
@@ -113,68 +113,52 @@ fn parse_all<B: PacketBuf>(policy: &Policy, scratch: &mut Scratch, batch: &Batch
     }
 }
 
-/// Stage 2: keys, hashes and sessions of all packets that belong to flows. Returns how many those are.
-#[inline]
-fn find_all(policy: &Policy, scratch: &mut Scratch, table: &SessionTable, packets: usize) -> usize {
-    let mut flows = 0;
-    for (place, meta) in scratch.metas[..packets].iter().enumerate() {
-        if !belongs_to_flow(meta, policy) {
-            continue;
+/// Stage 2: metadata to keys, keys to hashes; the index's buckets are asked for. (Not in the loop that parses: what was
+/// just written in small pieces cannot be read in large ones until it has left the store buffer.)
+#[inline(never)]
+fn hash_all(policy: &Policy, scratch: &mut Scratch, table: Lookup<'_>, packets: usize) {
+    for (flow, meta) in scratch.flows[..packets].iter_mut().zip(&scratch.metas) {
+        flow.is_flow = belongs_to_flow(meta);
+        if flow.is_flow {
+            let pair = port_policy(policy, meta.ingress).pair;
+            let (key, direction) = FlowKey::of(meta, policy.transparent.domain(pair, meta.vlan));
+            let hash = table.hash(&key);
+            table.prefetch(hash);
+            flow.key = key;
+            flow.hash = hash;
+            flow.direction = direction;
         }
-        let pair = port_policy(policy, meta.ingress).pair;
-        let (key, direction) = FlowKey::of(meta, policy.transparent.domain(pair, meta.vlan));
-        scratch.places[flows] = place as u8;
-        scratch.flows[flows] = Flow {
-            direction,
-            question: 0,
-        };
-        scratch.keys[flows] = key;
-        flows += 1;
     }
-    table.hash_batch(&scratch.keys[..flows], &mut scratch.hashes[..flows]);
-    table.find_batch(
-        &scratch.keys[..flows],
-        &scratch.hashes[..flows],
-        &mut scratch.found[..flows],
-    );
-    flows
 }
 
-/// Stage 3: what the rules have to be asked: packets without a session that could open one, and sessions that an older
-/// policy let in. Returns how many questions there are.
-#[inline]
-fn collect_questions(policy: &Policy, scratch: &mut Scratch, table: &SessionTable, flows: usize) -> usize {
+/// Stage 2: where each flow's session may be; the sessions are asked for. What has none for certain is what the rules have
+/// to be asked about. Returns how many questions there are.
+#[inline(never)]
+fn find_all(policy: &Policy, scratch: &mut Scratch, table: Lookup<'_>, packets: usize) -> usize {
     let mut questions = 0;
-    for i in 0..flows {
-        let question = match scratch.found[i] {
-            Some(ix) => {
-                let session = table.get(ix);
-                if session.generation == policy.generation {
-                    continue;
-                }
-                super::session::question(session, policy)
-            }
-            None => {
-                let meta = &scratch.metas[usize::from(scratch.places[i])];
-                super::first::question(meta, policy)
-            }
-        };
-        scratch.questions[questions] = question;
-        questions += 1;
-        scratch.flows[i].question = questions as u8;
+    for (flow, meta) in scratch.flows[..packets].iter_mut().zip(&scratch.metas) {
+        if !flow.is_flow {
+            continue;
+        }
+        flow.candidate = table.probe(flow.hash);
+        flow.question = 0;
+        if flow.candidate == Candidate::NONE {
+            scratch.questions[questions] = super::first::question(meta, policy);
+            questions += 1;
+            flow.question = questions as u8;
+        }
     }
     questions
 }
 
 /// Is this packet looked up in the session table? ICMP errors and fragments are not: they belong to the flow of the
-/// packet that they carry or are part of.
-#[inline]
-fn belongs_to_flow(meta: &PacketMeta, policy: &Policy) -> bool {
-    let kind = matches!(
+/// packet that they carry or are part of. (Tagged frames that are not looked into are [`PacketKind::NonIp`].)
+#[inline(always)]
+fn belongs_to_flow(meta: &PacketMeta) -> bool {
+    matches!(
         meta.kind,
         PacketKind::Tcp | PacketKind::Udp | PacketKind::Echo | PacketKind::Icmp | PacketKind::OtherIp
-    );
-    kind && (policy.transparent.vlan == VlanMode::Inspect || !meta.has(PacketMeta::TAGGED))
+    )
 }
 
 /// A port of the policy. Every port of the node is in every policy: an id that is not is a port of no zone to itself.
@@ -201,35 +185,27 @@ pub(super) struct Act<'a> {
 }
 
 impl Act<'_> {
-    #[inline]
+    #[inline(never)]
     fn all<B: PacketBuf, O: Outputs<B>>(
         &mut self,
         scratch: &mut Scratch,
-        flows: usize,
         batch: &mut Batch<B>,
         out: &mut O,
         rejects: &mut TokenBucket,
     ) {
-        let mut next = 0;
         for (place, packet) in batch.drain().enumerate() {
-            let meta = &scratch.metas[place];
-            let verdict = if next < flows && usize::from(scratch.places[next]) == place {
-                let i = next;
-                next += 1;
-                let question = usize::from(scratch.flows[i].question);
-                let answer = if question > 0 {
-                    scratch.matches[question - 1]
-                } else {
-                    None
-                };
+            let (meta, flow) = (&scratch.metas[place], &scratch.flows[place]);
+            let verdict = if flow.is_flow {
                 let flow = FlowPacket {
                     meta,
                     frame: packet.bytes(),
-                    key: &scratch.keys[i],
-                    hash: scratch.hashes[i],
-                    direction: scratch.flows[i].direction,
+                    key: &flow.key,
+                    hash: flow.hash,
+                    direction: flow.direction,
+                    candidate: flow.candidate,
+                    question: flow.question,
                 };
-                self.flow(&flow, scratch.found[i], answer)
+                self.flow(&flow, &scratch.matches)
             } else {
                 self.layer2(meta)
             };
@@ -263,29 +239,40 @@ impl Act<'_> {
 
     /// A packet of a flow. Where an earlier packet of this batch made or ended a session, what stage 2 found is found
     /// again: two packets of one new flow in a burst make one session.
-    #[inline]
-    fn flow(&mut self, flow: &FlowPacket<'_>, found: Option<SessionIx>, answer: RuleMatch) -> Verdict {
-        let was_found = found.is_some();
-        let found = if self.table_changed {
-            self.table.find(flow.key, flow.hash)
-        } else {
-            found
-        };
-        match found {
-            Some(ix) => self.session(flow, ix, answer),
-            None if was_found => self.first_asked_now(flow),
-            None => self.first(flow, answer),
+    #[inline(always)]
+    fn flow(&mut self, flow: &FlowPacket<'_>, matches: &[RuleMatch; MAX_BATCH]) -> Verdict {
+        if !self.table_changed
+            && let Some(ix) = self.table.lookup().confirm(flow.key, flow.candidate)
+        {
+            return self.session(flow, ix);
         }
+        self.flow_again(flow, matches)
     }
 
-    /// A session that stage 2 found was ended by an earlier packet of the batch: ask the rules about this one alone.
+    /// A packet without a session, or one whose session is not where stage 2 looked for it.
+    #[inline(never)]
+    fn flow_again(&mut self, flow: &FlowPacket<'_>, matches: &[RuleMatch; MAX_BATCH]) -> Verdict {
+        if (self.table_changed || flow.candidate != Candidate::NONE)
+            && let Some(ix) = self.table.find(flow.key, flow.hash)
+        {
+            return self.session(flow, ix);
+        }
+        let answer = match usize::from(flow.question) {
+            // Stage 2 saw something: another flow's session, or one that an earlier packet of the batch ended.
+            0 => self.ask(&super::first::question(flow.meta, self.policy)),
+            question => matches[question - 1],
+        };
+        self.first(flow, answer)
+    }
+
+    /// Asks the rules about one packet alone.
     #[cold]
-    fn first_asked_now(&mut self, flow: &FlowPacket<'_>) -> Verdict {
+    pub(super) fn ask(&self, question: &ClassifyKey) -> RuleMatch {
         let mut matches = [None];
         self.policy
             .classifier
-            .classify(&[super::first::question(flow.meta, self.policy)], &mut matches);
-        self.first(flow, matches[0])
+            .classify(std::slice::from_ref(question), &mut matches);
+        matches[0]
     }
 
     /// Everything that no session and no rule is asked about.
@@ -324,4 +311,6 @@ pub(super) struct FlowPacket<'a> {
     pub(super) key: &'a FlowKey,
     pub(super) hash: u64,
     pub(super) direction: Direction,
+    candidate: Candidate,
+    question: u8,
 }

@@ -5,7 +5,7 @@ use super::{DropReason, IMPLICIT_DROP, Why, upkeep};
 use crate::base::SessionIx;
 use crate::flow::{Direction, KeyClass, Segment, Session, Tracked, track};
 use crate::packet::{PacketKind, PacketMeta};
-use crate::policy::{Action, ClassifyKey, Policy, RuleMatch, SessionScope};
+use crate::policy::{Action, ClassifyKey, Policy, SessionScope};
 
 /// What the rules are asked about a session that an older policy let in: its opening packet's question.
 #[inline]
@@ -54,19 +54,19 @@ pub(super) fn ip_len(meta: &PacketMeta) -> u32 {
 }
 
 impl Act<'_> {
-    /// A packet of the session at `ix`; `answer` is what the rules say where the session's policy is an older one.
-    #[inline]
-    pub(super) fn session(&mut self, flow: &FlowPacket<'_>, ix: SessionIx, answer: RuleMatch) -> Verdict {
+    /// A packet of the session at `ix`.
+    #[inline(always)]
+    pub(super) fn session(&mut self, flow: &FlowPacket<'_>, ix: SessionIx) -> Verdict {
         let meta = flow.meta;
         let session = self.table.get(ix);
         let expected = session.ingress_of(flow.direction);
         if expected != meta.ingress && !self.same_side(expected, meta) {
             return Verdict::Drop(DropReason::WrongPort, Why::Session(ix));
         }
-        if session.generation != self.policy.generation {
-            if let Err(verdict) = self.classify_again(flow, ix, answer) {
-                return verdict;
-            }
+        if session.generation != self.policy.generation
+            && let Err(verdict) = self.classify_again(flow, ix)
+        {
+            return verdict;
         }
         let session = self.table.get_mut(ix);
         let tracked = if meta.kind == PacketKind::Tcp {
@@ -105,12 +105,8 @@ impl Act<'_> {
 
     /// The policy changed since the session's last packet: it goes on under the rule that allows it now, or ends.
     #[cold]
-    fn classify_again(
-        &mut self,
-        flow: &FlowPacket<'_>,
-        ix: SessionIx,
-        answer: RuleMatch,
-    ) -> Result<(), Verdict> {
+    fn classify_again(&mut self, flow: &FlowPacket<'_>, ix: SessionIx) -> Result<(), Verdict> {
+        let answer = self.ask(&question(self.table.get(ix), self.policy));
         let rule = answer.and_then(|place| self.policy.rules.get(place as usize));
         let Some(rule) = rule.filter(|r| r.action == Action::Allow) else {
             upkeep::end_session(self.table, self.counters, self.rules, ix);
@@ -138,17 +134,14 @@ impl Act<'_> {
     /// A SYN on a session in `time_wait` or `closed`: allowed, the old session ends and a new one takes its place.
     #[cold]
     fn reopen(&mut self, flow: &FlowPacket<'_>, ix: SessionIx) -> Verdict {
-        let mut matches = [None];
-        self.policy
-            .classifier
-            .classify(&[super::first::question(flow.meta, self.policy)], &mut matches);
-        let allowed = matches[0]
+        let answer = self.ask(&super::first::question(flow.meta, self.policy));
+        let allowed = answer
             .and_then(|place| self.policy.rules.get(place as usize))
             .is_some_and(|rule| rule.action == Action::Allow);
         if allowed {
             upkeep::end_session(self.table, self.counters, self.rules, ix);
             self.table_changed = true;
         }
-        self.first(flow, matches[0])
+        self.first(flow, answer)
     }
 }

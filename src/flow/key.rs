@@ -106,47 +106,39 @@ impl FlowKey {
     }
 
     /// The key of a parsed packet in a domain, and the direction that the packet goes in.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn of(meta: &PacketMeta, domain: u32) -> (Self, Direction) {
-        let source = u128::from_be_bytes(meta.source);
-        let destination = u128::from_be_bytes(meta.destination);
-        let forward = (source, meta.source_port) <= (destination, meta.destination_port);
-        let (low, high, low_port, high_port, direction) = if forward {
-            (
-                meta.source,
-                meta.destination,
-                meta.source_port,
-                meta.destination_port,
-                Direction::LowToHigh,
-            )
-        } else {
-            (
-                meta.destination,
-                meta.source,
-                meta.destination_port,
-                meta.source_port,
-                Direction::HighToLow,
-            )
-        };
+        // Which of two ends is the low one is nobody's business: as integers of the machine's own, compared and swapped
+        // without a branch, because replies and originals come mixed.
+        let source = u128::from_ne_bytes(meta.source);
+        let destination = u128::from_ne_bytes(meta.destination);
+        let swap =
+            (source > destination) | ((source == destination) & (meta.source_port > meta.destination_port));
+        let difference = (source ^ destination) & u128::from(swap).wrapping_neg();
+        let ports = (u32::from(meta.source_port) | (u32::from(meta.destination_port) << 16))
+            .rotate_left(u32::from(swap) << 4);
         let class = match meta.kind {
             PacketKind::Tcp | PacketKind::Udp => KeyClass::Ports,
-            PacketKind::Echo if forward == is_echo_request(meta) => KeyClass::EchoFromLow,
+            PacketKind::Echo if swap != is_echo_request(meta) => KeyClass::EchoFromLow,
             PacketKind::Echo => KeyClass::EchoFromHigh,
             _ => KeyClass::Addresses,
         };
-        (
-            Self {
-                low,
-                high,
-                low_port,
-                high_port,
-                domain,
-                protocol: meta.protocol,
-                class,
-                reserved: 0,
-            },
-            direction,
-        )
+        let key = Self {
+            low: (source ^ difference).to_ne_bytes(),
+            high: (destination ^ difference).to_ne_bytes(),
+            low_port: ports as u16,
+            high_port: (ports >> 16) as u16,
+            domain,
+            protocol: meta.protocol,
+            class,
+            reserved: 0,
+        };
+        let direction = if swap {
+            Direction::HighToLow
+        } else {
+            Direction::LowToHigh
+        };
+        (key, direction)
     }
 }

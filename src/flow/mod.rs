@@ -13,5 +13,7 @@ pub use hash::{HashKey, HashSeed, SecretHash};
 pub use key::{Direction, FlowKey, KeyClass};
 pub use session::{Session, TcpSender};
 pub use state::{SessionState, StateTimeouts, TimeoutClass};
-pub use table::{Entry, Expiry, MAX_BATCH, SessionId, SessionTable, TableError, TableFull};
+pub use table::{
+    Candidate, Entry, Expiry, Lookup, MAX_BATCH, SessionId, SessionTable, TableError, TableFull,
+};
 pub use track::{Segment, Tracked};

@@ -69,12 +69,12 @@ impl RxQueue {
         }
     }
 
-    /// Receives up to `max` packets, and no more than `burst` has room for, and appends them. Every packet is one whole
+    /// Receives up to `max` packets, [`MAX_BURST`] at most, and no more than `burst` has room for, and appends them. Every packet is one whole
     /// contiguous frame with its VLAN tags in place.
     #[inline]
-    pub fn rx_burst(&mut self, burst: &mut Burst, max: usize) -> usize {
+    pub fn rx_burst<const N: usize>(&mut self, burst: &mut ArrayVec<Mbuf, N>, max: usize) -> usize {
         let had = burst.len();
-        let count = max.min(burst.remaining_capacity());
+        let count = max.min(MAX_BURST).min(burst.remaining_capacity());
         // SAFETY: the port is started as long as this handle lives (`Open`), the queue is one of its, and `&mut self` of a
         // handle that is not `Sync` makes this the only poller. The burst has room for `count` pointers behind its end, and
         // `Mbuf` is a transparent pointer. Drivers give out whole, unshared packets (checked below for chains).
@@ -104,7 +104,7 @@ impl RxQueue {
 
     /// Puts VLAN tags back that the device took out, and drops chained packets.
     #[cold]
-    fn repair(&self, burst: &mut Burst, from: usize) {
+    fn repair<const N: usize>(&self, burst: &mut ArrayVec<Mbuf, N>, from: usize) {
         let mut fresh: ArrayVec<Mbuf, MAX_BURST> = burst.drain(from..).collect();
         for mut packet in fresh.drain(..) {
             let stripped = packet.ol_flags() & (sys::HX_RX_VLAN_STRIPPED | sys::HX_RX_QINQ_STRIPPED) != 0;

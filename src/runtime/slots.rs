@@ -10,7 +10,6 @@ use crate::base::{Nanos, PortId};
 use crate::dpdk::mbuf::{Burst, free_burst};
 use crate::dpdk::{MAX_BURST, Mbuf, Mempool, RxQueue, TxQueue};
 use crate::engine::{DropReason, Note, Outputs};
-use crate::packet::PacketBuf;
 
 /// What control threads tell workers about a port, by relaxed atomics.
 #[derive(Debug)]
@@ -72,9 +71,25 @@ pub(super) struct Slot {
     pub(super) queues: Option<Box<PortQueues>>,
     pub(super) flags: Arc<PortFlags>,
     pub(super) counts: PortCounts,
+    /// The longest frame that the port sends, in bytes; without queues no frame is too long.
+    max_frame: usize,
     waiting: Burst,
     /// Which packets of `waiting` the engine made, by place.
     made: u64,
+}
+
+impl Slot {
+    /// The port's queues come to this worker.
+    pub(super) fn give(&mut self, queues: Box<PortQueues>) {
+        self.max_frame = queues.max_frame;
+        self.queues = Some(queues);
+    }
+
+    /// The port's queues leave this worker.
+    pub(super) fn take(&mut self) -> Option<Box<PortQueues>> {
+        self.max_frame = usize::MAX;
+        self.queues.take()
+    }
 }
 
 /// Times that a full transmit queue is tried again before packets are dropped: enough for a device to take the
@@ -104,6 +119,7 @@ impl WorkerOutputs {
             queues: None,
             flags: Arc::clone(flags),
             counts: PortCounts::default(),
+            max_frame: usize::MAX,
             waiting: ArrayVec::new(),
             made: 0,
         };
@@ -148,6 +164,7 @@ impl WorkerOutputs {
         }
     }
 
+    #[inline(never)]
     fn flush_port(&mut self, port: usize) {
         let Some(slot) = self.slots.get_mut(port) else {
             return;
@@ -179,18 +196,14 @@ impl WorkerOutputs {
         slot.made = 0;
     }
 
-    #[inline]
+    #[inline(always)]
     fn push(&mut self, packet: Mbuf, to: PortId, made: bool) {
         let Some(slot) = self.slots.get_mut(to.index()) else {
             self.tx_drops[DropReason::LinkDown.index()] += 1;
             self.free(packet);
             return;
         };
-        if slot
-            .queues
-            .as_ref()
-            .is_some_and(|q| packet.bytes().len() > q.max_frame)
-        {
+        if packet.len() > slot.max_frame {
             slot.counts.tx_dropped += 1;
             self.tx_drops[DropReason::FrameTooLong.index()] += 1;
             self.free(packet);
@@ -204,7 +217,7 @@ impl WorkerOutputs {
         }
     }
 
-    #[inline]
+    #[cold]
     fn free(&mut self, packet: Mbuf) {
         self.dropped.push(packet);
         if self.dropped.is_full() {
@@ -214,7 +227,7 @@ impl WorkerOutputs {
 }
 
 impl Outputs<Mbuf> for WorkerOutputs {
-    #[inline]
+    #[inline(always)]
     fn forward(&mut self, packet: Mbuf, to: PortId, _note: Note<'_>) {
         self.push(packet, to, false);
     }

@@ -68,6 +68,11 @@ for suite in "${suites[@]}"; do
     echo "=== $suite"
     debootstrap --variant=minbase "$suite" "$root" >"$WORK/$suite.log" || { tail "$WORK/$suite.log" && exit 1; }
     cp /etc/resolv.conf "$root/etc/resolv.conf"
+    # Behind a proxy that has certificates of its own, the chroot needs them as well (ca-certificates takes them in).
+    if [[ -d /usr/local/share/ca-certificates ]]; then
+        mkdir -p "$root/usr/local/share"
+        cp -r /usr/local/share/ca-certificates "$root/usr/local/share/"
+    fi
     mkdir "$root/haechi"
     git ls-files -z --cached --others --exclude-standard | tar --create --null --files-from=- |
         tar --extract --directory="$root/haechi"

@@ -18,7 +18,7 @@ use etherparse::{
 };
 use haechi::packet::synth::{Addresses, Content, PacketSpec};
 use haechi::packet::view::{Tcp, segment_len};
-use haechi::packet::{ChecksumStatus, Malformed, PacketKind, PacketMeta, ParseOptions, RxChecksum, parse};
+use haechi::packet::{ChecksumStatus, PacketKind, PacketMeta, ParseOptions, RxChecksum, parse};
 use proptest::prelude::*;
 
 fn look(frame: &[u8]) -> PacketMeta {

@@ -94,10 +94,10 @@ fn straight(frame: &[u8], checksum: RxChecksum, verify_l4: bool, meta: &mut Pack
     let (ethernet, rest) = frame.split_first_chunk::<ETHERNET>()?;
     let (ip, rest) = rest.split_first_chunk::<20>()?;
     // EtherType; version and header length; fragment offset and MORE FRAGMENTS.
-    if be16::<12, _>(ethernet) != ethertype::IPV4 || ip[0] != 0x45 || be16::<6, _>(ip) & 0x3fff != 0 {
+    if be16::<12, ETHERNET>(ethernet) != ethertype::IPV4 || ip[0] != 0x45 || be16::<6, 20>(ip) & 0x3fff != 0 {
         return None;
     }
-    let l4_len = be16::<2, _>(ip).checked_sub(20)?;
+    let l4_len = be16::<2, 20>(ip).checked_sub(20)?;
     let l4 = rest.get(..usize::from(l4_len))?;
     let udp = l4.first_chunk::<8>()?;
     let protocol = ip[9];
@@ -110,15 +110,15 @@ fn straight(frame: &[u8], checksum: RxChecksum, verify_l4: bool, meta: &mut Pack
             }
             (PacketKind::Tcp, tcp[13], length as u8, false)
         }
-        protocol::UDP if be16::<4, _>(udp) == l4_len => (PacketKind::Udp, 0, 0, be16::<6, _>(udp) == 0),
+        protocol::UDP if be16::<4, 8>(udp) == l4_len => (PacketKind::Udp, 0, 0, be16::<6, 8>(udp) == 0),
         _ => return None,
     };
     // Before the sums, so that these values need no registers then; a wrong sum has it all overwritten.
     *meta = PacketMeta {
-        source: mapped(field::<12, 4, _>(ip)),
-        destination: mapped(field::<16, 4, _>(ip)),
-        source_port: be16::<0, _>(udp),
-        destination_port: be16::<2, _>(udp),
+        source: mapped(field::<12, 4, 20>(ip)),
+        destination: mapped(field::<16, 4, 20>(ip)),
+        source_port: be16::<0, 8>(udp),
+        destination_port: be16::<2, 8>(udp),
         l4_offset: (ETHERNET + 20) as u16,
         l4_len,
         l3_offset: ETHERNET as u8,
@@ -130,7 +130,7 @@ fn straight(frame: &[u8], checksum: RxChecksum, verify_l4: bool, meta: &mut Pack
         ..PacketMeta::default()
     };
     // Little-endian words for the sums.
-    let [a, b, c] = [le64::<0, _>(ip), le64::<8, _>(ip), le64::<12, _>(ip)];
+    let [a, b, c] = [le64::<0, 20>(ip), le64::<8, 20>(ip), le64::<12, 20>(ip)];
     match checksum.ip {
         ChecksumStatus::Good => {}
         ChecksumStatus::Unknown if Sum::ZERO.add(a).add(b).add(c >> 32).is_valid() => {}

@@ -241,10 +241,10 @@ impl Act<'_> {
     /// again: two packets of one new flow in a burst make one session.
     #[inline(always)]
     fn flow(&mut self, flow: &FlowPacket<'_>, matches: &[RuleMatch; MAX_BATCH]) -> Verdict {
-        if !self.table_changed
-            && let Some(ix) = self.table.lookup().confirm(flow.key, flow.candidate)
-        {
-            return self.session(flow, ix);
+        if !self.table_changed {
+            if let Some(ix) = self.table.lookup().confirm(flow.key, flow.candidate) {
+                return self.session(flow, ix);
+            }
         }
         self.flow_again(flow, matches)
     }
@@ -252,10 +252,10 @@ impl Act<'_> {
     /// A packet without a session, or one whose session is not where stage 2 looked for it.
     #[inline(never)]
     fn flow_again(&mut self, flow: &FlowPacket<'_>, matches: &[RuleMatch; MAX_BATCH]) -> Verdict {
-        if (self.table_changed || flow.candidate != Candidate::NONE)
-            && let Some(ix) = self.table.find(flow.key, flow.hash)
-        {
-            return self.session(flow, ix);
+        if self.table_changed || flow.candidate != Candidate::NONE {
+            if let Some(ix) = self.table.find(flow.key, flow.hash) {
+                return self.session(flow, ix);
+            }
         }
         let answer = match usize::from(flow.question) {
             // Stage 2 saw something: another flow's session, or one that an earlier packet of the batch ended.

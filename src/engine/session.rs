@@ -63,10 +63,10 @@ impl Act<'_> {
         if expected != meta.ingress && !self.same_side(expected, meta) {
             return Verdict::Drop(DropReason::WrongPort, Why::Session(ix));
         }
-        if session.generation != self.policy.generation
-            && let Err(verdict) = self.classify_again(flow, ix)
-        {
-            return verdict;
+        if session.generation != self.policy.generation {
+            if let Err(verdict) = self.classify_again(flow, ix) {
+                return verdict;
+            }
         }
         let session = self.table.get_mut(ix);
         let tracked = if meta.kind == PacketKind::Tcp {

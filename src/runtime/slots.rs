@@ -156,10 +156,9 @@ impl WorkerOutputs {
     #[cold]
     pub(super) fn reap(&mut self) {
         for slot in &mut self.slots {
-            if let Some(queues) = &mut slot.queues
-                && slot.counts.tx_packets > 0
-            {
-                queues.tx.reap();
+            match &mut slot.queues {
+                Some(queues) if slot.counts.tx_packets > 0 => queues.tx.reap(),
+                _ => {}
             }
         }
     }

@@ -450,10 +450,11 @@ fn step_lookup(engine: &Engine, lookup: &mut Lookup, now: Nanos) -> bool {
     for key in lookup.keys.iter().skip(lookup.done).take(JOB_STEP as usize) {
         lookup.done += 1;
         let entry = table.find(key, table.hash(key)).and_then(|ix| table.entry(ix));
-        if let Some(entry) = entry
-            && lookup.found.len() < lookup.found.capacity()
-        {
-            lookup.found.push(SessionCopy::from(entry));
+        match entry {
+            Some(entry) if lookup.found.len() < lookup.found.capacity() => {
+                lookup.found.push(SessionCopy::from(entry));
+            }
+            _ => {}
         }
     }
     lookup.done >= lookup.keys.len()

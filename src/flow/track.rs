@@ -111,6 +111,22 @@ pub fn open_tcp(session: &mut Session, segment: &Segment) {
     };
 }
 
+/// Is this one of the nearly all packets that change nothing of what is tracked? Then [`track_tcp`] or [`track_other`] would
+/// say [`Tracked::Stay`] and note nothing. (`false` only means that they have to be asked.)
+#[inline(always)]
+#[must_use]
+pub fn is_steady(session: &Session, sender: Direction, meta: &PacketMeta) -> bool {
+    match session.state {
+        // Window tracking goes here, too.
+        SessionState::Established => {
+            meta.tcp_flags() & (flag::ACK | flag::SYN | flag::FIN | flag::RST) == flag::ACK
+        }
+        SessionState::UdpReplied | SessionState::OtherReplied | SessionState::Icmp => true,
+        SessionState::UdpNew | SessionState::OtherNew => session.is_opener(sender),
+        _ => false,
+    }
+}
+
 /// Tracks a packet of a session that is not TCP.
 #[inline]
 pub const fn track_other(session: &Session, sender: Direction) -> Tracked {

@@ -22,7 +22,12 @@ impl Sum {
             self = self.add(blocks_of_64(blocks));
             rest = after;
         }
-        while let Some((eight, after)) = rest.split_first_chunk::<8>() {
+        while let Some((sixteen, after)) = rest.split_first_chunk::<16>() {
+            let words = u128::from_le_bytes(*sixteen);
+            self = self.add(words as u64).add((words >> 64) as u64);
+            rest = after;
+        }
+        if let Some((eight, after)) = rest.split_first_chunk::<8>() {
             self = self.add(u64::from_le_bytes(*eight));
             rest = after;
         }

@@ -100,55 +100,91 @@ fn straight(frame: &[u8], checksum: RxChecksum, verify_l4: bool, meta: &mut Pack
     let l4_len = be16::<2, 20>(ip).checked_sub(20)?;
     let l4 = rest.get(..usize::from(l4_len))?;
     let udp = l4.first_chunk::<8>()?;
-    let protocol = ip[9];
-    let (kind, flags, detail, unchecked) = match protocol {
+    // Protocol by protocol to the end, so that what is constant for one is a constant.
+    match ip[9] {
+        protocol::UDP if be16::<4, 8>(udp) == l4_len => {
+            Straight::new(ethernet, ip, udp, l4_len).meta(PacketKind::Udp, protocol::UDP, 0, 0, meta);
+            let unchecked = be16::<6, 8>(udp) == 0;
+            sums_hold(ip, l4, protocol::UDP, checksum, verify_l4 && !unchecked).then_some(())
+        }
         protocol::TCP => {
             let tcp = l4.first_chunk::<20>()?;
             let length = usize::from(tcp[12] >> 4) * 4;
             if length != 20 {
                 l4::tcp_options(l4.get(20..length)?).ok()?;
             }
-            (PacketKind::Tcp, tcp[13], length as u8, false)
+            let straight = Straight::new(ethernet, ip, udp, l4_len);
+            straight.meta(PacketKind::Tcp, protocol::TCP, tcp[13], length as u8, meta);
+            sums_hold(ip, l4, protocol::TCP, checksum, verify_l4).then_some(())
         }
-        protocol::UDP if be16::<4, 8>(udp) == l4_len => (PacketKind::Udp, 0, 0, be16::<6, 8>(udp) == 0),
-        _ => return None,
-    };
-    // Before the sums, so that these values need no registers then; a wrong sum has it all overwritten.
-    *meta = PacketMeta {
-        source: mapped(field::<12, 4, 20>(ip)),
-        destination: mapped(field::<16, 4, 20>(ip)),
-        source_port: be16::<0, 8>(udp),
-        destination_port: be16::<2, 8>(udp),
-        l4_offset: (ETHERNET + 20) as u16,
-        l4_len,
-        l3_offset: ETHERNET as u8,
-        kind,
-        protocol,
-        tcp_flags_or_icmp_type: flags,
-        detail,
-        flags: PacketMeta::IPV4 | group(ethernet[0]),
-        ..PacketMeta::default()
-    };
+        _ => None,
+    }
+}
+
+/// The headers of the straight path.
+struct Straight<'a> {
+    ethernet: &'a [u8; ETHERNET],
+    ip: &'a [u8; 20],
+    /// Ports and more, of TCP as well.
+    l4: &'a [u8; 8],
+    l4_len: u16,
+}
+
+impl<'a> Straight<'a> {
+    #[inline(always)]
+    const fn new(ethernet: &'a [u8; ETHERNET], ip: &'a [u8; 20], l4: &'a [u8; 8], l4_len: u16) -> Self {
+        Self {
+            ethernet,
+            ip,
+            l4,
+            l4_len,
+        }
+    }
+
+    /// Before the sums, so that these values need no registers then; a wrong sum has it all overwritten.
+    #[inline(always)]
+    fn meta(&self, kind: PacketKind, protocol: u8, tcp_flags: u8, detail: u8, meta: &mut PacketMeta) {
+        *meta = PacketMeta {
+            source: mapped(field::<12, 4, 20>(self.ip)),
+            destination: mapped(field::<16, 4, 20>(self.ip)),
+            source_port: be16::<0, 8>(self.l4),
+            destination_port: be16::<2, 8>(self.l4),
+            l4_offset: (ETHERNET + 20) as u16,
+            l4_len: self.l4_len,
+            l3_offset: ETHERNET as u8,
+            kind,
+            protocol,
+            tcp_flags_or_icmp_type: tcp_flags,
+            detail,
+            flags: PacketMeta::IPV4 | group(self.ethernet[0]),
+            ..PacketMeta::default()
+        };
+    }
+}
+
+/// The IPv4 header's checksum, and with `verify_l4` that of `l4`: by the device's word or by their sums. `false`: one of
+/// them is wrong, or the device says so.
+#[inline(always)]
+fn sums_hold(ip: &[u8; 20], l4: &[u8], protocol: u8, checksum: RxChecksum, verify_l4: bool) -> bool {
     // Little-endian words for the sums.
     let [a, b, c] = [le64::<0, 20>(ip), le64::<8, 20>(ip), le64::<12, 20>(ip)];
     match checksum.ip {
         ChecksumStatus::Good => {}
         ChecksumStatus::Unknown if Sum::ZERO.add(a).add(b).add(c >> 32).is_valid() => {}
-        _ => return None,
+        _ => return false,
     }
-    if verify_l4 && !unchecked {
-        match checksum.l4 {
-            ChecksumStatus::Good => {}
-            ChecksumStatus::Unknown => {
-                let pseudo = Sum::ZERO.add(c).pseudo(protocol, u32::from(l4_len));
-                if !pseudo.bytes(l4).is_valid() {
-                    return None;
-                }
-            }
-            ChecksumStatus::Bad => return None,
-        }
+    if !verify_l4 {
+        return true;
     }
-    Some(())
+    match checksum.l4 {
+        ChecksumStatus::Good => true,
+        ChecksumStatus::Unknown => Sum::ZERO
+            .add(c)
+            .pseudo(protocol, l4.len() as u32)
+            .bytes(l4)
+            .is_valid(),
+        ChecksumStatus::Bad => false,
+    }
 }
 
 /// The general path, whole: what [`parse`] falls back to, and its oracle.

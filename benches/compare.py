@@ -296,7 +296,10 @@ class Haechi(Contestant):
         path = os.path.join(self.work, "haechi.toml")
         with open(path, "w") as file:
             file.write(self.config())
-        return [self.case.haechi, "run", "-c", path]
+        return [self.binary(), "run", "-c", path]
+
+    def binary(self):
+        return self.case.haechi
 
     def sessions(self):
         """Sessions in the table, as the node's status tells."""
@@ -363,6 +366,15 @@ class Haechi(Contestant):
         return {**report, "lost": lost, "drops": drops, "sessions": self.case.flows, "config": self.config()}
 
 
+class Before(Haechi):
+    """Another build of haechi, to see what a change does."""
+
+    name = "before"
+
+    def binary(self):
+        return self.case.before
+
+
 def drop_names(counters):
     return sorted(counters["drops"])
 
@@ -371,7 +383,7 @@ def drop_count(counters, name):
     return counters["drops"][name]
 
 
-CONTESTANTS = {"testpmd": Testpmd, "haechi": Haechi}
+CONTESTANTS = {"testpmd": Testpmd, "before": Before, "haechi": Haechi}
 
 
 def flow_tuple(flow, seed):
@@ -419,7 +431,7 @@ class Case:
     def __init__(self, options, flows, source, work):
         self.flows, self.source, self.work = flows, source, work
         self.length, self.seed, self.cpu = options.length, options.seed, options.cpu
-        self.flowgen, self.haechi = options.flowgen, options.haechi
+        self.flowgen, self.haechi, self.before = options.flowgen, options.haechi, options.before
         self.pcaps = []
         if source == "pcap":
             self.pcaps = [os.path.join(work, name) for name in ("originals.pcap", "replies.pcap")]
@@ -563,8 +575,15 @@ def parse_options():
     parser.add_argument("--json", default=os.path.join(HERE, "results", "compare.json"))
     parser.add_argument("--flowgen", required=True)
     parser.add_argument("--haechi", default="")
+    parser.add_argument("--before", default="")
     parser.add_argument("--keep", action="store_true")
-    return parser.parse_args()
+    options = parser.parse_args()
+    unknown = set(options.contestants) - set(CONTESTANTS) | set(options.source) - {"null", "pcap"}
+    if unknown:
+        parser.error(f"there is no {', '.join(sorted(unknown))}")
+    if "before" in options.contestants and not options.before:
+        parser.error("--before FILE is wanted")
+    return options
 
 
 if __name__ == "__main__":

@@ -16,12 +16,13 @@ usage: benches/compare.sh [options]
   --rounds N            good rounds a table; a round is one turn of each contestant (default 7)
   --seconds S           measured part of a turn (default 1.5), after --settle S to warm the caches (default 0.2)
   --source LIST         null: RX callback on net_null; pcap: net_pcap with infinite_rx (default null)
-  --contestants LIST    testpmd, haechi; the first is what the ratio is to (default testpmd,haechi)
+  --contestants LIST    testpmd, haechi, before; the first is what the ratio is to (default testpmd,haechi)
   --length N            frame length without FCS (default 60: a 64-byte frame)
   --cpu N               the worker's CPU (default the last one); nothing else should run there
   --min-share PERCENT   a round in which a worker had less of its CPU is repeated (default 95)
   --seed N              which addresses, and in which orders (default 1)
   --haechi FILE         measure this binary instead of building target/release/haechi
+  --before FILE         another build of haechi: the contestant "before", to see what a change does
   --json FILE           where the figures go (default benches/results/compare.json)
   --keep                keep the contestants' configurations and outputs
 TEXT
@@ -46,7 +47,7 @@ while [ $# -gt 0 ]; do
     case $1 in
     -h | --help) usage && exit 0 ;;
     --keep) pass+=("$1") && shift && continue ;;
-    --flows | --rounds | --seconds | --settle | --source | --contestants | --length | --cpu | --min-share | --seed | --haechi | --json) ;;
+    --flows | --rounds | --seconds | --settle | --source | --contestants | --length | --cpu | --min-share | --seed | --haechi | --before | --json) ;;
     *) usage >&2 && exit 2 ;;
     esac
     [ $# -ge 2 ] || { usage >&2 && exit 2; }

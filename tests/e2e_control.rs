@@ -128,29 +128,59 @@ fn explain_sees_live_sessions_and_changes_nothing() {
         (&"drop".into(), &"policy".into()),
         "{refused}"
     );
-    assert_eq!(node.balance(), before, "explain has changed something");
+    // Not the packets in and out: the hosts' kernels may ask for each other's addresses meanwhile.
+    let after = node.balance();
+    assert_eq!(
+        (
+            after.sessions_created,
+            after.sessions_ended,
+            after.originated,
+            &after.drops
+        ),
+        (
+            before.sessions_created,
+            before.sessions_ended,
+            before.originated,
+            &before.drops
+        ),
+        "explain has changed something"
+    );
     assert_eq!(node.api.sessions("").len(), 1);
 }
 
-/// CPU time that a process has used, in clock ticks of 10 ms.
-fn ticks(pid: nix::unistd::Pid) -> u64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<_> = stat.rsplit(") ").next().unwrap().split(' ').collect();
-    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+/// How often the node's worker has gone to sleep of its own will.
+fn sleeps(pid: nix::unistd::Pid) -> u64 {
+    for task in std::fs::read_dir(format!("/proc/{pid}/task")).unwrap() {
+        let task = task.unwrap().path();
+        if std::fs::read_to_string(task.join("comm"))
+            .unwrap()
+            .starts_with("worker-")
+        {
+            let status = std::fs::read_to_string(task.join("status")).unwrap();
+            let line = status
+                .lines()
+                .find_map(|l| l.strip_prefix("voluntary_ctxt_switches:"));
+            return line.unwrap().trim().parse().unwrap();
+        }
+    }
+    panic!("the node has no worker");
 }
 
-/// What an idle node costs is printed, not asserted: this machine may be busy. That it sleeps at all is asserted.
+/// What an idle node costs is for `benches/idle.sh`; that it sleeps, and wakes, is seen here.
 #[test]
 fn an_idle_node_sleeps_and_wakes_for_the_first_packet() {
     let mut lab = Lab::new();
     let (client, server) = lab.pair("lan", "wan");
     let node = lab.start(Config::new(RULES));
     client.ping(server.v4, 1);
-    std::thread::sleep(Duration::from_millis(200));
-    let before = ticks(node.process().pid());
-    std::thread::sleep(Duration::from_secs(1));
-    let used = ticks(node.process().pid()) - before;
-    println!("an idle node uses {used} % of a CPU");
-    assert!(used < 50, "an adaptive node that idles uses {used} % of a CPU");
+    let before = sleeps(node.process().pid());
+    lab::wait_for("the idle worker sleeps, again and again", || {
+        let now = sleeps(node.process().pid());
+        if now > before + 20 {
+            Ok(())
+        } else {
+            Err(format!("{} times", now - before))
+        }
+    });
     client.ping(server.v4, 1);
 }

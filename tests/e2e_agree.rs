@@ -187,9 +187,10 @@ fn echo_reply(ends: &Ends, id: u16) -> Vec<u8> {
     frame
 }
 
-/// The receiving kernel drops such a frame before any capture sees it (`skb_vlan_untag`).
+/// The receiving kernel drops such a frame before any capture sees it: `skb_vlan_untag` wants the tag and two bytes
+/// behind it, where an LLC header would begin.
 fn cut_inside_its_tag(frame: &[u8]) -> bool {
-    frame.len() < 18 && (frame[12..14] == DOT1Q.to_be_bytes() || frame[12..14] == DOT1AD.to_be_bytes())
+    frame.len() < 20 && (frame[12..14] == DOT1Q.to_be_bytes() || frame[12..14] == DOT1AD.to_be_bytes())
 }
 
 /// One capture a port; packets a millisecond apart, so that their order over both is theirs.

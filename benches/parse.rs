@@ -75,10 +75,7 @@ fn parsing(criterion: &mut Criterion) {
         ),
     ];
     let software = RxChecksum::default();
-    let device = RxChecksum {
-        ip: ChecksumStatus::Good,
-        l4: ChecksumStatus::Good,
-    };
+    let device = RxChecksum::new(ChecksumStatus::Good, ChecksumStatus::Good);
     let mut group = criterion.benchmark_group("parse");
     group.throughput(Throughput::Elements(BURST as u64));
     let mut metas = [PacketMeta::default(); BURST];

@@ -77,10 +77,10 @@ struct Reference {
 struct Fates<'a>(&'a mut Vec<Result<PortId, DropReason>>);
 
 impl Outputs<VecPacket> for Fates<'_> {
-    fn forward(&mut self, _: VecPacket, to: PortId, _: Note<'_>) {
+    fn forward(&mut self, _: VecPacket, to: PortId, _: Note) {
         self.0.push(Ok(to));
     }
-    fn drop(&mut self, _: VecPacket, reason: DropReason, _: Note<'_>) {
+    fn drop(&mut self, _: VecPacket, reason: DropReason, _: Note) {
         self.0.push(Err(reason));
     }
     fn buffer(&mut self) -> Option<VecPacket> {

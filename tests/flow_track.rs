@@ -752,7 +752,7 @@ fn what_is_steady_changes_nothing() {
                     tcp_flags_or_icmp_type: flags,
                     ..PacketMeta::default()
                 };
-                if !is_steady(&session, sender, &meta) {
+                if !is_steady(&session, sender, meta.tcp_flags()) {
                     continue;
                 }
                 steady += 1;

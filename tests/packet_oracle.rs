@@ -370,7 +370,7 @@ fn options() -> impl Strategy<Value = (RxChecksum, ParseOptions)> {
     };
     (status(), status(), any::<(bool, bool)>()).prop_map(|(ip, l4, (verify_l4, look_into_vlan))| {
         (
-            RxChecksum { ip, l4 },
+            RxChecksum::new(ip, l4),
             ParseOptions {
                 verify_l4,
                 look_into_vlan,
@@ -400,7 +400,7 @@ proptest! {
     /// Whatever the parser takes for TCP or UDP, checksums aside, etherparse takes for the same.
     #[test]
     fn accepted_frames_mean_the_same_to_etherparse(frame in spoiled()) {
-        let good = RxChecksum { ip: ChecksumStatus::Good, l4: ChecksumStatus::Good };
+        let good = RxChecksum::new(ChecksumStatus::Good, ChecksumStatus::Good);
         let meta = parse(&frame, good, ParseOptions { verify_l4: false, ..ParseOptions::default() });
         if !matches!(meta.kind, PacketKind::Tcp | PacketKind::Udp) {
             return Ok(());

@@ -22,7 +22,7 @@ fn look(frame: &[u8]) -> PacketMeta {
 }
 
 fn device(ip: ChecksumStatus, l4: ChecksumStatus) -> RxChecksum {
-    RxChecksum { ip, l4 }
+    RxChecksum::new(ip, l4)
 }
 
 #[track_caller]

@@ -45,10 +45,10 @@ struct Verdicts {
 }
 
 impl Outputs<VecPacket> for Verdicts {
-    fn forward(&mut self, _: VecPacket, _: PortId, _: Note<'_>) {
+    fn forward(&mut self, _: VecPacket, _: PortId, _: Note) {
         self.passed += 1;
     }
-    fn drop(&mut self, _: VecPacket, _: DropReason, _: Note<'_>) {
+    fn drop(&mut self, _: VecPacket, _: DropReason, _: Note) {
         self.dropped += 1;
     }
     fn buffer(&mut self) -> Option<VecPacket> {
@@ -98,10 +98,7 @@ fuzz_target!(|data: &[u8]| {
                 };
                 let packet = VecPacket {
                     frame: frame.to_vec(),
-                    checksum: RxChecksum {
-                        ip: ChecksumStatus::Good,
-                        l4,
-                    },
+                    checksum: RxChecksum::new(ChecksumStatus::Good, l4),
                 };
                 if let Err(packet) = batch.try_push(packet, PortId(u16::from(step & 1))) {
                     engine.process(now, &mut batch, &mut verdicts);

@@ -18,10 +18,7 @@ fuzz_target!(|data: &[u8]| {
         2 => ChecksumStatus::Unknown,
         _ => ChecksumStatus::Bad,
     };
-    let checksum = RxChecksum {
-        ip: status(*how),
-        l4: status(how >> 2),
-    };
+    let checksum = RxChecksum::new(status(*how), status(how >> 2));
     let options = ParseOptions {
         verify_l4: how & 0x10 == 0,
         look_into_vlan: how & 0x20 == 0,

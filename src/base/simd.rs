@@ -29,6 +29,67 @@ pub fn prefetch_bytes(bytes: &[u8]) {
     let _ = bytes;
 }
 
+/// Frames that [`columns`] takes.
+pub const LANES: usize = 8;
+/// 32-bit words of each.
+pub const COLUMNS: usize = 12;
+/// A piece of a frame.
+pub type Row = [u8; 4 * COLUMNS];
+
+/// Eight rows of words to columns: word `w` of row `r`, read as a little-endian number, goes to `[w][r]`.
+#[inline(always)]
+#[must_use]
+pub fn columns(rows: &[&Row; LANES]) -> [[u32; LANES]; COLUMNS] {
+    #[cfg(all(target_arch = "x86_64", target_feature = "avx2"))]
+    {
+        use std::arch::x86_64::{
+            __m256i, _mm_loadu_si128, _mm256_set_m128i, _mm256_storeu_si256, _mm256_unpackhi_epi32,
+            _mm256_unpackhi_epi64, _mm256_unpacklo_epi32, _mm256_unpacklo_epi64,
+        };
+        let mut columns = [[0; LANES]; COLUMNS];
+        for (part, four) in columns.chunks_exact_mut(4).enumerate() {
+            // SAFETY: `part` is 0, 1 or 2, so the loads read 16 of a row's 48 bytes, and each store writes one column of
+            // 32 bytes, at any alignment; the build asks for AVX2 (`target_feature`), and the program checks at start
+            // that the CPU has it.
+            unsafe {
+                // Rows r and r + 4 in the halves of one vector, so that no shuffle crosses them.
+                let pair = |r: usize| -> __m256i {
+                    let quarter = |row: &Row| _mm_loadu_si128(row.as_ptr().add(16 * part).cast());
+                    _mm256_set_m128i(quarter(rows[r + 4]), quarter(rows[r]))
+                };
+                let (a, b, c, d) = (pair(0), pair(1), pair(2), pair(3));
+                let (ab, cd) = (_mm256_unpacklo_epi32(a, b), _mm256_unpacklo_epi32(c, d));
+                let (ab2, cd2) = (_mm256_unpackhi_epi32(a, b), _mm256_unpackhi_epi32(c, d));
+                let words = [
+                    _mm256_unpacklo_epi64(ab, cd),
+                    _mm256_unpackhi_epi64(ab, cd),
+                    _mm256_unpacklo_epi64(ab2, cd2),
+                    _mm256_unpackhi_epi64(ab2, cd2),
+                ];
+                for (column, word) in four.iter_mut().zip(words) {
+                    _mm256_storeu_si256(column.as_mut_ptr().cast(), word);
+                }
+            }
+        }
+        columns
+    }
+    #[cfg(not(all(target_arch = "x86_64", target_feature = "avx2")))]
+    columns_scalar(rows)
+}
+
+/// What [`columns`] does, one word after the other.
+#[inline]
+#[must_use]
+pub fn columns_scalar(rows: &[&Row; LANES]) -> [[u32; LANES]; COLUMNS] {
+    std::array::from_fn(|w| {
+        std::array::from_fn(|r| {
+            let mut word = [0; 4];
+            word.copy_from_slice(&rows[r][4 * w..4 * w + 4]);
+            u32::from_le_bytes(word)
+        })
+    })
+}
+
 /// Tags of an index bucket.
 pub const TAGS: usize = 10;
 
@@ -74,6 +135,14 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
+        #[test]
+        fn rows_become_columns_like_by_the_scalar_twin(
+            rows in prop::array::uniform8(prop::collection::vec(any::<u8>(), 4 * COLUMNS)),
+        ) {
+            let rows = std::array::from_fn(|i| rows[i].first_chunk().unwrap());
+            prop_assert_eq!(columns(&rows), columns_scalar(&rows));
+        }
+
         /// Few distinct values, so that several tags match; the extremes of both signs, because the comparison packs
         /// with signed saturation.
         #[test]

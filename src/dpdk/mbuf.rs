@@ -5,7 +5,7 @@ use std::ptr::NonNull;
 use arrayvec::ArrayVec;
 
 use super::sys;
-use crate::packet::{ChecksumStatus, PacketBuf, RxChecksum, buffer::FrameTooLong};
+use crate::packet::{PacketBuf, RxChecksum, buffer::FrameTooLong};
 
 /// Packets that one burst holds at most.
 pub const MAX_BURST: usize = 64;
@@ -16,6 +16,15 @@ pub type Burst = ArrayVec<Mbuf, MAX_BURST>;
 /// What the `port` field of haechi's own packets says. Anything but `RTE_MBUF_PORT_INVALID`: that marks buffers which a
 /// driver took from the pool itself (see [`super::mempool`]).
 const OWN_PORT: u16 = u16::MAX - 1;
+
+/// [`RxChecksum`]'s bits are those of `ol_flags`, moved by so many.
+const CHECKSUM_SHIFT: u32 = 3;
+const _: () = assert!(
+    (RxChecksum::IP_GOOD as u64) << CHECKSUM_SHIFT == sys::HX_RX_IP_CKSUM_GOOD
+        && (RxChecksum::IP_BAD as u64) << CHECKSUM_SHIFT == sys::HX_RX_IP_CKSUM_BAD
+        && (RxChecksum::L4_GOOD as u64) << CHECKSUM_SHIFT == sys::HX_RX_L4_CKSUM_GOOD
+        && (RxChecksum::L4_BAD as u64) << CHECKSUM_SHIFT == sys::HX_RX_L4_CKSUM_BAD
+);
 
 /// One frame in one mbuf. It owns the mbuf: dropping it puts the mbuf back into its pool, so it can neither leak nor be
 /// freed twice. Bursts are better freed by [`free_burst`].
@@ -109,18 +118,7 @@ impl PacketBuf for Mbuf {
 
     #[inline(always)]
     fn rx_checksum(&self) -> RxChecksum {
-        let flags = self.ol_flags();
-        // Both bits at once is "not in the packet, but known to be right" (RTE_MBUF_F_RX_L4_CKSUM_NONE): a frame that
-        // leaves again needs it in the packet, so software looks.
-        let status = |good: u64, bad: u64| match (flags & good != 0, flags & bad != 0) {
-            (true, false) => ChecksumStatus::Good,
-            (false, true) => ChecksumStatus::Bad,
-            _ => ChecksumStatus::Unknown,
-        };
-        RxChecksum {
-            ip: status(sys::HX_RX_IP_CKSUM_GOOD, sys::HX_RX_IP_CKSUM_BAD),
-            l4: status(sys::HX_RX_L4_CKSUM_GOOD, sys::HX_RX_L4_CKSUM_BAD),
-        }
+        RxChecksum::from_bits((self.ol_flags() >> CHECKSUM_SHIFT) as u32)
     }
 
     fn try_fill(&mut self, frame: &[u8]) -> Result<(), FrameTooLong> {

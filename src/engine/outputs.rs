@@ -2,7 +2,6 @@
 
 use super::DropReason;
 use crate::base::{PortId, SessionIx};
-use crate::packet::PacketMeta;
 
 /// By what a packet was judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,11 +19,9 @@ pub enum Why {
 
 /// What a verdict is accompanied by; the worker ignores it, `explain` prints it.
 #[derive(Clone, Copy, Debug)]
-pub struct Note<'a> {
+pub struct Note {
     /// By what it was judged.
     pub why: Why,
-    /// The packet's metadata.
-    pub meta: &'a PacketMeta,
     /// The packet's place in the batch.
     pub place: usize,
 }
@@ -32,9 +29,9 @@ pub struct Note<'a> {
 /// Takes every packet of a batch exactly once, in order for each flow.
 pub trait Outputs<B> {
     /// `packet` leaves by `to`, unchanged.
-    fn forward(&mut self, packet: B, to: PortId, note: Note<'_>);
+    fn forward(&mut self, packet: B, to: PortId, note: Note);
     /// `packet` is dropped.
-    fn drop(&mut self, packet: B, reason: DropReason, note: Note<'_>);
+    fn drop(&mut self, packet: B, reason: DropReason, note: Note);
     /// An empty buffer for a packet that the engine makes itself; `None`: the pool is empty, and it makes none.
     fn buffer(&mut self) -> Option<B>;
     /// A packet that the engine made (RST, ICMP unreachable) leaves by `to`.

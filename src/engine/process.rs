@@ -1,53 +1,84 @@
-//! The stages of a burst, in order: parse all, hash all, find all, ask the rules, act.
+//! The stages of a burst, in order: parse and hash all, find all, ask the rules, act.
 
 use super::counters::RuleRun;
 use super::rate::TokenBucket;
+use super::session::ip_len;
 use super::{Batch, Counters, DropReason, Engine, MAX_BATCH, Note, Outputs, RuleCounters, Why, reject};
-use crate::base::simd::prefetch_bytes;
+use crate::base::simd::{LANES, prefetch_bytes};
 use crate::base::{Nanos, PortId, SessionIx, Tick, ZoneId};
-use crate::flow::{Candidate, Direction, FlowKey, Lookup, SessionTable, track};
+use crate::flow::{Candidate, Direction, FlowKey, KeyLanes, Lookup, SessionTable, track};
 use crate::packet::build::MAX_ANSWER;
-use crate::packet::parse::{Malformed, ParseOptions, parse_into};
-use crate::packet::{PacketBuf, PacketKind, PacketMeta};
+use crate::packet::parse::{Malformed, ParseOptions, parse_into, parse_lanes};
+use crate::packet::{PacketBuf, PacketKind, PacketMeta, RxChecksum};
 use crate::policy::{ClassifyKey, PassOrDrop, Policy, PortPolicy, RuleMatch, VlanMode};
 
 /// What one burst needs between its stages; allocated once.
 pub(super) struct Scratch {
     /// By place in the batch.
+    sights: [Sight; MAX_BATCH],
+    /// By place in the batch, too; written where `Sight::parsed` says so.
     metas: [PacketMeta; MAX_BATCH],
-    /// By place in the batch, too.
-    flows: [Flow; MAX_BATCH],
-    /// What the rules are asked, and what they say; `Flow::question` points here.
+    /// What the rules are asked, and what they say; `Sight::question` points here.
     questions: [ClassifyKey; MAX_BATCH],
     matches: [RuleMatch; MAX_BATCH],
     answer: [u8; MAX_ANSWER],
 }
 
-/// What is found out about the flow that a packet belongs to, step by step: one cache line.
+/// What the stages find out about one packet, step by step: one cache line, all that a packet of a steady session needs.
 #[derive(Clone, Copy, Default)]
 #[repr(C, align(64))]
-struct Flow {
+struct Sight {
+    /// Its flow, its session's candidate, its hash: meaningful with `is_flow`.
     key: FlowKey,
-    /// Where its session may be; meaningful with `is_flow`.
     candidate: Candidate,
     hash: u64,
+    /// The port that it came in by.
+    ingress: PortId,
+    /// Of a packet of the straight path: bytes of the IP packet.
+    ip_len: u16,
     direction: Direction,
-    /// The packet belongs to a flow.
-    is_flow: bool,
+    /// TCP's flags byte.
+    tcp_flags: u8,
     /// Index of what the rules were asked for it plus one; 0: nothing.
     question: u8,
+    parsed: Parsed,
 }
 
-const _: () = assert!(size_of::<Flow>() == 64 && MAX_BATCH < 256);
+/// How much was read of a packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+enum Parsed {
+    /// Its metadata are in [`Scratch::metas`]; it belongs to no flow.
+    #[default]
+    Layer2,
+    /// Its metadata are in [`Scratch::metas`]; it belongs to a flow.
+    Flow,
+    /// It belongs to a flow, and its metadata were not asked for yet.
+    Straight,
+}
+
+const _: () = assert!(size_of::<Sight>() == 64 && MAX_BATCH < 256);
 
 impl Default for Scratch {
     fn default() -> Self {
         Self {
+            sights: [Sight::default(); MAX_BATCH],
             metas: [PacketMeta::default(); MAX_BATCH],
-            flows: [Flow::default(); MAX_BATCH],
             questions: [ClassifyKey::default(); MAX_BATCH],
             matches: [None; MAX_BATCH],
             answer: [0; MAX_ANSWER],
+        }
+    }
+}
+
+impl Scratch {
+    /// Has the metadata of the packet at `place` read if they are not there yet.
+    fn complete<B: PacketBuf>(&mut self, place: usize, packet: &B, options: ParseOptions) {
+        let (sight, meta) = (&mut self.sights[place], &mut self.metas[place]);
+        if sight.parsed == Parsed::Straight {
+            parse_into(packet.bytes(), packet.rx_checksum(), options, meta);
+            meta.ingress = sight.ingress;
+            sight.parsed = Parsed::Flow;
         }
     }
 }
@@ -73,9 +104,12 @@ impl Engine {
         self.counters.received += batch.len() as u64;
         let policy = &*self.policy;
         let scratch = &mut *self.scratch;
-        parse_all(policy, scratch, batch);
-        hash_all(policy, scratch, self.table.lookup(), batch.len());
-        let questions = find_all(policy, scratch, self.table.lookup(), batch.len());
+        let options = ParseOptions {
+            verify_l4: policy.verify_checksums,
+            look_into_vlan: policy.transparent.vlan == VlanMode::Inspect,
+        };
+        parse_all(policy, options, scratch, self.table.lookup(), batch);
+        let questions = find_all(policy, options, scratch, self.table.lookup(), batch);
         if questions > 0 {
             policy
                 .classifier
@@ -85,6 +119,7 @@ impl Engine {
             now,
             tick: now.tick(),
             policy,
+            options,
             table: &mut self.table,
             counters: &mut self.counters,
             rules: &mut self.rules,
@@ -95,81 +130,138 @@ impl Engine {
     }
 }
 
-/// Stage 1: headers to metadata, metadata to keys, keys to hashes; the index's buckets are asked for. The frames' first
-/// lines are asked for before the first one is read.
+/// Stage 1: headers to keys, keys to hashes; the index's buckets are asked for. The frames' first lines are asked for
+/// before the first one is read. What the straight path reads goes to the key without a detour through memory.
 #[inline(never)]
-fn parse_all<B: PacketBuf>(policy: &Policy, scratch: &mut Scratch, batch: &Batch<B>) {
-    let options = ParseOptions {
-        verify_l4: policy.verify_checksums,
-        look_into_vlan: policy.transparent.vlan == VlanMode::Inspect,
-    };
+fn parse_all<B: PacketBuf>(
+    policy: &Policy,
+    options: ParseOptions,
+    scratch: &mut Scratch,
+    table: Lookup<'_>,
+    batch: &Batch<B>,
+) {
     let (packets, ingress) = batch.parts();
     for packet in packets {
         prefetch_bytes(packet.bytes());
     }
-    for ((packet, port), meta) in packets.iter().zip(ingress).zip(&mut scratch.metas) {
-        parse_into(packet.bytes(), packet.rx_checksum(), options, meta);
-        meta.ingress = *port;
-    }
-}
-
-/// Stage 2: metadata to keys, keys to hashes; the index's buckets are asked for. (Not in the loop that parses: what was
-/// just written in small pieces cannot be read in large ones until it has left the store buffer.)
-#[inline(never)]
-fn hash_all(policy: &Policy, scratch: &mut Scratch, table: Lookup<'_>, packets: usize) {
     // Packets come in runs of one port.
     let mut domain = Domain::of(policy, PortId(0));
-    for (flow, meta) in scratch.flows[..packets].iter_mut().zip(&scratch.metas) {
-        flow.is_flow = belongs_to_flow(meta);
-        if flow.is_flow {
-            if meta.ingress != domain.port {
-                domain = Domain::of(policy, meta.ingress);
+    for (group, packets) in packets.chunks(LANES).enumerate() {
+        let (frames, device) = gather(packets);
+        let lanes = parse_lanes(&frames, &device, options.verify_l4);
+        let keys = KeyLanes::of(&lanes);
+        let (taken, ip_len) = (lanes.taken.to_array(), lanes.ip_len.to_array());
+        let tcp_flags = lanes.tcp_flags.to_array();
+        let first = group * LANES;
+        // Hashes are long chains of dependent instructions: they overlap where nothing else stands between them.
+        let mut domains = [0; LANES];
+        for (port, base) in ingress[first..].iter().zip(&mut domains) {
+            if *port != domain.port {
+                domain = Domain::of(policy, *port);
             }
-            let (key, direction) = FlowKey::of(meta, domain.base | (meta.vlan & domain.vlan_mask));
-            let hash = table.hash(&key);
-            table.prefetch(hash);
-            flow.key = key;
-            flow.hash = hash;
-            flow.direction = direction;
+            *base = domain.base;
+        }
+        let hashes: [u64; LANES] = std::array::from_fn(|i| {
+            let (key, _) = FlowKey::of_lane(&keys, i, domains[i]);
+            table.hash_ipv4(&key)
+        });
+        let sights = &mut scratch.sights[first..first + packets.len()];
+        for (i, (sight, port)) in sights.iter_mut().zip(&ingress[first..]).enumerate() {
+            sight.ingress = *port;
+            if taken[i] == 0 {
+                let meta = &mut scratch.metas[first + i];
+                parse_into(frames[i], device[i], options, meta);
+                meta.ingress = *port;
+                see(sight, meta, policy, table);
+                continue;
+            }
+            let (key, direction) = FlowKey::of_lane(&keys, i, domains[i]);
+            table.prefetch(hashes[i]);
+            sight.key = key;
+            sight.hash = hashes[i];
+            sight.ip_len = ip_len[i] as u16;
+            sight.direction = direction;
+            sight.tcp_flags = tcp_flags[i] as u8;
+            sight.parsed = Parsed::Straight;
         }
     }
 }
 
-/// [`crate::policy::Transparent::domain`] for the packets of one port.
+/// What [`parse_lanes`] looks at; of a last group that is not full, nothing for the rest.
+#[inline(always)]
+fn gather<B: PacketBuf>(packets: &[B]) -> ([&[u8]; LANES], [RxChecksum; LANES]) {
+    if let Some(packets) = packets.first_chunk::<LANES>() {
+        return (
+            std::array::from_fn(|i| packets[i].bytes()),
+            std::array::from_fn(|i| packets[i].rx_checksum()),
+        );
+    }
+    let (mut frames, mut device) = ([&[][..]; LANES], [RxChecksum::default(); LANES]);
+    for ((packet, frame), device) in packets.iter().zip(&mut frames).zip(&mut device) {
+        (*frame, *device) = (packet.bytes(), packet.rx_checksum());
+    }
+    (frames, device)
+}
+
+/// Stage 1 for a packet of the general path.
+#[inline(never)]
+fn see(sight: &mut Sight, meta: &PacketMeta, policy: &Policy, table: Lookup<'_>) {
+    if !belongs_to_flow(meta) {
+        sight.parsed = Parsed::Layer2;
+        return;
+    }
+    let pair = port_policy(policy, meta.ingress).pair;
+    let (key, direction) = FlowKey::of(meta, policy.transparent.domain(pair, meta.vlan));
+    let hash = table.hash(&key);
+    table.prefetch(hash);
+    sight.key = key;
+    sight.hash = hash;
+    sight.direction = direction;
+    sight.tcp_flags = meta.tcp_flags();
+    sight.parsed = Parsed::Flow;
+}
+
+/// [`crate::policy::Transparent::domain`] of untagged packets of one port.
 struct Domain {
     port: PortId,
     base: u32,
-    vlan_mask: u32,
 }
 
 impl Domain {
     #[inline]
     fn of(policy: &Policy, port: PortId) -> Self {
         let pair = port_policy(policy, port).pair;
-        let base = policy.transparent.domain(pair, 0);
         Self {
             port,
-            base,
-            vlan_mask: policy.transparent.domain(pair, 0x00ff_ffff) ^ base,
+            base: policy.transparent.domain(pair, 0),
         }
     }
 }
 
-/// Stage 3: where each flow's session may be; the sessions are asked for. What has none for certain is what the rules have
+/// Stage 2: where each flow's session may be; the sessions are asked for. What has none for certain is what the rules have
 /// to be asked about. Returns how many questions there are.
 #[inline(never)]
-fn find_all(policy: &Policy, scratch: &mut Scratch, table: Lookup<'_>, packets: usize) -> usize {
+fn find_all<B: PacketBuf>(
+    policy: &Policy,
+    options: ParseOptions,
+    scratch: &mut Scratch,
+    table: Lookup<'_>,
+    batch: &Batch<B>,
+) -> usize {
+    let (packets, _) = batch.parts();
     let mut questions = 0;
-    for (flow, meta) in scratch.flows[..packets].iter_mut().zip(&scratch.metas) {
-        if !flow.is_flow {
+    for (place, packet) in packets.iter().enumerate() {
+        let sight = &mut scratch.sights[place];
+        if sight.parsed == Parsed::Layer2 {
             continue;
         }
-        flow.candidate = table.probe(flow.hash);
-        flow.question = 0;
-        if flow.candidate == Candidate::NONE {
-            scratch.questions[questions] = super::first::question(meta, policy);
+        sight.candidate = table.probe(sight.hash);
+        sight.question = 0;
+        if sight.candidate == Candidate::NONE {
+            scratch.complete(place, packet, options);
+            scratch.questions[questions] = super::first::question(&scratch.metas[place], policy);
             questions += 1;
-            flow.question = questions as u8;
+            scratch.sights[place].question = questions as u8;
         }
     }
     questions
@@ -200,11 +292,12 @@ pub(super) struct Act<'a> {
     pub(super) now: Nanos,
     pub(super) tick: Tick,
     pub(super) policy: &'a Policy,
+    options: ParseOptions,
     pub(super) table: &'a mut SessionTable,
     pub(super) counters: &'a mut Counters,
     pub(super) rules: &'a mut [RuleCounters],
     pub(super) run: RuleRun,
-    /// A session was made or ended in this batch: what stage 3 found may be stale.
+    /// A session was made or ended in this batch: what stage 2 found may be stale.
     pub(super) table_changed: bool,
 }
 
@@ -219,16 +312,11 @@ impl Act<'_> {
     ) {
         let mut forwarded = 0;
         for (place, packet) in batch.drain().enumerate() {
-            let (meta, flow) = (&scratch.metas[place], &scratch.flows[place]);
             // Nearly every packet; the rest is judged out of line, where it costs these nothing.
-            if let Some(ix) = self.steady(meta, flow) {
+            if let Some((ix, egress)) = self.steady(&scratch.sights[place], &scratch.metas[place]) {
                 forwarded += 1;
-                let note = Note {
-                    why: Why::Session(ix),
-                    meta,
-                    place,
-                };
-                out.forward(packet, port_policy(self.policy, meta.ingress).peer, note);
+                let why = Why::Session(ix);
+                out.forward(packet, egress, Note { why, place });
             } else {
                 self.judge(scratch, place, packet, out, rejects);
             }
@@ -237,22 +325,30 @@ impl Act<'_> {
         self.run.flush(self.rules, self.now);
     }
 
-    /// A packet of a session that stays as it is but for its counters.
+    /// A packet of a session that stays as it is but for its counters. Says where it leaves by, too.
     #[inline(always)]
-    fn steady(&mut self, meta: &PacketMeta, flow: &Flow) -> Option<SessionIx> {
-        if !flow.is_flow || self.table_changed {
+    fn steady(&mut self, sight: &Sight, meta: &PacketMeta) -> Option<(SessionIx, PortId)> {
+        if sight.parsed == Parsed::Layer2 || self.table_changed {
             return None;
         }
-        let ix = self.table.lookup().confirm(&flow.key, flow.candidate)?;
-        let session = self.table.get_mut(ix);
-        if session.ingress_of(flow.direction) != meta.ingress
+        let (ix, session) = self.table.confirm_mut(&sight.key, sight.candidate)?;
+        let (ingress, egress) = session.ports_of(sight.direction);
+        if ingress != sight.ingress
             || session.generation != self.policy.generation
-            || !track::is_steady(session, flow.direction, meta)
+            || !track::is_steady(session, sight.direction, sight.tcp_flags)
         {
             return None;
         }
-        self.count(ix, flow.direction, meta);
-        Some(ix)
+        let bytes = match sight.parsed {
+            Parsed::Straight => u32::from(sight.ip_len),
+            _ => ip_len(meta),
+        };
+        let rule = session.rule;
+        if session.touch(sight.direction, self.tick, bytes) {
+            self.table.carry(ix, sight.direction);
+        }
+        self.run.add(self.rules, self.now, rule, bytes);
+        Some((ix, egress))
     }
 
     /// Any packet.
@@ -265,16 +361,17 @@ impl Act<'_> {
         out: &mut O,
         rejects: &mut TokenBucket,
     ) {
-        let (meta, flow) = (&scratch.metas[place], &scratch.flows[place]);
-        let verdict = if flow.is_flow {
+        scratch.complete(place, &packet, self.options);
+        let (meta, sight) = (&scratch.metas[place], &scratch.sights[place]);
+        let verdict = if sight.parsed == Parsed::Flow {
             let flow = FlowPacket {
                 meta,
                 frame: packet.bytes(),
-                key: &flow.key,
-                hash: flow.hash,
-                direction: flow.direction,
-                candidate: flow.candidate,
-                question: flow.question,
+                key: &sight.key,
+                hash: sight.hash,
+                direction: sight.direction,
+                candidate: sight.candidate,
+                question: sight.question,
             };
             self.flow(&flow, &scratch.matches)
         } else {
@@ -284,11 +381,11 @@ impl Act<'_> {
             Verdict::Forward(why) => {
                 self.counters.forwarded += 1;
                 let peer = port_policy(self.policy, meta.ingress).peer;
-                out.forward(packet, peer, Note { why, meta, place });
+                out.forward(packet, peer, Note { why, place });
             }
             Verdict::Drop(reason, why) => {
                 self.counters.drops[reason.index()] += 1;
-                out.drop(packet, reason, Note { why, meta, place });
+                out.drop(packet, reason, Note { why, place });
             }
             Verdict::Reject(why) => {
                 self.counters.drops[DropReason::Policy.index()] += 1;
@@ -301,12 +398,12 @@ impl Act<'_> {
                     &mut scratch.answer,
                     out,
                 );
-                out.drop(packet, DropReason::Policy, Note { why, meta, place });
+                out.drop(packet, DropReason::Policy, Note { why, place });
             }
         }
     }
 
-    /// A packet of a flow. Where an earlier packet of this batch made or ended a session, what stage 3 found is found
+    /// A packet of a flow. Where an earlier packet of this batch made or ended a session, what stage 2 found is found
     /// again: two packets of one new flow in a burst make one session.
     #[inline]
     fn flow(&mut self, flow: &FlowPacket<'_>, matches: &[RuleMatch; MAX_BATCH]) -> Verdict {
@@ -325,7 +422,7 @@ impl Act<'_> {
             return self.session(flow, ix);
         }
         let answer = match usize::from(flow.question) {
-            // Stage 3 saw something: another flow's session, or one that an earlier packet of the batch ended.
+            // Stage 2 saw something: another flow's session, or one that an earlier packet of the batch ended.
             0 => self.ask(&super::first::question(flow.meta, self.policy)),
             question => matches[question - 1],
         };

@@ -58,7 +58,7 @@ impl Act<'_> {
     pub(super) fn session(&mut self, flow: &FlowPacket<'_>, ix: SessionIx) -> Verdict {
         let meta = flow.meta;
         let session = self.table.get(ix);
-        let expected = session.ingress_of(flow.direction);
+        let (expected, _) = session.ports_of(flow.direction);
         if expected != meta.ingress && !self.same_side(expected, meta) {
             return Verdict::Drop(DropReason::WrongPort, Why::Session(ix));
         }

@@ -22,6 +22,12 @@ impl HashSeed {
 pub trait HashKey {
     /// The hash of a key; the index takes the bucket from its high half and the tag from its low 16 bits.
     fn hash(&self, key: &FlowKey) -> u64;
+
+    /// The same for a key that is known to be of IPv4.
+    #[inline(always)]
+    fn hash_ipv4(&self, key: &FlowKey) -> u64 {
+        self.hash(key)
+    }
 }
 
 /// ahash under a secret seed.
@@ -40,11 +46,25 @@ impl SecretHash {
 impl HashKey for SecretHash {
     #[inline(always)]
     fn hash(&self, key: &FlowKey) -> u64 {
+        if key.is_ipv4() {
+            return self.hash_ipv4(key);
+        }
         let [low, high, rest] = key.words();
         let mut hasher = self.0.build_hasher();
         hasher.write_u128(low);
         hasher.write_u128(high);
         hasher.write_u128(rest);
+        hasher.finish()
+    }
+
+    /// Of the bits alone that can differ between two such keys: two rounds instead of three.
+    #[inline(always)]
+    fn hash_ipv4(&self, key: &FlowKey) -> u64 {
+        let [low, high, rest] = key.words();
+        let ends = ((low >> 96) as u64) | ((high >> 64) as u64 & !0xffff_ffff);
+        let mut hasher = self.0.build_hasher();
+        hasher.write_u128(u128::from(ends) | (rest << 64));
+        hasher.write_u64((rest >> 64) as u64);
         hasher.finish()
     }
 }

@@ -1,7 +1,8 @@
 //! The flow key: one value for both directions of a flow, and the direction that a packet goes in.
 
 use super::track::is_echo_request;
-use crate::packet::{PacketKind, PacketMeta};
+use crate::base::simd::LANES;
+use crate::packet::{Lanes, PacketKind, PacketMeta};
 
 /// Which of a flow's two ends sent a packet, in the key's own order (not "original" and "reply": the session says
 /// which of the two opened it).
@@ -21,6 +22,12 @@ impl Direction {
     #[must_use]
     pub const fn index(self) -> usize {
         self as usize
+    }
+
+    /// Of a packet whose source is the key's high end, or the low one.
+    #[inline(always)]
+    const fn swapped(swap: bool) -> Self {
+        if swap { Self::HighToLow } else { Self::LowToHigh }
     }
 
     /// The other one.
@@ -49,6 +56,13 @@ pub enum KeyClass {
     /// 1) have two sessions, and a reply belongs only to the session of its request.
     EchoFromHigh = 3,
 }
+
+/// An IPv4-mapped address without the address (RFC 4291, section 2.5.5.2), as [`FlowKey::words`] has it.
+const MAPPED: u128 = 0xffff << 80;
+const _: () = assert!(
+    cfg!(target_endian = "little"),
+    "keys are compared and swapped in the order of memory"
+);
 
 /// A flow, the same value for both directions: of the two (address, port) ends the smaller is `low`.
 #[derive(Clone, Copy, Debug, Default, Eq)]
@@ -105,6 +119,34 @@ impl FlowKey {
         ]
     }
 
+    /// Are both addresses IPv4 ones?
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_ipv4(&self) -> bool {
+        let [low, high, _] = self.words();
+        ((low ^ MAPPED) | (high ^ MAPPED)) << 32 == 0
+    }
+
+    /// The key of packet `i` of eight in a domain, and the direction that the packet goes in.
+    #[inline(always)]
+    #[must_use]
+    pub fn of_lane(lanes: &KeyLanes, i: usize, domain: u32) -> (Self, Direction) {
+        // The address's bytes are in the order of the wire already.
+        let mapped = |address: u32| ((u128::from(address) << 96) | MAPPED).to_ne_bytes();
+        let ports = lanes.ports[i];
+        let key = Self {
+            low: mapped(lanes.low[i]),
+            high: mapped(lanes.high[i]),
+            low_port: ports as u16,
+            high_port: (ports >> 16) as u16,
+            domain,
+            protocol: lanes.protocol[i] as u8,
+            class: KeyClass::Ports,
+            reserved: 0,
+        };
+        (key, Direction::swapped(lanes.swapped[i] != 0))
+    }
+
     /// The key of a parsed packet in a domain, and the direction that the packet goes in.
     #[inline(always)]
     #[must_use]
@@ -134,11 +176,36 @@ impl FlowKey {
             class,
             reserved: 0,
         };
-        let direction = if swap {
-            Direction::HighToLow
-        } else {
-            Direction::LowToHigh
-        };
-        (key, direction)
+        (key, Direction::swapped(swap))
+    }
+}
+
+/// What differs between the keys of eight packets of the straight path.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyLanes {
+    low: [u32; LANES],
+    high: [u32; LANES],
+    /// The low end's in the low half.
+    ports: [u32; LANES],
+    protocol: [u32; LANES],
+    /// Not 0: the source is the high end.
+    swapped: [u32; LANES],
+}
+
+impl KeyLanes {
+    /// Puts the ends of eight packets in order, as [`FlowKey::of`] does for one.
+    #[inline(always)]
+    #[must_use]
+    pub fn of(packets: &Lanes) -> Self {
+        let (source, destination) = (packets.source, packets.destination);
+        let (from, to) = (packets.source_port, packets.destination_port);
+        let swap = source.cmp_gt(destination) | (source.cmp_eq(destination) & from.cmp_gt(to));
+        Self {
+            low: swap.blend(destination, source).to_array(),
+            high: swap.blend(source, destination).to_array(),
+            ports: swap.blend(to | (from << 16), from | (to << 16)).to_array(),
+            protocol: packets.protocol.to_array(),
+            swapped: swap.to_array(),
+        }
     }
 }

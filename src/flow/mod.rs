@@ -10,7 +10,7 @@ pub mod track;
 mod wheel;
 
 pub use hash::{HashKey, HashSeed, SecretHash};
-pub use key::{Direction, FlowKey, KeyClass};
+pub use key::{Direction, FlowKey, KeyClass, KeyLanes};
 pub use session::{Session, TcpSender};
 pub use state::{SessionState, StateTimeouts, TimeoutClass};
 pub use table::{

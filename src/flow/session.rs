@@ -118,25 +118,14 @@ impl Session {
         self.opener as u8 == sender as u8
     }
 
-    /// The port that packets of this direction must come in by.
-    #[inline]
+    /// The ports that packets of this direction must come in by and leave by.
+    #[inline(always)]
     #[must_use]
-    pub const fn ingress_of(&self, sender: Direction) -> PortId {
+    pub const fn ports_of(&self, sender: Direction) -> (PortId, PortId) {
         if self.is_opener(sender) {
-            self.ingress
+            (self.ingress, self.egress)
         } else {
-            self.egress
-        }
-    }
-
-    /// The port that packets of this direction leave by.
-    #[inline]
-    #[must_use]
-    pub const fn egress_of(&self, sender: Direction) -> PortId {
-        if self.is_opener(sender) {
-            self.egress
-        } else {
-            self.ingress
+            (self.egress, self.ingress)
         }
     }
 
@@ -148,10 +137,10 @@ impl Session {
     }
 
     /// Counts one packet of `bytes` bytes at `now`. True: the packet counter wrapped, and the table's cold part has to
-    /// take the carry (use [`super::SessionTable::touch`], which does).
-    #[inline]
+    /// take the carry ([`super::SessionTable::carry`]; [`super::SessionTable::touch`] does both).
+    #[inline(always)]
     #[must_use]
-    pub(super) const fn touch(&mut self, sender: Direction, now: Tick, bytes: u32) -> bool {
+    pub const fn touch(&mut self, sender: Direction, now: Tick, bytes: u32) -> bool {
         let s = sender.index();
         self.last_seen = now;
         self.bytes[s] = self.bytes[s].wrapping_add(bytes as u64);

@@ -87,6 +87,13 @@ impl<H: HashKey> Lookup<'_, H> {
         }
     }
 
+    /// [`HashKey::hash_ipv4`].
+    #[inline(always)]
+    #[must_use]
+    pub fn hash_ipv4(&self, key: &FlowKey) -> u64 {
+        self.hasher.hash_ipv4(key)
+    }
+
     /// The session that was named, if it has this key. Otherwise, unless it was [`Candidate::NONE`], the key may still be
     /// in the table: [`SessionTable::find`] knows. Good only while no session was removed since [`Lookup::probe`].
     #[inline(always)]
@@ -350,13 +357,27 @@ impl<H: HashKey> SessionTable<H> {
         (cold.is_live() && cold.version == id.version).then_some(id.ix)
     }
 
+    /// [`Lookup::confirm`], with the session to be changed.
+    #[inline(always)]
+    #[must_use]
+    pub fn confirm_mut(&mut self, key: &FlowKey, candidate: Candidate) -> Option<(SessionIx, &mut Session)> {
+        let session = self.sessions.get_mut(candidate.0 as usize)?;
+        (session.key == *key).then_some((SessionIx(candidate.0), session))
+    }
+
     /// Counts a packet of `bytes` bytes (of IP) that `sender`'s end sent at `now`; the session idles from now on.
     #[inline(always)]
     pub fn touch(&mut self, ix: SessionIx, sender: Direction, now: Tick, bytes: u32) {
         if self.sessions[ix.index()].touch(sender, now, bytes) {
-            let carry = &mut self.cold[ix.index()].carry[sender.index()];
-            *carry = carry.saturating_add(1);
+            self.carry(ix, sender);
         }
+    }
+
+    /// Takes the carry of a packet counter that wrapped.
+    #[cold]
+    pub fn carry(&mut self, ix: SessionIx, sender: Direction) {
+        let carry = &mut self.cold[ix.index()].carry[sender.index()];
+        *carry = carry.saturating_add(1);
     }
 
     /// Moves a session to a state in which it may idle for `timeout` ticks ([`StateTimeouts::ticks`]) from its last

@@ -115,12 +115,10 @@ pub fn open_tcp(session: &mut Session, segment: &Segment) {
 /// say [`Tracked::Stay`] and note nothing. (`false` only means that they have to be asked.)
 #[inline(always)]
 #[must_use]
-pub fn is_steady(session: &Session, sender: Direction, meta: &PacketMeta) -> bool {
+pub fn is_steady(session: &Session, sender: Direction, tcp_flags: u8) -> bool {
     match session.state {
         // Window tracking goes here, too.
-        SessionState::Established => {
-            meta.tcp_flags() & (flag::ACK | flag::SYN | flag::FIN | flag::RST) == flag::ACK
-        }
+        SessionState::Established => tcp_flags & (flag::ACK | flag::SYN | flag::FIN | flag::RST) == flag::ACK,
         SessionState::UdpReplied | SessionState::OtherReplied | SessionState::Icmp => true,
         SessionState::UdpNew | SessionState::OtherNew => session.is_opener(sender),
         _ => false,

@@ -12,13 +12,74 @@ pub enum ChecksumStatus {
     Bad,
 }
 
-/// What the device said about a received frame's checksums.
+/// What the device said about a received frame's checksums: a bit for each "good" and each "bad" of a checksum. Both of them
+/// at once are as good as none: DPDK says so of a checksum that is not in the packet, but known to be right
+/// (`RTE_MBUF_F_RX_L4_CKSUM_NONE`); a frame that leaves again needs it in the packet, so software looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RxChecksum {
-    /// The IPv4 header's.
-    pub ip: ChecksumStatus,
-    /// TCP's, UDP's, ICMP's.
-    pub l4: ChecksumStatus,
+pub struct RxChecksum(u32);
+
+impl RxChecksum {
+    /// TCP's, UDP's, ICMP's checksum is wrong. (Where these bits are, DPDK's flags have them, shifted by 3.)
+    pub const L4_BAD: u32 = 1;
+    /// The IPv4 header's checksum is wrong.
+    pub const IP_BAD: u32 = 1 << 1;
+    /// The IPv4 header's is right.
+    pub const IP_GOOD: u32 = 1 << 4;
+    /// TCP's, UDP's, ICMP's is right.
+    pub const L4_GOOD: u32 = 1 << 5;
+    /// All of them.
+    pub const ALL: u32 = Self::L4_BAD | Self::IP_BAD | Self::IP_GOOD | Self::L4_GOOD;
+
+    /// From what was said of the IPv4 header's checksum and of that of TCP, UDP or ICMP.
+    #[must_use]
+    pub const fn new(ip: ChecksumStatus, l4: ChecksumStatus) -> Self {
+        let ip = match ip {
+            ChecksumStatus::Unknown => 0,
+            ChecksumStatus::Good => Self::IP_GOOD,
+            ChecksumStatus::Bad => Self::IP_BAD,
+        };
+        let l4 = match l4 {
+            ChecksumStatus::Unknown => 0,
+            ChecksumStatus::Good => Self::L4_GOOD,
+            ChecksumStatus::Bad => Self::L4_BAD,
+        };
+        Self(ip | l4)
+    }
+
+    /// From these bits; others are ignored.
+    #[inline(always)]
+    pub const fn from_bits(bits: u32) -> Self {
+        Self(bits & Self::ALL)
+    }
+
+    /// [`RxChecksum::L4_BAD`] and so on.
+    #[inline(always)]
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// Of the IPv4 header's.
+    #[inline(always)]
+    #[must_use]
+    pub const fn ip(self) -> ChecksumStatus {
+        self.status(Self::IP_GOOD, Self::IP_BAD)
+    }
+
+    /// Of that of TCP, UDP or ICMP.
+    #[inline(always)]
+    #[must_use]
+    pub const fn l4(self) -> ChecksumStatus {
+        self.status(Self::L4_GOOD, Self::L4_BAD)
+    }
+
+    #[inline(always)]
+    const fn status(self, good: u32, bad: u32) -> ChecksumStatus {
+        match (self.0 & good != 0, self.0 & bad != 0) {
+            (true, false) => ChecksumStatus::Good,
+            (false, true) => ChecksumStatus::Bad,
+            _ => ChecksumStatus::Unknown,
+        }
+    }
 }
 
 /// One whole frame in one contiguous buffer, from the Ethernet header to the last byte (no FCS).

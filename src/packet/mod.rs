@@ -10,4 +10,4 @@ pub mod view;
 
 pub use buffer::{ChecksumStatus, FrameTooLong, PacketBuf, RxChecksum, VecPacket};
 pub use meta::{PacketKind, PacketMeta};
-pub use parse::{Malformed, ParseOptions, parse, parse_into};
+pub use parse::{Lanes, Malformed, ParseOptions, Straight, parse, parse_into};

@@ -227,12 +227,12 @@ impl WorkerOutputs {
 
 impl Outputs<Mbuf> for WorkerOutputs {
     #[inline(always)]
-    fn forward(&mut self, packet: Mbuf, to: PortId, _note: Note<'_>) {
+    fn forward(&mut self, packet: Mbuf, to: PortId, _note: Note) {
         self.push(packet, to, false);
     }
 
     #[inline]
-    fn drop(&mut self, packet: Mbuf, _reason: DropReason, _note: Note<'_>) {
+    fn drop(&mut self, packet: Mbuf, _reason: DropReason, _note: Note) {
         // The engine counts what it drops.
         self.free(packet);
     }

@@ -197,10 +197,10 @@ impl Drop for TestNode {
 struct Forwarded(u64);
 
 impl Outputs<VecPacket> for Forwarded {
-    fn forward(&mut self, _: VecPacket, _: PortId, _: Note<'_>) {
+    fn forward(&mut self, _: VecPacket, _: PortId, _: Note) {
         self.0 += 1;
     }
-    fn drop(&mut self, _: VecPacket, _: DropReason, _: Note<'_>) {}
+    fn drop(&mut self, _: VecPacket, _: DropReason, _: Note) {}
     fn buffer(&mut self) -> Option<VecPacket> {
         Some(VecPacket::default())
     }

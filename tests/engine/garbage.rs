@@ -83,7 +83,7 @@ fn packet() -> impl Strategy<Value = (usize, VecPacket)> {
             port,
             VecPacket {
                 frame,
-                checksum: RxChecksum { ip, l4 },
+                checksum: RxChecksum::new(ip, l4),
             },
         )
     })

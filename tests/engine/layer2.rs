@@ -188,10 +188,7 @@ fn a_devices_word_on_checksums_is_taken() {
     let wrong = with(frame.clone(), 45, b"Q");
     let says = |frame: &[u8], l4| VecPacket {
         frame: frame.to_vec(),
-        checksum: RxChecksum {
-            ip: ChecksumStatus::Good,
-            l4,
-        },
+        checksum: RxChecksum::new(ChecksumStatus::Good, l4),
     };
     let mut node = Node::new(ALLOW_ALL);
     let verdicts = node.burst(&[

@@ -67,7 +67,7 @@ struct Record {
 }
 
 impl Record {
-    fn note(&mut self, verdict: String, note: Note<'_>) {
+    fn note(&mut self, verdict: String, note: Note) {
         let why = match note.why {
             Why::Layer2 => String::from("layer 2"),
             Why::Session(_) => String::from("session"),
@@ -82,11 +82,11 @@ impl Record {
 }
 
 impl Outputs<VecPacket> for Record {
-    fn forward(&mut self, packet: VecPacket, to: PortId, note: Note<'_>) {
+    fn forward(&mut self, packet: VecPacket, to: PortId, note: Note) {
         self.note(format!("to {}", port_name(to)), note);
         self.forwarded.push((port_name(to).to_owned(), packet.frame));
     }
-    fn drop(&mut self, _: VecPacket, reason: DropReason, note: Note<'_>) {
+    fn drop(&mut self, _: VecPacket, reason: DropReason, note: Note) {
         self.note(reason.name().to_owned(), note);
     }
     fn buffer(&mut self) -> Option<VecPacket> {

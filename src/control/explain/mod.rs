@@ -279,11 +279,11 @@ struct Sink {
 }
 
 impl Outputs<VecPacket> for Sink {
-    fn forward(&mut self, _packet: VecPacket, to: PortId, note: Note<'_>) {
+    fn forward(&mut self, _packet: VecPacket, to: PortId, note: Note) {
         self.outcome = Some((Outcome::Forwarded(to), note.why));
     }
 
-    fn drop(&mut self, _packet: VecPacket, reason: DropReason, note: Note<'_>) {
+    fn drop(&mut self, _packet: VecPacket, reason: DropReason, note: Note) {
         self.outcome = Some((Outcome::Dropped(reason), note.why));
     }
 

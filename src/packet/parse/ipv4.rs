@@ -41,7 +41,7 @@ pub(super) fn ipv4(frame: &Frame<'_>, meta: &mut PacketMeta) -> Result<PacketKin
     meta.destination = mapped([ip[16], ip[17], ip[18], ip[19]]);
     meta.protocol = ip[9];
     // Before the lengths: they cannot be believed if it is wrong (RFC 1812, section 5.2.2).
-    let header_good = match frame.checksum.ip {
+    let header_good = match frame.checksum.ip() {
         ChecksumStatus::Good => true,
         ChecksumStatus::Bad => false,
         ChecksumStatus::Unknown => Sum::ZERO.bytes(header).is_valid(),
@@ -77,7 +77,7 @@ pub(super) fn ipv4(frame: &Frame<'_>, meta: &mut PacketMeta) -> Result<PacketKin
         payload,
         address_sum: Sum::ZERO.bytes(&ip[12..20]),
         hop_limit: ip[8],
-        device: frame.checksum.l4,
+        device: frame.checksum.l4(),
         verify: frame.verify_l4,
         router_alert: false,
         fragment_header: false,

@@ -87,7 +87,7 @@ pub(super) fn ipv6(frame: &Frame<'_>, meta: &mut PacketMeta) -> Result<PacketKin
         hop_limit: ip[7],
         // Devices differ in how far they look behind extension headers.
         device: if walk.offset == HEADER {
-            frame.checksum.l4
+            frame.checksum.l4()
         } else {
             ChecksumStatus::Unknown
         },

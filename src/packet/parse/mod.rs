@@ -10,8 +10,10 @@ mod icmp;
 mod ipv4;
 mod ipv6;
 mod l4;
+mod lanes;
 mod malformed;
 
+pub use lanes::{Lanes, parse_lanes};
 pub use malformed::Malformed;
 
 use super::checksum::Sum;
@@ -83,29 +85,101 @@ pub fn parse(frame: &[u8], checksum: RxChecksum, options: ParseOptions) -> Packe
 /// stays; returned by value it would be built elsewhere and copied before its small stores have left the store buffer.
 #[inline]
 pub fn parse_into(frame: &[u8], checksum: RxChecksum, options: ParseOptions, meta: &mut PacketMeta) {
-    if straight(frame, checksum, options.verify_l4, meta).is_none() {
-        parse_general(frame, checksum, options, meta);
+    match parse_straight(frame, checksum, options.verify_l4) {
+        Some(straight) => straight.meta(meta),
+        None => parse_general(frame, checksum, options, meta),
+    }
+}
+
+/// What the straight path finds out: values that stay in registers, of which the engine makes a flow key at once. Most
+/// packets never need the whole [`PacketMeta`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Straight {
+    /// Source address, the bytes in the order of the wire read as a number of this machine.
+    pub source: u32,
+    /// Destination address, likewise.
+    pub destination: u32,
+    /// Host byte order.
+    pub source_port: u16,
+    /// Host byte order.
+    pub destination_port: u16,
+    /// Bytes from the L4 header to the end of the IP packet.
+    pub l4_len: u16,
+    /// TCP (else UDP).
+    pub tcp: bool,
+    /// The TCP flags byte; UDP: 0.
+    pub tcp_flags: u8,
+    /// The TCP header's length in bytes; UDP: 0.
+    tcp_header: u8,
+    /// [`PacketMeta::GROUP`] or 0.
+    group: u8,
+}
+
+impl Straight {
+    /// The IP header's length in bytes: there are no options.
+    pub const IP_HEADER: u16 = 20;
+
+    /// IP protocol.
+    #[inline(always)]
+    #[must_use]
+    pub const fn protocol(&self) -> u8 {
+        if self.tcp { protocol::TCP } else { protocol::UDP }
+    }
+
+    /// All that there is to know; overwrites all of `meta`.
+    #[inline(always)]
+    pub fn meta(&self, meta: &mut PacketMeta) {
+        *meta = PacketMeta {
+            source: mapped(self.source.to_ne_bytes()),
+            destination: mapped(self.destination.to_ne_bytes()),
+            source_port: self.source_port,
+            destination_port: self.destination_port,
+            l4_offset: ETHERNET as u16 + Self::IP_HEADER,
+            l4_len: self.l4_len,
+            l3_offset: ETHERNET as u8,
+            kind: if self.tcp {
+                PacketKind::Tcp
+            } else {
+                PacketKind::Udp
+            },
+            protocol: self.protocol(),
+            tcp_flags_or_icmp_type: self.tcp_flags,
+            detail: self.tcp_header,
+            flags: PacketMeta::IPV4 | self.group,
+            ..PacketMeta::default()
+        };
     }
 }
 
 /// Untagged IPv4 without options and not fragmented, TCP or UDP, nothing wrong; `None`: the general path has to look.
 #[inline(always)]
-fn straight(frame: &[u8], checksum: RxChecksum, verify_l4: bool, meta: &mut PacketMeta) -> Option<()> {
+#[must_use]
+pub fn parse_straight(frame: &[u8], checksum: RxChecksum, verify_l4: bool) -> Option<Straight> {
     let (ethernet, rest) = frame.split_first_chunk::<ETHERNET>()?;
     let (ip, rest) = rest.split_first_chunk::<20>()?;
     // EtherType; version and header length; fragment offset and MORE FRAGMENTS.
     if be16::<12, ETHERNET>(ethernet) != ethertype::IPV4 || ip[0] != 0x45 || be16::<6, 20>(ip) & 0x3fff != 0 {
         return None;
     }
-    let l4_len = be16::<2, 20>(ip).checked_sub(20)?;
+    let l4_len = be16::<2, 20>(ip).checked_sub(Straight::IP_HEADER)?;
     let l4 = rest.get(..usize::from(l4_len))?;
     let udp = l4.first_chunk::<8>()?;
+    let straight = |tcp, tcp_flags, tcp_header| Straight {
+        source: u32::from_ne_bytes(field::<12, 4, 20>(ip)),
+        destination: u32::from_ne_bytes(field::<16, 4, 20>(ip)),
+        source_port: be16::<0, 8>(udp),
+        destination_port: be16::<2, 8>(udp),
+        l4_len,
+        tcp,
+        tcp_flags,
+        tcp_header,
+        group: group(ethernet[0]),
+    };
     // Protocol by protocol to the end, so that what is constant for one is a constant.
     match ip[9] {
         protocol::UDP if be16::<4, 8>(udp) == l4_len => {
-            Straight::new(ethernet, ip, udp, l4_len).meta(PacketKind::Udp, protocol::UDP, 0, 0, meta);
             let unchecked = be16::<6, 8>(udp) == 0;
-            sums_hold(ip, l4, protocol::UDP, checksum, verify_l4 && !unchecked).then_some(())
+            sums_hold(ip, l4, protocol::UDP, checksum, verify_l4 && !unchecked).then(|| straight(false, 0, 0))
         }
         protocol::TCP => {
             let tcp = l4.first_chunk::<20>()?;
@@ -113,52 +187,10 @@ fn straight(frame: &[u8], checksum: RxChecksum, verify_l4: bool, meta: &mut Pack
             if length != 20 {
                 l4::tcp_options(l4.get(20..length)?).ok()?;
             }
-            let straight = Straight::new(ethernet, ip, udp, l4_len);
-            straight.meta(PacketKind::Tcp, protocol::TCP, tcp[13], length as u8, meta);
-            sums_hold(ip, l4, protocol::TCP, checksum, verify_l4).then_some(())
+            sums_hold(ip, l4, protocol::TCP, checksum, verify_l4)
+                .then(|| straight(true, tcp[13], length as u8))
         }
         _ => None,
-    }
-}
-
-/// The headers of the straight path.
-struct Straight<'a> {
-    ethernet: &'a [u8; ETHERNET],
-    ip: &'a [u8; 20],
-    /// Ports and more, of TCP as well.
-    l4: &'a [u8; 8],
-    l4_len: u16,
-}
-
-impl<'a> Straight<'a> {
-    #[inline(always)]
-    const fn new(ethernet: &'a [u8; ETHERNET], ip: &'a [u8; 20], l4: &'a [u8; 8], l4_len: u16) -> Self {
-        Self {
-            ethernet,
-            ip,
-            l4,
-            l4_len,
-        }
-    }
-
-    /// Before the sums, so that these values need no registers then; a wrong sum has it all overwritten.
-    #[inline(always)]
-    fn meta(&self, kind: PacketKind, protocol: u8, tcp_flags: u8, detail: u8, meta: &mut PacketMeta) {
-        *meta = PacketMeta {
-            source: mapped(field::<12, 4, 20>(self.ip)),
-            destination: mapped(field::<16, 4, 20>(self.ip)),
-            source_port: be16::<0, 8>(self.l4),
-            destination_port: be16::<2, 8>(self.l4),
-            l4_offset: (ETHERNET + 20) as u16,
-            l4_len: self.l4_len,
-            l3_offset: ETHERNET as u8,
-            kind,
-            protocol,
-            tcp_flags_or_icmp_type: tcp_flags,
-            detail,
-            flags: PacketMeta::IPV4 | group(self.ethernet[0]),
-            ..PacketMeta::default()
-        };
     }
 }
 
@@ -168,7 +200,7 @@ impl<'a> Straight<'a> {
 fn sums_hold(ip: &[u8; 20], l4: &[u8], protocol: u8, checksum: RxChecksum, verify_l4: bool) -> bool {
     // Little-endian words for the sums.
     let [a, b, c] = [le64::<0, 20>(ip), le64::<8, 20>(ip), le64::<12, 20>(ip)];
-    match checksum.ip {
+    match checksum.ip() {
         ChecksumStatus::Good => {}
         ChecksumStatus::Unknown if Sum::ZERO.add(a).add(b).add(c >> 32).is_valid() => {}
         _ => return false,
@@ -176,7 +208,7 @@ fn sums_hold(ip: &[u8; 20], l4: &[u8], protocol: u8, checksum: RxChecksum, verif
     if !verify_l4 {
         return true;
     }
-    match checksum.l4 {
+    match checksum.l4() {
         ChecksumStatus::Good => true,
         ChecksumStatus::Unknown => Sum::ZERO
             .add(c)
@@ -187,9 +219,9 @@ fn sums_hold(ip: &[u8; 20], l4: &[u8], protocol: u8, checksum: RxChecksum, verif
     }
 }
 
-/// The general path, whole: what [`parse`] falls back to, and its oracle.
+/// The general path, whole: what [`parse`] falls back to, and its oracle. Overwrites all of `meta`.
 #[inline(never)]
-fn parse_general(frame: &[u8], checksum: RxChecksum, options: ParseOptions, meta: &mut PacketMeta) {
+pub fn parse_general(frame: &[u8], checksum: RxChecksum, options: ParseOptions, meta: &mut PacketMeta) {
     *meta = PacketMeta::default();
     match ethernet(frame, checksum, options, meta) {
         Ok(kind) => meta.kind = kind,

@@ -1,0 +1,153 @@
+//! The straight path for eight frames at once: their headers side by side, one vector instruction for a field of all of
+//! them. What it does not take, the straight path for one frame still may.
+
+use wide::u32x8;
+
+use super::{ETHERNET, RxChecksum, Straight, Sum, protocol};
+use crate::base::simd::{self, COLUMNS, LANES, Row};
+
+/// The headers that are read: from the EtherType to the end of the shortest Ethernet frame (60 bytes without FCS).
+/// Word `w` of a frame is its bytes from `FROM + 4 * w` on, as a little-endian number.
+const FROM: usize = 12;
+const TO: usize = FROM + 4 * COLUMNS;
+/// Of frames that are shorter: no IPv4.
+const NOTHING: Row = [0; 4 * COLUMNS];
+
+/// What [`parse_lanes`] finds out: [`Straight`]'s values of eight frames. Only lanes that are `taken` say something.
+#[derive(Clone, Copy, Debug)]
+pub struct Lanes {
+    /// All ones: the frame took this path.
+    pub taken: u32x8,
+    /// As [`Straight::source`].
+    pub source: u32x8,
+    /// As [`Straight::destination`].
+    pub destination: u32x8,
+    /// As [`Straight::source_port`].
+    pub source_port: u32x8,
+    /// As [`Straight::destination_port`].
+    pub destination_port: u32x8,
+    /// Bytes of the IP packet.
+    pub ip_len: u32x8,
+    /// IP protocol.
+    pub protocol: u32x8,
+    /// As [`Straight::tcp_flags`].
+    pub tcp_flags: u32x8,
+}
+
+/// Frames of the straight path ([`super::parse_straight`]) that have at least 60 bytes and, if TCP, no options but time
+/// stamps in their usual place.
+#[inline(always)]
+#[must_use]
+pub fn parse_lanes(frames: &[&[u8]; LANES], device: &[RxChecksum; LANES], verify_l4: bool) -> Lanes {
+    let headers = frames.map(|f| f.get(FROM..TO).and_then(|f| f.first_chunk()).unwrap_or(&NOTHING));
+    let mut w = simd::columns(&headers).map(u32x8::new);
+    let length = u32x8::new(frames.map(|f| f.len() as u32));
+    let device = u32x8::new(device.map(RxChecksum::bits));
+
+    let ip_len = swapped(low(w[1]));
+    let end = ip_len + splat(ETHERNET as u32);
+    let l4_len = ip_len - splat(u32::from(Straight::IP_HEADER));
+    // EtherType; version and header length; fragment offset and MORE FRAGMENTS.
+    let ip = (w[0] & splat(0x00ff_ffff)).cmp_eq(splat(0x0045_0008)) & (w[2] & splat(0xff3f)).cmp_eq(splat(0));
+    let protocol: u32x8 = w[2] >> 24;
+    let is_udp = protocol.cmp_eq(splat(u32::from(protocol::UDP)));
+    let is_tcp = protocol.cmp_eq(splat(u32::from(protocol::TCP)));
+    let udp = is_udp & swapped(high(w[6])).cmp_eq(l4_len) & ip_len.cmp_gt(splat(27));
+    let header: u32x8 = (w[8] >> 20) & splat(15);
+    // NOP, NOP, time stamps, their length (RFC 7323, appendix A).
+    let stamped = header.cmp_eq(splat(8)) & across(w[10], w[11]).cmp_eq(splat(0x0a08_0101));
+    let options = header.cmp_eq(splat(5)) | stamped;
+    let tcp = is_tcp & options & ip_len.cmp_gt((header << 2) + splat(19));
+    let mut taken = ip & (udp | tcp) & !end.cmp_gt(length);
+
+    // What both sums have: the addresses.
+    let addresses = high(w[3]) + low(w[4]) + high(w[4]) + low(w[5]);
+    let ip_sum = addresses + high(w[0]) + low(w[1]) + high(w[1]) + low(w[2]) + high(w[2]) + low(w[3]);
+    taken &= holds(device, RxChecksum::IP_GOOD, RxChecksum::IP_BAD, ip_sum);
+    let unchecked = is_udp & low(w[7]).cmp_eq(splat(0));
+    let tcp_flags = is_tcp & (w[8] >> 24);
+    let (source_port, destination_port) = (high(w[5]), low(w[6]));
+    let trusted = splat(RxChecksum::L4_GOOD | RxChecksum::L4_BAD) & device;
+    let known = unchecked | trusted.cmp_eq(splat(RxChecksum::L4_GOOD));
+    if verify_l4 && !known.all() {
+        if end.cmp_lt(splat(TO as u32)).any() {
+            // Padding is not part of the packet.
+            for (k, word) in w.iter_mut().enumerate().skip(7) {
+                let at = splat((FROM + 4 * k) as u32);
+                let bytes: u32x8 = end.max(at) - at;
+                let some: u32x8 = (splat(1) << (bytes << 3)) - splat(1);
+                *word &= bytes.cmp_gt(splat(3)) | some;
+            }
+        }
+        let pseudo = (protocol << 8) + swapped(l4_len);
+        let mut sum = addresses + pseudo + high(w[5]);
+        for word in &w[6..] {
+            sum = sum + low(*word) + (*word >> 16);
+        }
+        if end.cmp_gt(splat(TO as u32)).any() {
+            sum += rest(frames, end);
+        }
+        taken &= unchecked | holds(device, RxChecksum::L4_GOOD, RxChecksum::L4_BAD, sum);
+    }
+    Lanes {
+        taken,
+        source: across(w[3], w[4]),
+        destination: across(w[4], w[5]),
+        source_port: swapped(source_port),
+        destination_port: swapped(destination_port),
+        ip_len,
+        protocol,
+        tcp_flags,
+    }
+}
+
+/// The sums of what is behind the words.
+#[inline(never)]
+fn rest(frames: &[&[u8]; LANES], end: u32x8) -> u32x8 {
+    let mut sums = [0; LANES];
+    for ((frame, end), sum) in frames.iter().zip(end.to_array()).zip(&mut sums) {
+        if let Some(rest) = frame.get(TO..end as usize) {
+            *sum = u32::from(Sum::ZERO.bytes(rest).fold().swap_bytes());
+        }
+    }
+    u32x8::new(sums)
+}
+
+/// Does the device say that a checksum is right, or, where it says nothing, the sum of all words?
+#[inline(always)]
+fn holds(device: u32x8, good: u32, bad: u32, sum: u32x8) -> u32x8 {
+    let folded: u32x8 = low(sum) + high(sum);
+    let folded: u32x8 = low(folded) + high(folded);
+    let valid = folded.cmp_eq(splat(0xffff));
+    let said = device & splat(good | bad);
+    said.cmp_eq(splat(good)) | (valid & !said.cmp_eq(splat(bad)))
+}
+
+#[inline(always)]
+fn splat(value: u32) -> u32x8 {
+    u32x8::new([value; LANES])
+}
+
+/// The first of a word's two 16-bit words.
+#[inline(always)]
+fn low(word: u32x8) -> u32x8 {
+    word & splat(0xffff)
+}
+
+/// The second.
+#[inline(always)]
+fn high(word: u32x8) -> u32x8 {
+    word >> 16
+}
+
+/// The word that the second half of one word and the first half of the next are.
+#[inline(always)]
+fn across(word: u32x8, next: u32x8) -> u32x8 {
+    high(word) | (next << 16)
+}
+
+/// A 16-bit word between network and host byte order.
+#[inline(always)]
+fn swapped(word: u32x8) -> u32x8 {
+    low((word << 8) | (word >> 8))
+}

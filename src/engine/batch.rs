@@ -5,7 +5,7 @@ use arrayvec::ArrayVec;
 use crate::base::PortId;
 
 /// The most packets that one call of `process` takes.
-pub const MAX_BATCH: usize = 128;
+pub const MAX_BATCH: usize = 64;
 
 /// Packets in the order of their arrival, each with the port that it came in by.
 pub struct Batch<B> {

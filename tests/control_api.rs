@@ -12,6 +12,7 @@ use std::time::Duration;
 use control_support::{CONFIG, Directory, LAN, Served, TestNode, answer, connect, request};
 use haechi::control::api::{ControlSocket, Limits, MAX_BODY_BYTES};
 use haechi::engine::DropReason;
+use haechi::packet::Malformed;
 use serde_json::json;
 
 #[test]
@@ -68,6 +69,7 @@ fn every_read_route_answers_with_its_shape() {
     for key in ["name", "sessions", "packets", "bytes", "last_hit"] {
         assert!(rules["rules"][0].get(key).is_some(), "a rule has {key}");
     }
+    assert!(!served.node.send_frame(LAN, vec![0; 13]));
     let counters = served.get("/v1/counters").ok();
     let drops = counters["drops"].as_object().unwrap();
     assert_eq!(
@@ -75,7 +77,27 @@ fn every_read_route_answers_with_its_shape() {
         DropReason::COUNT,
         "one entry for every reason, zeros too"
     );
-    assert_eq!((&drops["policy"], &drops["malformed"]), (&json!(1), &json!(0)));
+    assert_eq!((&drops["policy"], &drops["malformed"]), (&json!(1), &json!(1)));
+    for key in [
+        "rx_packets",
+        "tx_packets",
+        "originated",
+        "rejects_suppressed",
+        "held",
+        "sessions_created",
+        "sessions_ended",
+    ] {
+        assert!(counters[key].is_u64(), "counters have {key}");
+    }
+    let kinds = counters["malformed"].as_object().unwrap();
+    let names: Vec<_> = kinds.keys().map(String::as_str).collect();
+    let mut all: Vec<_> = Malformed::ALL.iter().map(|kind| kind.name()).collect();
+    all.sort_unstable();
+    assert_eq!(names, all, "one entry for every kind, zeros too");
+    assert_eq!(
+        (&kinds["ethernet_truncated"], &kinds["tcp_options"]),
+        (&json!(1), &json!(0))
+    );
     let sessions = served.get("/v1/sessions").ok();
     assert_eq!(sessions["cursor"], json!(null));
     for key in [

@@ -7,6 +7,7 @@ mod runtime;
 use haechi::base::PortId;
 use haechi::dpdk::Eal;
 use haechi::engine::DropReason;
+use haechi::packet::Malformed;
 use haechi::packet::synth::PacketSpec;
 use haechi::runtime::command::{Command, Reply};
 use haechi::runtime::stats::{Counts, PortCounts};
@@ -50,6 +51,10 @@ fn settle(bench: &Bench, worker: &mut Worker) -> (Counts, Vec<PortCounts>) {
         let (counts, ports) = bench.stats.read();
         assert!(counts.is_even(), "{counts:?}");
         assert_eq!(counts.held, 0);
+        assert_eq!(
+            counts.malformed.iter().sum::<u64>(),
+            counts.drops[DropReason::Malformed.index()]
+        );
         if before == Some(counts.rx_packets) {
             return (counts, ports);
         }
@@ -72,6 +77,7 @@ fn every_packet_is_accounted_for() {
     what_is_too_long_for_its_port_is_dropped(&eal);
     what_is_for_a_port_out_of_service_is_dropped(&eal);
     refused_packets_are_answered_and_the_answers_counted(&eal);
+    malformed_packets_by_kind_and_answers_not_made_are_published(&eal);
     a_policy_comes_back_when_it_is_replaced(&eal);
 }
 
@@ -219,6 +225,45 @@ fn refused_packets_are_answered_and_the_answers_counted(eal: &Eal) {
         ports[0].tx_packets, 10,
         "the answers leave where the packets came in"
     );
+    drop(worker);
+    bench.close();
+}
+
+fn malformed_packets_by_kind_and_answers_not_made_are_published(eal: &Eal) {
+    let dir = tempfile::tempdir().unwrap();
+    let syn = frame("tcp 10.0.0.5:1000 > 192.0.2.7:80 syn");
+    let mut bad_offset = syn.clone();
+    bad_offset[14 + 20 + 12] = 0x40;
+    let frames = [
+        syn[..40].to_vec(),
+        syn[..13].to_vec(),
+        syn[..20].to_vec(),
+        bad_offset,
+    ];
+    let refused = vec![syn; 10];
+    write_capture(
+        &dir.path().join("lan"),
+        &[&frames[..], &frames[2..], &refused].concat(),
+    );
+    let lan = format!("vdev:net_pcap0,rx_pcap={}/lan", dir.path().display());
+    let reject = "[policy]\nreject_rate = \"0/s\"\n[[rule]]\nname = \"no\"\naction = \"reject\"\n";
+    let mut bench = Bench::new(eal, &two_ports(&lan, "vdev:net_null0,no-rx=1", reject), false);
+    let mut worker = bench.worker.take().unwrap();
+    give_all(&mut bench, &mut worker);
+    let (counts, _) = settle(&bench, &mut worker);
+    assert_eq!(dropped(&counts), [("malformed", 6), ("policy", 10)]);
+    let kinds = Malformed::ALL.iter().zip(counts.malformed);
+    let kinds: Vec<_> = kinds.filter(|(_, n)| *n > 0).collect();
+    assert_eq!(
+        kinds,
+        [
+            (&Malformed::EthernetTruncated, 1),
+            (&Malformed::Ipv4Truncated, 2),
+            (&Malformed::Ipv4TotalLength, 1),
+            (&Malformed::TcpDataOffset, 2)
+        ]
+    );
+    assert_eq!([counts.originated, counts.rejects_suppressed], [0, 10]);
     drop(worker);
     bench.close();
 }

@@ -339,6 +339,8 @@ pub struct Counters {
     pub tx_packets: u64,
     /// Packets made here (RST, ICMP unreachable).
     pub originated: u64,
+    /// Answers to refused packets that `reject_rate` or a lack of buffers kept from being made.
+    pub rejects_suppressed: u64,
     /// Packets that are in the node now (queues, reassembly).
     pub held: u64,
     /// Sessions made.
@@ -347,6 +349,9 @@ pub struct Counters {
     pub sessions_ended: u64,
     /// Packets dropped, one entry for every reason, zeros too; the words are those of `engine::DropReason`.
     pub drops: BTreeMap<String, u64>,
+    /// Malformed packets by what is wrong with them, one entry for every kind, zeros too; the words are those of
+    /// `packet::Malformed`. They add up to `drops.malformed`.
+    pub malformed: BTreeMap<String, u64>,
 }
 
 /// A name that is mostly one of a fixed list.

@@ -26,6 +26,7 @@ use crate::dpdk::tsc::TscClock;
 use crate::engine::{DropReason, IMPLICIT_DROP, RuleCounters};
 use crate::flow::FlowKey;
 use crate::flow::table::SessionId;
+use crate::packet::Malformed;
 use crate::policy::{Action, Policy};
 
 /// A worker that takes longer than this over a command is reported, not waited for.
@@ -389,14 +390,17 @@ impl Node for RunningNode {
         let drops = DropReason::ALL
             .iter()
             .map(|reason| (reason.name().to_owned(), total.drops[reason.index()]));
+        let kinds = Malformed::ALL.iter().zip(total.malformed);
         Ok(Counters {
             rx_packets: total.rx_packets,
             tx_packets: total.tx_packets,
             originated: total.originated,
+            rejects_suppressed: total.rejects_suppressed,
             held: total.held,
             sessions_created: total.sessions_created,
             sessions_ended: total.sessions_ended,
             drops: drops.collect(),
+            malformed: kinds.map(|(kind, n)| (kind.name().to_owned(), n)).collect(),
         })
     }
 

@@ -8,6 +8,10 @@ use crossbeam_utils::CachePadded;
 
 use crate::base::PortId;
 use crate::engine::DropReason;
+use crate::packet::Malformed;
+
+/// How many things can be wrong with a frame.
+const MALFORMED: usize = Malformed::ALL.len();
 
 macro_rules! counts {
     ($($(#[doc = $doc:literal])* $name:ident,)*) => {
@@ -17,26 +21,32 @@ macro_rules! counts {
             $($(#[doc = $doc])* pub $name: u64,)*
             /// Packets dropped, by [`DropReason::index`].
             pub drops: [u64; DropReason::COUNT],
+            /// Malformed packets by what is wrong with them, in the order of [`Malformed::ALL`]: a breakdown of `drops`.
+            pub malformed: [u64; MALFORMED],
         }
 
         const SCALARS: usize = [$(stringify!($name)),*].len();
-        const WORDS: usize = SCALARS + DropReason::COUNT;
+        const WORDS: usize = SCALARS + DropReason::COUNT + MALFORMED;
 
         impl Default for Counts {
             fn default() -> Self {
-                Self { $($name: 0,)* drops: [0; DropReason::COUNT] }
+                Self { $($name: 0,)* drops: [0; DropReason::COUNT], malformed: [0; MALFORMED] }
             }
         }
 
         impl Counts {
             fn words(&self) -> impl Iterator<Item = u64> {
-                [$(self.$name),*].into_iter().chain(self.drops)
+                [$(self.$name),*].into_iter().chain(self.drops).chain(self.malformed)
             }
 
             fn from_words(words: &[u64; WORDS]) -> Self {
                 let mut words = words.iter().copied();
                 let mut next = || words.next().unwrap_or(0);
-                Self { $($name: next(),)* drops: std::array::from_fn(|_| next()) }
+                Self {
+                    $($name: next(),)*
+                    drops: std::array::from_fn(|_| next()),
+                    malformed: std::array::from_fn(|_| next()),
+                }
             }
         }
     };
@@ -51,6 +61,8 @@ counts! {
     forwarded,
     /// Packets that the engine made.
     originated,
+    /// Answers that `reject_rate` or an empty buffer pool kept from being made.
+    rejects_suppressed,
     /// Packets in the worker's hands.
     held,
     /// Packets handed to their owners on other workers.
@@ -88,12 +100,14 @@ impl Counts {
         self.tx_packets += other.tx_packets;
         self.forwarded += other.forwarded;
         self.originated += other.originated;
+        self.rejects_suppressed += other.rejects_suppressed;
         self.held += other.held;
         self.handed_over += other.handed_over;
         self.sessions += other.sessions;
         self.sessions_created += other.sessions_created;
         self.sessions_ended += other.sessions_ended;
-        for (mine, its) in self.drops.iter_mut().zip(other.drops) {
+        let mine = self.drops.iter_mut().chain(&mut self.malformed);
+        for (mine, its) in mine.zip(other.drops.into_iter().chain(other.malformed)) {
             *mine += its;
         }
     }
@@ -224,6 +238,28 @@ mod tests {
         stats.publish(&counts, ports.into_iter());
         assert_eq!(stats.read(), (counts, ports.to_vec()));
         assert_eq!(stats.port(PortId(1)), ports[1]);
+    }
+
+    #[test]
+    fn a_node_s_counts_are_the_sums_of_its_workers() {
+        let mut total = Counts::default();
+        for factor in [1, 1000] {
+            total.add(&Counts::from_words(&std::array::from_fn(|i| {
+                factor * (i as u64 + 1)
+            })));
+        }
+        let of_one = Counts::from_words(&std::array::from_fn(|i| 1001 * (i as u64 + 1)));
+        // A load or a gap is a worker's own.
+        let expected = Counts {
+            generation: 0,
+            turns: 0,
+            busy_ppm: 0,
+            millicycles_per_packet: 0,
+            max_loop_gap_ns: 0,
+            expiry_lag_ns: 0,
+            ..of_one
+        };
+        assert_eq!(total, expected);
     }
 
     #[test]

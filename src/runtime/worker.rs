@@ -387,6 +387,7 @@ impl Worker {
             tx_packets: self.out.tx_packets,
             forwarded: self.out.forwarded,
             originated: self.out.originated,
+            rejects_suppressed: engine.rejects_suppressed,
             held: self.out.held(),
             handed_over: 0,
             sessions: u64::from(self.engine.table().len()),
@@ -399,6 +400,7 @@ impl Worker {
             max_loop_gap_ns: self.load.longest_gap_ns(),
             expiry_lag_ns: self.upkeep.lag.0,
             drops,
+            malformed: engine.malformed,
         };
         self.stats
             .publish(&counts, self.out.slots.iter().map(|s| s.counts));

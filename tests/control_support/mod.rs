@@ -31,8 +31,8 @@ use haechi::control::{NodeError, SessionFilter, apply};
 use haechi::engine::{Batch, DropReason, Engine, Note, Outputs};
 use haechi::flow::table::Entry;
 use haechi::flow::{FlowKey, HashSeed};
-use haechi::packet::VecPacket;
 use haechi::packet::synth::PacketSpec;
+use haechi::packet::{Malformed, VecPacket};
 use serde_json::Value;
 
 /// Two zones, two ports, three rules.
@@ -340,14 +340,17 @@ impl Node for TestNode {
             let drops = DropReason::ALL
                 .iter()
                 .map(|r| (r.name().to_owned(), counters.drops[r.index()]));
+            let kinds = Malformed::ALL.iter().zip(counters.malformed);
             Counters {
                 rx_packets: counters.received,
                 tx_packets: counters.forwarded + counters.originated,
                 originated: counters.originated,
+                rejects_suppressed: counters.rejects_suppressed,
                 held: 0,
                 sessions_created: counters.sessions_created,
                 sessions_ended: counters.sessions_ended,
                 drops: drops.collect(),
+                malformed: kinds.map(|(kind, n)| (kind.name().to_owned(), n)).collect(),
             }
         }))
     }

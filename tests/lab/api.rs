@@ -127,6 +127,8 @@ pub struct Counters {
     pub tx_packets: u64,
     /// Packets made by the node.
     pub originated: u64,
+    /// Answers that the node did not make.
+    pub rejects_suppressed: u64,
     /// Packets in the node.
     pub held: u64,
     /// Sessions made.
@@ -135,6 +137,8 @@ pub struct Counters {
     pub sessions_ended: u64,
     /// Drops by reason; only those that happened.
     pub drops: std::collections::BTreeMap<String, u64>,
+    /// Malformed packets by kind; only those that happened.
+    pub malformed: std::collections::BTreeMap<String, u64>,
 }
 
 impl Counters {
@@ -145,19 +149,23 @@ impl Counters {
                 .as_u64()
                 .unwrap_or_else(|| panic!("no number {key} in {json}"))
         };
-        let drops = json["drops"].as_object().expect("drops by reason");
+        let by_name = |key: &str| {
+            let counts = json[key].as_object().expect("counts by name").iter();
+            counts
+                .map(|(name, n)| (name.clone(), n.as_u64().expect("a count")))
+                .filter(|(_, n)| *n > 0)
+                .collect()
+        };
         Self {
             rx_packets: number("rx_packets"),
             tx_packets: number("tx_packets"),
             originated: number("originated"),
+            rejects_suppressed: number("rejects_suppressed"),
             held: number("held"),
             sessions_created: number("sessions_created"),
             sessions_ended: number("sessions_ended"),
-            drops: drops
-                .iter()
-                .map(|(reason, n)| (reason.clone(), n.as_u64().expect("a count")))
-                .filter(|(_, n)| *n > 0)
-                .collect(),
+            drops: by_name("drops"),
+            malformed: by_name("malformed"),
         }
     }
 

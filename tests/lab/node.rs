@@ -198,6 +198,11 @@ impl Node {
                 ("in + originated - out - dropped - held", after.imbalance(), 0),
                 ("held", after.held.into(), 0),
                 (
+                    "malformed by kind",
+                    after.malformed.values().sum::<u64>().into(),
+                    after.drop_of("malformed").into(),
+                ),
+                (
                     "workers' packets",
                     sum(workers, "packets").into(),
                     after.rx_packets.into(),

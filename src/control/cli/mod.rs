@@ -173,7 +173,7 @@ pub struct ShowArgs {
 /// `haechi show counters`.
 #[derive(Debug, Args)]
 pub struct ShowCountersArgs {
-    /// Also the reasons that nothing was dropped for
+    /// Also the reasons, and the kinds of malformed packets, that nothing was dropped for
     #[arg(long)]
     all: bool,
     #[command(flatten)]

@@ -1,6 +1,6 @@
 //! `haechi show ...` and `haechi sessions kill`: what a running node says, as tables.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 
 use super::output::{self, Failure};
@@ -13,6 +13,7 @@ use crate::control::node::{
 };
 use crate::control::table::{self, cut, numbers, words};
 use crate::engine::DropReason;
+use crate::packet::Malformed;
 
 type Done = Result<(), Failure>;
 
@@ -324,11 +325,13 @@ fn rules_text(rules: &[RuleStatus], now: f64, width: Option<u16>) -> String {
     table::render(&columns, rows.collect(), width)
 }
 
-/// The accounts first; then the drops with what they mean, those that happened unless all are asked for.
+/// The accounts first; then the drops with what they mean, and what the malformed packets were: what happened, unless all
+/// is asked for.
 fn counters_text(counters: &Counters, all: bool, width: Option<u16>) -> String {
     let mut text = table::facts(&[
         ("received", counters.rx_packets.to_string()),
         ("originated", counters.originated.to_string()),
+        ("rejects suppressed", counters.rejects_suppressed.to_string()),
         ("sent", counters.tx_packets.to_string()),
         (
             "dropped",
@@ -342,38 +345,56 @@ fn counters_text(counters: &Counters, all: bool, width: Option<u16>) -> String {
         ("sessions created", counters.sessions_created.to_string()),
         ("sessions ended", counters.sessions_ended.to_string()),
     ]);
-    // In the engine's order; then those that only the node's version knows.
-    let known: BTreeSet<&str> = DropReason::ALL.iter().map(|r| r.name()).collect();
-    let ours = DropReason::ALL.iter().map(|r| (r.name(), r.help()));
-    let theirs = counters
-        .drops
-        .keys()
-        .map(String::as_str)
-        .filter(|name| !known.contains(name));
-    let mut hidden = 0;
-    let mut rows = Vec::new();
-    for (name, help) in ours.chain(theirs.map(|name| (name, "(a reason of the node's version)"))) {
-        let packets = counters.drops.get(name).copied().unwrap_or(0);
-        if packets == 0 && !all {
-            hidden += 1;
-            continue;
+    let reasons: Vec<_> = DropReason::ALL.iter().map(|r| (r.name(), r.help())).collect();
+    let kinds: Vec<_> = Malformed::ALL.iter().map(|m| (m.name(), m.help())).collect();
+    let (drops, reasons) = count_rows(&reasons, &counters.drops, all);
+    let (malformed, kinds) = count_rows(&kinds, &counters.malformed, all);
+    let mut hidden = Vec::new();
+    if reasons > 0 {
+        hidden.push(format!("{reasons} reasons"));
+    }
+    // Where nothing was malformed, the reason of that name says it for all kinds.
+    if kinds > 0 && !malformed.is_empty() {
+        hidden.push(format!("{kinds} kinds of malformed packets"));
+    }
+    for (heading, rows) in [("dropped for", drops), ("malformed", malformed)] {
+        if !rows.is_empty() {
+            let columns = [words(heading), numbers("packets"), cut("meaning", 20)];
+            text.push('\n');
+            text.push_str(&table::render(&columns, rows, width));
         }
-        rows.push(vec![name.to_owned(), packets.to_string(), help.to_owned()]);
     }
-    if !rows.is_empty() {
-        text.push('\n');
-        text.push_str(&table::render(
-            &[words("dropped for"), numbers("packets"), cut("meaning", 20)],
-            rows,
-            width,
-        ));
-    }
-    if hidden > 0 {
+    if !hidden.is_empty() {
         text.push_str(&format!(
-            "\n{hidden} reasons without a drop are not shown (--all)\n"
+            "\n{} without a drop are not shown (--all)\n",
+            hidden.join(" and ")
         ));
     }
     text
+}
+
+/// Rows of word, count and meaning, in this version's order and then the words that only the node's version knows. Zeros are
+/// only counted, unless all are asked for.
+fn count_rows(
+    known: &[(&str, &str)],
+    counts: &BTreeMap<String, u64>,
+    all: bool,
+) -> (Vec<Vec<String>>, usize) {
+    let ours: BTreeSet<&str> = known.iter().map(|(name, _)| *name).collect();
+    let theirs = counts
+        .keys()
+        .map(String::as_str)
+        .filter(|name| !ours.contains(name))
+        .map(|name| (name, "(a word of the node's version)"));
+    let mut rows = Vec::new();
+    let mut zeros = 0;
+    for (name, help) in known.iter().copied().chain(theirs) {
+        match counts.get(name).copied().unwrap_or(0) {
+            0 if !all => zeros += 1,
+            n => rows.push(vec![name.to_owned(), n.to_string(), help.to_owned()]),
+        }
+    }
+    (rows, zeros)
 }
 
 fn sessions_text(sessions: &[SessionInfo], more: bool, width: Option<u16>) -> String {

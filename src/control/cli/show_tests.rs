@@ -88,6 +88,10 @@ fn the_other_tables_fit_a_terminal_too() {
             .iter()
             .map(|r| (r.name().to_owned(), u64::from(u32::MAX)))
             .collect(),
+        malformed: Malformed::ALL
+            .iter()
+            .map(|m| (m.name().to_owned(), u64::from(u32::MAX)))
+            .collect(),
         ..Counters::default()
     };
     for width in 80..200 {
@@ -113,7 +117,37 @@ fn reasons_that_only_the_node_knows_are_shown() {
     };
     let text = counters_text(&counters, false, None);
     assert!(
-        text.contains("solar_flare") && text.contains("dropped           4"),
+        text.contains("solar_flare") && text.contains("dropped             4"),
         "{text}"
     );
+}
+
+#[test]
+fn what_malformed_packets_were_is_shown_where_there_were_any() {
+    let counters = Counters {
+        drops: [("malformed".to_owned(), 3)].into(),
+        malformed: [("tcp_options".to_owned(), 2), ("bent".to_owned(), 1)].into(),
+        ..Counters::default()
+    };
+    let text = counters_text(&counters, false, None);
+    let (_, kinds) = text.split_once("\nMALFORMED ").unwrap();
+    let kinds: Vec<_> = kinds.lines().collect();
+    assert!(
+        kinds[1].starts_with("tcp_options        2  A TCP option's length is"),
+        "{text}"
+    );
+    assert_eq!(kinds[2], "bent               1  (a word of the node's version)");
+    let (reasons, zeros) = (DropReason::COUNT - 1, Malformed::ALL.len() - 1);
+    assert_eq!(
+        kinds[4],
+        format!(
+            "{reasons} reasons and {zeros} kinds of malformed packets without a drop are not shown (--all)"
+        )
+    );
+    let none = counters_text(&Counters::default(), false, None);
+    assert!(!none.to_lowercase().contains("malformed"), "{none}");
+    let all = counters_text(&Counters::default(), true, None);
+    for kind in Malformed::ALL {
+        assert!(all.contains(kind.name()) && all.contains(kind.help()), "{all}");
+    }
 }

@@ -420,7 +420,12 @@ fn apply_from_files_with_includes() {
     let changes = "rules added: no-post\nrules removed: no-mail\nrules changed: lan-out\n";
     assert_eq!(
         apply(&["--dry-run"]),
-        format!("{changes}nothing was applied (--dry-run)\n")
+        format!("{changes}live sessions that the new rules refuse: 0\nnothing was applied (--dry-run)\n")
+    );
+    let fewer = directory.file("fewer.toml", CONFIG.replace("\"tcp/80\", \"tcp/443\", ", ""));
+    assert_eq!(
+        done(&["apply", path(&fewer), "--dry-run", "--socket", &socket]),
+        "rules changed: lan-out\nlive sessions that the new rules refuse: 1\nnothing was applied (--dry-run)\n"
     );
     assert_eq!(apply(&[]), format!("{changes}applied as generation 2\n"));
     assert_eq!(apply(&[]), "applied as generation 3; nothing changed\n");

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use control_support::{Answer, CONFIG, LAN, Served, WAN};
+use haechi::base::PortId;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -230,7 +231,8 @@ fn apply_changes_rules_and_sets_live() {
     let dry = served
         .post("/v1/apply", &with(request.clone(), "dry_run", json!(true)))
         .ok();
-    assert_eq!(dry, expected);
+    // tcp/80 is out, the other four stay.
+    assert_eq!(dry, with(expected.clone(), "sessions_refused", json!(1)));
     assert_eq!(
         served.get("/v1/status").ok()["generation"],
         1,
@@ -251,6 +253,98 @@ fn apply_changes_rules_and_sets_live() {
         !left.contains("tcp:1000") && left.contains("udp:2000"),
         "{left:?}"
     );
+}
+
+/// Rules to apply over [`CONFIG`] with one that allows everything, and how many of [`opened`]'s sessions they refuse.
+const REFUSALS: &[(&str, u64)] = &[
+    ("action = \"allow\"", 0),
+    ("action = \"drop\"", 10),
+    ("action = \"reject\"", 10),
+    ("action = \"allow\"\nfrom = \"trust\"", 3),
+    ("action = \"allow\"\nto = \"trust\"", 7),
+    ("action = \"allow\"\nservice = [\"tcp\", \"udp\"]", 5),
+    ("action = \"allow\"\nservice = [\"tcp/80\"]", 8),
+    (
+        "action = \"allow\"\nservice = [\"tcp\", \"udp\"]\nsource_ports = [\"1000-1999\"]",
+        7,
+    ),
+    ("action = \"allow\"\nservice = [\"icmp/echo-request\"]", 8),
+    ("action = \"allow\"\nservice = [\"icmp/13/0\", \"icmpv6\"]", 8),
+    ("action = \"allow\"\nservice = [\"proto/47\"]", 9),
+    ("action = \"allow\"\nsource = [\"10.0.0.0/24\"]", 5),
+    (
+        "action = \"allow\"\ndestination = [\"10.0.0.0/24\", \"2001:db8:1::/64\"]",
+        5,
+    ),
+    // A session goes by the first rule that matches it.
+    (
+        "action = \"drop\"\nservice = [\"udp\"]\n[[rule]]\nname = \"rest\"\naction = \"allow\"",
+        2,
+    ),
+    (
+        "action = \"allow\"\nservice = [\"udp\"]\n[[rule]]\nname = \"rest\"\naction = \"drop\"",
+        8,
+    ),
+];
+
+/// Packets that open a session of every kind, both ways, with equal addresses where only the direction differs.
+fn opened() -> [(PortId, &'static str); 10] {
+    [
+        (LAN, "tcp 10.0.0.5:1000 > 192.0.2.7:80 syn"),
+        (WAN, "tcp 192.0.2.7:1000 > 10.0.0.5:80 syn"),
+        (LAN, "tcp [2001:db8::5]:4000 > [2001:db8:1::7]:443 syn"),
+        (LAN, "udp 10.0.0.5:1001 > 192.0.2.7:53"),
+        (WAN, "udp 192.0.2.8:53 > 10.0.0.5:2001"),
+        (LAN, "icmp 10.0.0.5 > 192.0.2.7 echo-request id=7"),
+        (WAN, "icmp 192.0.2.7 > 10.0.0.5 echo-request id=7"),
+        (LAN, "icmp 10.0.0.5 > 192.0.2.7 13/0"),
+        (LAN, "icmpv6 2001:db8::5 > 2001:db8:1::7 echo-request id=7 vlan=9"),
+        (LAN, "proto/47 10.0.0.5 > 192.0.2.7"),
+    ]
+}
+
+/// The count is of exactly those that an apply then ends at their next packet: what the engine is asked about a session
+/// and what the dry run asks are one question.
+#[test]
+fn a_dry_run_counts_the_sessions_that_the_apply_ends() {
+    let (head, _) = CONFIG.split_once("[[rule]]").unwrap();
+    let open = format!("{head}[[rule]]\nname = \"all\"\naction = \"allow\"\n");
+    for (rules, expected) in REFUSALS {
+        let served = Served::new(&open);
+        for (port, packet) in opened() {
+            assert!(served.node.send(port, packet), "{packet}");
+        }
+        let new = format!("{head}[[rule]]\nname = \"new\"\n{rules}\n");
+        let request = files(&[("/x.toml", &new)]);
+        let dry = with(request.clone(), "dry_run", json!(true));
+        let count = || served.post("/v1/apply", &dry).ok()["sessions_refused"].clone();
+        assert_eq!(count(), json!(expected), "{rules}");
+        let applied = served.post("/v1/apply", &request).ok();
+        assert_eq!(applied["sessions_refused"], json!(null), "only a dry run counts");
+        let passed = opened()
+            .into_iter()
+            .filter(|(port, packet)| served.node.send(*port, packet));
+        assert_eq!(passed.count() as u64, 10 - expected, "{rules}");
+        let ended = &served.get("/v1/counters").ok()["sessions_ended"];
+        assert_eq!(ended, expected, "{rules}");
+        assert_eq!(count(), json!(0), "{rules}: they are gone");
+    }
+}
+
+/// An apply may move a port to another zone: the sessions through it are asked about with the new one.
+#[test]
+fn a_dry_run_knows_the_new_zones() {
+    let (head, _) = CONFIG.split_once("[[rule]]").unwrap();
+    let open = format!("{head}[[rule]]\nname = \"all\"\naction = \"allow\"\nfrom = \"trust\"\n");
+    let served = Served::new(&open);
+    assert!(served.node.send(LAN, "udp 10.0.0.5:1 > 192.0.2.7:53"));
+    for (zone, expected) in [("trust", 0), ("guests", 1)] {
+        let moved = open.replace("zone = \"trust\"", &format!("zone = {zone:?}"))
+            + &format!("[[zone]]\nname = {:?}\n", "trust");
+        let request = with(files(&[("/x.toml", &moved)]), "dry_run", json!(true));
+        let report = served.post("/v1/apply", &request).ok();
+        assert_eq!(report["sessions_refused"], json!(expected), "{zone}");
+    }
 }
 
 #[test]

@@ -142,6 +142,24 @@ fn a_storm_of_applies_drops_nothing_and_keeps_sessions_threads_and_memory() {
     }
     let status = node.api.get("/v1/status");
     assert!(status["sessions"].as_u64().unwrap() > SESSIONS, "{status}");
+    // More sessions than one command brings back: a dry run counts them all, under the load, and ends none.
+    let text = text.replacen(
+        "[[rule]]",
+        "[[rule]]\nname = \"udp\"\nfrom = \"left\"\nservice = [\"udp\"]\naction = \"drop\"\n[[rule]]",
+        1,
+    );
+    let request = serde_json::json!({
+        "files": [{ "path": lab.file("storm.toml", &text), "text": text }], "dry_run": true,
+    });
+    let begin = Instant::now();
+    let report = node.api.post("/v1/apply", &request);
+    println!("a dry run in {:?}", begin.elapsed());
+    assert_eq!(report["sessions_refused"], SESSIONS, "{report}");
+    let now = node.counters();
+    assert_eq!(
+        (now.sessions_ended, &now.drops),
+        (after.sessions_ended, &after.drops)
+    );
     drop(load);
 }
 
@@ -166,8 +184,16 @@ fn open_connections_outlive_an_apply_that_allows_them_and_end_under_one_that_doe
     };
     let (mut kept, mut kept_there) = open(&web, 80);
     let (mut revoked, mut revoked_there) = open(&other, 81);
-    let answer = apply(&lab, &node, |text| text.replace(", \"tcp/81\"", ""));
+    let fewer = |text: String| text.replace(", \"tcp/81\"", "");
+    let file = lab.file("fewer.toml", fewer(std::fs::read_to_string(node.file()).unwrap()));
+    let said = node.cli(&format!("apply {} --dry-run", file.display()));
+    assert!(
+        said.contains("live sessions that the new rules refuse: 1\n"),
+        "{said}"
+    );
+    let answer = apply(&lab, &node, fewer);
     assert_eq!(answer.code, 200, "{}", answer.body);
+    assert!(answer.body["sessions_refused"].is_null(), "{}", answer.body);
     assert_eq!(
         answer.body["rules_changed"],
         serde_json::json!(["web"]),

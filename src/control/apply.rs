@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::node::{ApplyReport, ApplyRequest, DiagnosticInfo, ErrorKind, NodeError, Severity};
 use crate::config::{self, Config, Diagnostic, Diagnostics, Files as _, Rule};
+use crate::flow::Session;
+use crate::policy::{Action, ClassifyKey, Policy};
 
 /// A configuration that a running node can take over, and what is new in it.
 #[derive(Clone, Debug)]
@@ -14,8 +16,8 @@ pub struct Plan {
     pub config: Config,
     /// The main file, to be named in the status.
     pub file: PathBuf,
-    /// What changes. `applied` is false and `generation` is 0: the node fills them in, and `sessions_refused` if it
-    /// counts them.
+    /// What changes. `applied` is false and `generation` is 0: the node fills them in, and in a dry run
+    /// `sessions_refused` (see [`refused`]).
     pub report: ApplyReport,
 }
 
@@ -69,6 +71,19 @@ pub fn plan(running: &Config, request: &ApplyRequest) -> Result<Plan, NodeError>
         file: path,
         report,
     })
+}
+
+/// How many of these sessions `policy` refuses: once it is in force, they end at their next packet.
+#[must_use]
+pub fn refused<'s>(policy: &Policy, sessions: impl IntoIterator<Item = &'s Session>) -> u64 {
+    let questions: Vec<ClassifyKey> = sessions.into_iter().map(|s| policy.question(s)).collect();
+    let mut answers = vec![None; questions.len()];
+    policy.classifier.classify(&questions, &mut answers);
+    let allowed = |place: &Option<u32>| {
+        let rule = place.and_then(|place| policy.rules.get(place as usize));
+        rule.is_some_and(|rule| rule.action == Action::Allow)
+    };
+    answers.iter().filter(|answer| !allowed(answer)).count() as u64
 }
 
 /// The refusal of a file that has errors.

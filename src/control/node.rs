@@ -508,7 +508,7 @@ pub struct KillReport {
 pub struct ApplyRequest {
     /// The main file first, then everything that it includes.
     pub files: Vec<SourceFile>,
-    /// Only say what would change.
+    /// Only say what would change, and how many sessions would end.
     #[serde(default)]
     pub dry_run: bool,
 }
@@ -540,7 +540,8 @@ pub struct ApplyReport {
     pub rules_reordered: bool,
     /// Other keys that changed (`conntrack.timeouts`, `address_sets`, ...).
     pub settings_changed: Vec<String>,
-    /// Sessions that the new policy refuses: they end at their next packet. `null`: not counted.
+    /// Live sessions that the new rules refuse: they end at their next packet. A dry run counts them, as they are while
+    /// it does; `null`: not counted, because this was no dry run or there are too many to ask about them all in time.
     pub sessions_refused: Option<u64>,
     /// Warnings about the configuration.
     #[serde(default)]

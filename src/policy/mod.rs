@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::base::{Generation, Nanos, PairId, PortId, RuleId, ZoneId};
-use crate::flow::{StateTimeouts, TimeoutClass};
+use crate::flow::{Direction, KeyClass, Session, StateTimeouts, TimeoutClass};
 
 /// Everything that decides a packet's fate, compiled from one configuration.
 pub struct Policy {
@@ -59,6 +59,29 @@ impl Policy {
     pub fn state_timeouts(&self, id: RuleId) -> &StateTimeouts {
         self.rule(id)
             .map_or(&self.state_timeouts, |rule| &rule.state_timeouts)
+    }
+
+    /// What the rules are asked about a session that another policy let in: its opening packet's question.
+    #[must_use]
+    pub fn question(&self, session: &Session) -> ClassifyKey {
+        let key = &session.key;
+        let (source, source_port, destination, destination_port) = match session.opener {
+            Direction::LowToHigh => (key.low, key.low_port, key.high, key.high_port),
+            Direction::HighToLow => (key.high, key.high_port, key.low, key.low_port),
+        };
+        let ports = key.class == KeyClass::Ports;
+        let zone = |port: PortId| self.ports.get(port.index()).map_or(ZoneId(u16::MAX), |p| p.zone);
+        ClassifyKey {
+            source,
+            destination,
+            source_port: if ports { source_port } else { 0 },
+            destination_port: if ports { destination_port } else { 0 },
+            from: zone(session.ingress),
+            to: zone(session.egress),
+            protocol: key.protocol,
+            icmp_type: session.icmp_type,
+            icmp_code: session.icmp_code,
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The running node as the control API sees it.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, MutexGuard};
@@ -37,6 +38,8 @@ const SCAN_SLOTS: u32 = 8192;
 const SCAN_FOUND: usize = 1024;
 /// Slots that one page of a listing looks at at most.
 const PAGE_SLOTS: u64 = 1 << 20;
+/// What a dry run takes to count the sessions that it would end: well within the time of a request.
+const COUNT: Duration = Duration::from_secs(20);
 /// Keys that one command looks up.
 const LOOKUP_KEYS: usize = 4096;
 
@@ -199,6 +202,40 @@ impl RunningNode {
             Reply::Sessions(scan) => Ok(scan),
             _ => Err(defect()),
         }
+    }
+
+    /// Shows all sessions, a step of a worker's table after the other, until `show` says that it has seen enough. A
+    /// session that lives all the while is shown exactly once.
+    fn walk(
+        &self,
+        mut show: impl FnMut(&WorkerLink, &SessionScan) -> Result<ControlFlow<()>, NodeError>,
+    ) -> Result<ControlFlow<()>, NodeError> {
+        for worker in self.workers.iter() {
+            let mut from = Some(0);
+            while let Some(slot) = from {
+                let scan = Self::scan(worker, slot, SCAN_FOUND)?;
+                from = scan.next;
+                if show(worker, &scan)?.is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// How many live sessions `policy` would end; `None`: there are too many to find out in [`COUNT`].
+    #[allow(clippy::disallowed_methods, reason = "a control thread's clock")]
+    fn refused_by(&self, policy: &Policy) -> Result<Option<u64>, NodeError> {
+        let deadline = Instant::now() + COUNT;
+        let mut refused = 0;
+        let whole = self.walk(|_, scan| {
+            if Instant::now() >= deadline {
+                return Ok(ControlFlow::Break(()));
+            }
+            refused += apply::refused(policy, scan.found.iter().map(|copy| &copy.session));
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(whole.is_continue().then_some(refused))
     }
 
     fn warnings(&self) -> Vec<String> {
@@ -446,18 +483,13 @@ impl Node for RunningNode {
     fn kill(&self, filter: &SessionFilter) -> Result<KillReport, NodeError> {
         let (names, policy) = self.names_and_policy();
         let mut report = KillReport::default();
-        for worker in self.workers.iter() {
-            let mut from = Some(0);
-            while let Some(slot) = from {
-                let scan = Self::scan(worker, slot, SCAN_FOUND)?;
-                from = scan.next;
-                let meant = scan.found.iter().filter(|copy| {
-                    filter.matches(&names.session(&policy, &live(copy, worker.id()), scan.now))
-                });
-                let sessions: Vec<SessionId> = meant.map(|copy| copy.id).collect();
-                if sessions.is_empty() {
-                    continue;
-                }
+        let _all = self.walk(|worker, scan| {
+            let meant = scan
+                .found
+                .iter()
+                .filter(|copy| filter.matches(&names.session(&policy, &live(copy, worker.id()), scan.now)));
+            let sessions: Vec<SessionId> = meant.map(|copy| copy.id).collect();
+            if !sessions.is_empty() {
                 let kill = Kill {
                     sessions,
                     ..Kill::default()
@@ -467,13 +499,14 @@ impl Node for RunningNode {
                     _ => return Err(defect()),
                 }
             }
-        }
+            Ok(ControlFlow::Continue(()))
+        })?;
         Ok(report)
     }
 
     #[allow(clippy::disallowed_methods, reason = "a control thread's clock")]
     fn apply(&self, request: &ApplyRequest) -> Result<ApplyReport, NodeError> {
-        let _one_at_a_time = self.applying.lock();
+        let one_at_a_time = self.applying.lock();
         if self.life() == NodeState::Draining {
             return Err(NodeError::new(ErrorKind::Unavailable, "the node is stopping"));
         }
@@ -493,6 +526,9 @@ impl Node for RunningNode {
         })?;
         report.generation = generation.0;
         if request.dry_run {
+            // It changes nothing: an apply need not wait until all sessions are counted.
+            drop(one_at_a_time);
+            report.sessions_refused = self.refused_by(&policy)?;
             return Ok(report);
         }
         let policy = Arc::new(policy);

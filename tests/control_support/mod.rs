@@ -397,11 +397,18 @@ impl Node for TestNode {
         self.with(move |worker| {
             let mut plan = apply::plan(&worker.config, &request)?;
             plan.report.generation = worker.engine.policy().generation.0;
+            let generation = Generation(plan.report.generation + 1);
             if request.dry_run {
+                let policy = config::compile(&plan.config, generation, &mut worker.ids.clone()).unwrap();
+                let mut refused = 0;
+                let end = worker.engine.table().scan(0, u32::MAX, |entry| {
+                    refused += apply::refused(&policy, [entry.session]);
+                });
+                assert_eq!(end, None);
+                plan.report.sessions_refused = Some(refused);
                 return Ok(plan.report);
             }
-            plan.report.generation += 1;
-            let generation = Generation(plan.report.generation);
+            plan.report.generation = generation.0;
             let policy = config::compile(&plan.config, generation, &mut worker.ids)
                 .map_err(|e| NodeError::new(ErrorKind::Refused, e.to_string()))?;
             worker.names = Arc::new(Names::new(&plan.config, &worker.ids));

@@ -11,9 +11,9 @@ use serde::Serialize;
 use super::output::{self, Failure};
 use super::{ApplyArgs, CheckArgs};
 use crate::config::{self, Checked, Config, DiskFiles, Files};
+use crate::control::apply;
 use crate::control::client::Client;
 use crate::control::node::{ApplyReport, ApplyRequest, DiagnosticInfo, ErrorKind, NodeError, SourceFile};
-use crate::control::{apply, table};
 
 /// What `check` says of a file, in JSON.
 #[derive(Serialize)]
@@ -202,10 +202,15 @@ fn report_text(report: &ApplyReport) -> String {
     if report.rules_reordered {
         text.push_str("the order of rules changed\n");
     }
-    if let Some(n) = report.sessions_refused {
-        let _ = writeln!(text, "sessions that the new policy refuses: {}", table::count(n));
-    }
     let nothing = text.is_empty();
+    match report.sessions_refused {
+        Some(0) if nothing => {}
+        Some(n) => {
+            let _ = writeln!(text, "live sessions that the new rules refuse: {n}");
+        }
+        None if report.applied => {}
+        None => text.push_str("live sessions that the new rules refuse: too many sessions to count them\n"),
+    }
     text.push_str(&match (report.applied, nothing) {
         (true, true) => format!("applied as generation {}; nothing changed\n", report.generation),
         (true, false) => format!("applied as generation {}\n", report.generation),
@@ -217,4 +222,49 @@ fn report_text(report: &ApplyReport) -> String {
 
 pub(super) fn schema() -> Result<(), Failure> {
     output::print(&config::schema_json())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dry_run_says_how_many_sessions_would_end_or_that_nobody_knows() {
+        let text = |sessions_refused, rules_changed: &[&str]| {
+            report_text(&ApplyReport {
+                sessions_refused,
+                rules_changed: rules_changed.iter().map(|&name| name.to_owned()).collect(),
+                ..ApplyReport::default()
+            })
+        };
+        let counted = |n: &str| format!("live sessions that the new rules refuse: {n}\n");
+        let dry = "nothing was applied (--dry-run)\n";
+        assert_eq!(text(Some(0), &[]), "nothing would change\n");
+        // An earlier apply refuses them already, and no packet of theirs has come since.
+        assert_eq!(text(Some(2), &[]), counted("2") + "nothing would change\n");
+        assert_eq!(
+            text(Some(0), &["a"]),
+            format!("rules changed: a\n{}{dry}", counted("0"))
+        );
+        assert_eq!(
+            text(Some(1_234_567), &["a"]),
+            format!("rules changed: a\n{}{dry}", counted("1234567"))
+        );
+        assert_eq!(
+            text(None, &["a"]),
+            format!(
+                "rules changed: a\n{}{dry}",
+                counted("too many sessions to count them")
+            )
+        );
+        let applied = ApplyReport {
+            applied: true,
+            generation: 2,
+            ..ApplyReport::default()
+        };
+        assert_eq!(
+            report_text(&applied),
+            "applied as generation 2; nothing changed\n"
+        );
+    }
 }

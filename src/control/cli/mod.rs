@@ -237,7 +237,7 @@ pub struct ApplyArgs {
     /// Configuration file
     #[arg(value_name = "FILE")]
     config: PathBuf,
-    /// Only say what would change
+    /// Only say what would change, and how many live sessions would end
     #[arg(long)]
     dry_run: bool,
     /// Not supported yet

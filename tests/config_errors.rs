@@ -1,6 +1,9 @@
 //! What is wrong with a configuration: every error in one run, each with its place and a hint.
 
-use haechi::config::{self, Diagnostic};
+use std::collections::BTreeMap;
+
+use haechi::base::{Generation, PairId};
+use haechi::config::{self, Diagnostic, RuleIds};
 use proptest::prelude::*;
 
 /// A good file of which each case replaces a line.
@@ -32,8 +35,20 @@ service = ["@web"]
 action = "allow"
 "#;
 
+/// A good file of so many pairs, five lines a port from line 4 on.
+fn with_pairs(pairs: usize) -> String {
+    let mut text = String::from("version = 1\n[node]\nmode = \"transparent\"\n");
+    for port in 0..2 * pairs {
+        let peer = port ^ 1;
+        text += &format!(
+            "[[port]]\nname = \"p{port}\"\ndevice = \"vdev:net_null{port}\"\nzone = \"z\"\npeer = \"p{peer}\"\n"
+        );
+    }
+    text
+}
+
 fn findings(text: &str) -> Vec<String> {
-    let files = std::collections::BTreeMap::from([("fw".into(), text.to_owned())]);
+    let files = BTreeMap::from([("fw".into(), text.to_owned())]);
     config::check_files(&files, "fw".as_ref())
         .diagnostics
         .iter()
@@ -55,6 +70,30 @@ fn one(line: &str, by: &str, expected: &str) {
 #[test]
 fn the_good_file_is_good() {
     assert_eq!(findings(GOOD), [""; 0]);
+}
+
+/// What tells two pairs' sessions apart has 8 bits: as many pairs as it can tell apart are taken, and no more.
+#[test]
+fn no_more_pairs_than_a_session_key_tells_apart() {
+    let most = config::load_text("fw", &with_pairs(256)).unwrap();
+    let policy = config::compile(&most, Generation(1), &mut RuleIds::new()).unwrap();
+    let domains = |vlan| policy.ports.iter().map(move |port| (port.pair, vlan));
+    let domains: BTreeMap<u32, (PairId, u32)> = domains(0)
+        .chain(domains(0xff_ffff))
+        .map(|(pair, vlan)| (policy.transparent.domain(pair, vlan), (pair, vlan)))
+        .collect();
+    assert_eq!(
+        domains.len(),
+        2 * 256,
+        "each pair's own, with VLAN tags and without"
+    );
+    assert_eq!(
+        findings(&with_pairs(257)),
+        [format!(
+            "fw:{}:1: error: more than 512 ports, 256 pairs; help: run a second node",
+            4 + 5 * 512
+        )]
+    );
 }
 
 #[test]

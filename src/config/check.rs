@@ -10,8 +10,9 @@ use super::tree::Span;
 use super::value::{Config, Matcher, Port, Rule, RxQueues, TimeoutOverrides};
 use crate::policy::{Action, NormalRule, RuleSpec, ServiceSpec};
 
-/// A session key has 8 bits for its pair.
-const MAX_PORTS: usize = 512;
+/// A session key has 8 bits for its pair (`policy::Transparent::domain`): sessions of one pair more would be taken for
+/// those of another.
+const MAX_PORTS: usize = 2 << 8;
 /// More rules are refused: [`super::RuleIds`] must hold those of several generations.
 const MAX_RULES: usize = 16_384;
 
@@ -24,7 +25,8 @@ pub(super) fn check(reading: &Reading<'_>, walk: &mut Walk<'_>) {
     let circles = set_circles(reading, walk);
     if config.ports.len() > MAX_PORTS {
         let span = reading.ports[MAX_PORTS].span;
-        walk.error(span, format!("more than {MAX_PORTS} ports"), "run a second node");
+        let message = format!("more than {MAX_PORTS} ports, {} pairs", MAX_PORTS / 2);
+        walk.error(span, message, "run a second node");
     }
     if config.rules.len() > MAX_RULES {
         let span = reading

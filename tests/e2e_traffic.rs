@@ -115,7 +115,7 @@ fn a_rejected_port_is_refused_at_once_over_ipv4_and_ipv6() {
         let before = node.counters();
         let attempt = client.connect_within(address, 23, Duration::from_secs(10));
         assert_eq!(
-            attempt.result.unwrap_err().kind(),
+            attempt.unwrap_err().kind(),
             ErrorKind::ConnectionRefused,
             "{address}"
         );
@@ -145,7 +145,7 @@ fn a_blocked_port_and_an_unsolicited_connection_get_no_answer() {
     let refused = |from: &Host, to, port| {
         let attempt = from.connect_within(to, port, Duration::from_millis(400));
         assert_eq!(
-            attempt.result.unwrap_err().kind(),
+            attempt.unwrap_err().kind(),
             ErrorKind::TimedOut,
             "{to} port {port}"
         );

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -11,15 +11,6 @@ use super::{Host, Process, wait_for};
 
 /// Longer than anything here takes unless a packet was lost for good.
 const TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How a connection attempt ended, and when.
-#[derive(Debug)]
-pub struct Attempt {
-    /// The connection or the error.
-    pub result: std::io::Result<TcpStream>,
-    /// How long it took.
-    pub took: Duration,
-}
 
 impl Host {
     /// A TCP listener on any address of this host.
@@ -40,16 +31,9 @@ impl Host {
     }
 
     /// Tries to connect, for this long at most.
-    #[must_use]
-    pub fn connect_within(&self, to: IpAddr, port: u16, patience: Duration) -> Attempt {
-        self.ns.run(|| {
-            let start = Instant::now();
-            let result = TcpStream::connect_timeout(&SocketAddr::new(to, port), patience);
-            Attempt {
-                result,
-                took: start.elapsed(),
-            }
-        })
+    pub fn connect_within(&self, to: IpAddr, port: u16, patience: Duration) -> std::io::Result<TcpStream> {
+        self.ns
+            .run(|| TcpStream::connect_timeout(&SocketAddr::new(to, port), patience))
     }
 
     /// Connects.
@@ -57,7 +41,6 @@ impl Host {
     pub fn connect(&self, to: IpAddr, port: u16) -> TcpStream {
         let stream = self
             .connect_within(to, port, TIMEOUT)
-            .result
             .unwrap_or_else(|e| panic!("{} to {to} port {port}: {e}", self.port));
         stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         stream.set_write_timeout(Some(TIMEOUT)).unwrap();
@@ -74,10 +57,7 @@ impl Host {
         let server = self.ns.spawn(log, &format!("web-{}", self.port), &line);
         wait_for("the web server listens", || {
             let attempt = self.connect_within(IpAddr::from([127, 0, 0, 1]), port, TIMEOUT);
-            attempt
-                .result
-                .map(drop)
-                .map_err(|e| format!("{e}: {}", server.stderr()))
+            attempt.map(drop).map_err(|e| format!("{e}: {}", server.stderr()))
         });
         server
     }

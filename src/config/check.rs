@@ -8,6 +8,7 @@ use super::read::Reading;
 use super::section::{Section, Walk};
 use super::tree::Span;
 use super::value::{Config, Matcher, Port, Rule, RxQueues, TimeoutOverrides};
+use crate::packet::parse::protocol::{TCP, UDP};
 use crate::policy::{Action, NormalRule, RuleSpec, ServiceSpec};
 
 /// A session key has 8 bits for its pair (`policy::Transparent::domain`): sessions of one pair more would be taken for
@@ -330,7 +331,7 @@ fn check_source_ports(rule: &Rule, spec: &RuleSpec, section: &Section<'_>, walk:
     let services = spec.service.as_deref().unwrap_or_default();
     let with_ports = |service: &ServiceSpec| match service {
         ServiceSpec::Tcp(..) | ServiceSpec::Udp(..) => true,
-        ServiceSpec::Protocol(number) => [6, 17].contains(number),
+        ServiceSpec::Protocol(number) => [TCP, UDP].contains(number),
         ServiceSpec::Icmp(_) | ServiceSpec::Icmpv6(_) => false,
     };
     if !services.is_empty() && services.iter().all(with_ports) {

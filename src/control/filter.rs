@@ -289,16 +289,9 @@ fn one_of(value: &str, words: &[&str]) -> Result<String, String> {
 
 /// `tcp`, `6` and `47` are words for protocols; the word of a session is the one that [`view::protocol`] gives.
 fn protocol(value: &str) -> Result<String, String> {
-    let number = match value {
-        "icmp" => Ok(1),
-        "tcp" => Ok(6),
-        "udp" => Ok(17),
-        "icmpv6" => Ok(58),
-        number => number.parse::<u8>(),
-    };
-    number
+    view::protocol_number(value)
         .map(|number| view::protocol(number).into_owned())
-        .map_err(|_| "it is tcp, udp, icmp, icmpv6 or a number from 0 to 255".to_owned())
+        .ok_or_else(|| "it is tcp, udp, icmp, icmpv6 or a number from 0 to 255".to_owned())
 }
 
 fn state(value: &str) -> Result<String, String> {

@@ -8,6 +8,7 @@ use super::node::{Owner, SessionInfo, Word};
 use crate::base::{Nanos, PortId, RuleId, Tick, WorkerId};
 use crate::config::{Config, RuleIds};
 use crate::flow::{Direction, FlowKey, Session};
+use crate::packet::parse::protocol::{ICMP, ICMPV6, TCP, UDP};
 use crate::policy::{Policy, SessionScope};
 
 /// The names of ports, zones and rules of one configuration.
@@ -22,7 +23,7 @@ pub struct Names {
 struct PortName {
     name: Arc<str>,
     zone: Arc<str>,
-    mtu: u16,
+    max_frame: usize,
 }
 
 /// One live session, as its worker told it.
@@ -49,7 +50,7 @@ impl Names {
         let ports = config.ports.iter().map(|port| PortName {
             name: Arc::from(port.name.as_str()),
             zone: Arc::from(port.zone.as_str()),
-            mtu: port.mtu,
+            max_frame: port.max_frame(),
         });
         Self {
             ports: ports.collect(),
@@ -70,12 +71,10 @@ impl Names {
         self.ports.get(id.index()).map_or(&self.none, |p| &p.zone)
     }
 
-    /// The longest frame that a port sends, in bytes: Ethernet header, two VLAN tags, an IP packet of its MTU.
+    /// The longest frame that a port sends, in bytes.
     #[must_use]
     pub fn max_frame(&self, id: PortId) -> usize {
-        self.ports
-            .get(id.index())
-            .map_or(usize::MAX, |p| usize::from(p.mtu) + 14 + 2 * 4)
+        self.ports.get(id.index()).map_or(usize::MAX, |p| p.max_frame)
     }
 
     /// A rule's name.
@@ -153,16 +152,23 @@ pub fn address(bytes: [u8; 16]) -> IpAddr {
     Ipv6Addr::from(bytes).to_canonical()
 }
 
-/// The word for an IP protocol.
+/// The IP protocols that have a word.
+const PROTOCOLS: [(u8, &str); 4] = [(ICMP, "icmp"), (TCP, "tcp"), (UDP, "udp"), (ICMPV6, "icmpv6")];
+
+/// The word for an IP protocol; its number where there is none.
 #[must_use]
 pub fn protocol(number: u8) -> Word {
-    match number {
-        1 => Word::Borrowed("icmp"),
-        6 => Word::Borrowed("tcp"),
-        17 => Word::Borrowed("udp"),
-        58 => Word::Borrowed("icmpv6"),
-        other => Word::Owned(other.to_string()),
+    match PROTOCOLS.iter().find(|(known, _)| *known == number) {
+        Some((_, word)) => Word::Borrowed(word),
+        None => Word::Owned(number.to_string()),
     }
+}
+
+/// The IP protocol that a word or a number means.
+#[must_use]
+pub fn protocol_number(word: &str) -> Option<u8> {
+    let known = PROTOCOLS.iter().find(|(_, known)| *known == word);
+    known.map_or_else(|| word.parse().ok(), |(number, _)| Some(*number))
 }
 
 /// VLAN identifiers, outer first, from [`crate::packet::PacketMeta::vlan`].
@@ -173,5 +179,22 @@ pub fn vlan_tags(vlan: u32) -> Vec<u16> {
         (0, 0) => Vec::new(),
         (0, one) => vec![one],
         (outer, inner) => vec![outer, inner],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_protocol_s_word_and_number_mean_it() {
+        for number in 0..=u8::MAX {
+            assert_eq!(protocol_number(&protocol(number)), Some(number));
+            assert_eq!(protocol_number(&number.to_string()), Some(number));
+        }
+        assert_eq!([6, 58, 47].map(protocol), ["tcp", "icmpv6", "47"]);
+        for word in ["256", "TCP", "", "-1"] {
+            assert_eq!(protocol_number(word), None, "{word}");
+        }
     }
 }

@@ -11,8 +11,9 @@ use std::hash::Hash;
 
 use super::classify::{Classifier, ClassifyKey, RuleMatch};
 use super::ranges::{Bound, Interval, RangeSet, contains};
-use super::spec::{Conditions, Family, RuleSpec, TCP, UDP, service_code};
+use super::spec::{Conditions, Family, RuleSpec, service_code};
 use crate::base::ZoneId;
+use crate::packet::parse::protocol::{TCP, UDP};
 
 /// First match by looking at the rules in order.
 #[derive(Clone, Debug)]

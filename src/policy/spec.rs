@@ -5,6 +5,7 @@ use ipnet::IpNet;
 
 use super::ranges::{Bound, RangeSet};
 use crate::base::ZoneId;
+use crate::packet::parse::protocol::{ICMP, ICMPV6, TCP, UDP};
 
 /// What a rule asks for. `None`: anything; a list: one of these (an empty one matches nothing).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,12 +50,6 @@ pub enum IcmpSpec {
     /// Those of a type and code.
     Code(u8, u8),
 }
-
-/// IP protocol numbers (IANA, "Protocol Numbers").
-pub(crate) const ICMP: u8 = 1;
-pub(crate) const TCP: u8 = 6;
-pub(crate) const UDP: u8 = 17;
-pub(crate) const ICMPV6: u8 = 58;
 
 /// A protocol and what tells its services apart (destination port, or ICMP type and code) as one integer.
 pub(crate) fn service_code(protocol: u8, selector: u16) -> u32 {

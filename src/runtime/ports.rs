@@ -118,7 +118,7 @@ impl NodePort {
         let queues = tx.into_iter().map(|tx| PortQueues {
             rx: rx.next(),
             tx,
-            max_frame: max_frame(self.config.mtu),
+            max_frame: self.config.max_frame(),
             ring_fills,
             wake_fds: wake_fds.clone(),
         });
@@ -252,11 +252,6 @@ pub fn device(device: &config::Device) -> Result<Device, Error> {
         config::Device::Pci(address) => address.parse(),
         config::Device::Virtual(text) => format!("vdev:{text}").parse(),
     }
-}
-
-/// The longest frame without FCS: Ethernet header, two VLAN tags, the IP packet.
-fn max_frame(mtu: u16) -> usize {
-    usize::from(mtu) + 14 + 2 * 4
 }
 
 /// Half the time in which the smallest receive ring fills at link speed: a burst that begins right after a look finds the

@@ -256,8 +256,7 @@ fn flow_key(policy: &Policy, meta: &PacketMeta) -> Option<FlowKey> {
 
 /// More about a drop than its word.
 fn detail(reason: DropReason, meta: &PacketMeta) -> String {
-    let malformed = Malformed::ALL
-        .get(usize::from(meta.detail))
+    let malformed = Malformed::from_detail(meta.detail)
         .filter(|_| reason == DropReason::Malformed && meta.kind == PacketKind::Malformed);
     match malformed {
         Some(what) => format!("{}: {}", what.name(), what.help()),

@@ -32,7 +32,7 @@ pub fn describe(meta: &PacketMeta, frame: &[u8]) -> String {
         format!("{name} {source} > {destination}")
     };
     let mut text = match meta.kind {
-        PacketKind::Malformed => match Malformed::ALL.get(usize::from(meta.detail)) {
+        PacketKind::Malformed => match Malformed::from_detail(meta.detail) {
             Some(what) => format!("malformed ({})", what.name()),
             None => "malformed".to_owned(),
         },

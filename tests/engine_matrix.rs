@@ -16,6 +16,8 @@ mod bursts;
 mod domains;
 #[path = "engine/garbage.rs"]
 mod garbage;
+#[path = "engine/icmp.rs"]
+mod icmp;
 #[path = "engine/layer2.rs"]
 mod layer2;
 #[path = "engine/reject.rs"]

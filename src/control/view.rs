@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::node::{Owner, SessionInfo, Word};
 use crate::base::{Nanos, PortId, RuleId, Tick, WorkerId};
 use crate::config::{Config, RuleIds};
-use crate::flow::{Direction, FlowKey, Session};
+use crate::flow::{Direction, FlowKey, KeyClass, Session};
 use crate::packet::parse::protocol::{ICMP, ICMPV6, TCP, UDP};
 use crate::policy::{Policy, SessionScope};
 
@@ -23,7 +23,7 @@ pub struct Names {
 struct PortName {
     name: Arc<str>,
     zone: Arc<str>,
-    max_frame: usize,
+    mtu: usize,
 }
 
 /// One live session, as its worker told it.
@@ -50,7 +50,7 @@ impl Names {
         let ports = config.ports.iter().map(|port| PortName {
             name: Arc::from(port.name.as_str()),
             zone: Arc::from(port.zone.as_str()),
-            max_frame: port.max_frame(),
+            mtu: usize::from(port.mtu),
         });
         Self {
             ports: ports.collect(),
@@ -71,10 +71,10 @@ impl Names {
         self.ports.get(id.index()).map_or(&self.none, |p| &p.zone)
     }
 
-    /// The longest frame that a port sends, in bytes.
+    /// The longest IP packet that a port sends, in bytes.
     #[must_use]
-    pub fn max_frame(&self, id: PortId) -> usize {
-        self.ports.get(id.index()).map_or(usize::MAX, |p| p.max_frame)
+    pub fn mtu(&self, id: PortId) -> usize {
+        self.ports.get(id.index()).map_or(usize::MAX, |p| p.mtu)
     }
 
     /// A rule's name.
@@ -139,11 +139,18 @@ fn seconds(time: Nanos) -> f64 {
 
 /// Source, source port, destination, destination port, as the opener's packets have them.
 fn ends(key: &FlowKey, opener: Direction) -> (IpAddr, u16, IpAddr, u16) {
-    let (low, high) = (address(key.low), address(key.high));
-    match opener {
-        Direction::LowToHigh => (low, key.low_port, high, key.high_port),
-        Direction::HighToLow => (high, key.high_port, low, key.low_port),
-    }
+    // Of an echo, its identifier; the type of other ICMP stands elsewhere.
+    let port = |port| match key.class {
+        KeyClass::IcmpFromLow | KeyClass::IcmpFromHigh => 0,
+        _ => port,
+    };
+    let low = (address(key.low), port(key.low_port));
+    let high = (address(key.high), port(key.high_port));
+    let ((source, source_port), (destination, destination_port)) = match opener {
+        Direction::LowToHigh => (low, high),
+        Direction::HighToLow => (high, low),
+    };
+    (source, source_port, destination, destination_port)
 }
 
 /// An address of the engine's: IPv4 is `::ffff:a.b.c.d` there.

@@ -1,6 +1,6 @@
 //! The flow key: one value for both directions of a flow, and the direction that a packet goes in.
 
-use super::track::is_echo_request;
+use super::track::{icmp_query, is_icmp_reply};
 use crate::base::simd::LANES;
 use crate::packet::{Lanes, PacketKind, PacketMeta};
 
@@ -55,6 +55,11 @@ pub enum KeyClass {
     /// The same, but the high end requests: two hosts that ping each other with one identifier (Windows always uses
     /// 1) have two sessions, and a reply belongs only to the session of its request.
     EchoFromHigh = 3,
+    /// Other ICMP: both ports hold type and code of what the low end asks or tells ([`super::track::icmp_query`]). So the
+    /// rule that lets one type through lets no other through, and nothing but the answer back.
+    IcmpFromLow = 4,
+    /// The same, but the high end asks.
+    IcmpFromHigh = 5,
 }
 
 /// An IPv4-mapped address without the address (RFC 4291, section 2.5.5.2), as [`FlowKey::words`] has it.
@@ -158,12 +163,18 @@ impl FlowKey {
         let swap =
             (source > destination) | ((source == destination) & (meta.source_port > meta.destination_port));
         let difference = (source ^ destination) & u128::from(swap).wrapping_neg();
-        let ports = (u32::from(meta.source_port) | (u32::from(meta.destination_port) << 16))
-            .rotate_left(u32::from(swap) << 4);
+        let (source_port, destination_port) = match meta.kind {
+            PacketKind::Icmp => (icmp_query(meta), icmp_query(meta)),
+            _ => (meta.source_port, meta.destination_port),
+        };
+        let ports =
+            (u32::from(source_port) | (u32::from(destination_port) << 16)).rotate_left(u32::from(swap) << 4);
         let class = match meta.kind {
             PacketKind::Tcp | PacketKind::Udp => KeyClass::Ports,
-            PacketKind::Echo if swap != is_echo_request(meta) => KeyClass::EchoFromLow,
+            PacketKind::Echo if swap == is_icmp_reply(meta) => KeyClass::EchoFromLow,
             PacketKind::Echo => KeyClass::EchoFromHigh,
+            PacketKind::Icmp if swap == is_icmp_reply(meta) => KeyClass::IcmpFromLow,
+            PacketKind::Icmp => KeyClass::IcmpFromHigh,
             _ => KeyClass::Addresses,
         };
         let key = Self {

@@ -76,8 +76,7 @@ pub fn opening(meta: &PacketMeta) -> Option<SessionState> {
     match meta.kind {
         PacketKind::Tcp => opens_tcp(meta.tcp_flags()).then_some(SessionState::SynSent),
         PacketKind::Udp => Some(SessionState::UdpNew),
-        PacketKind::Echo => is_echo_request(meta).then_some(SessionState::Icmp),
-        PacketKind::Icmp => Some(SessionState::Icmp),
+        PacketKind::Echo | PacketKind::Icmp => (!is_icmp_reply(meta)).then_some(SessionState::Icmp),
         PacketKind::OtherIp => Some(SessionState::OtherNew),
         _ => None,
     }
@@ -90,15 +89,40 @@ pub const fn opens_tcp(flags: u8) -> bool {
     flags & (flag::SYN | flag::ACK | flag::RST | flag::FIN) == flag::SYN
 }
 
-/// Is it an echo request (RFC 792: type 8; RFC 4443, section 4.1: type 128)?
+/// The ICMP type that this one answers; `None`: it answers nothing. Echo, time stamp, information and address mask (RFC
+/// 792; RFC 950, appendix I); echo (RFC 4443, section 4.2), node information (RFC 4620), home agent addresses and mobile
+/// prefixes (RFC 6275, sections 6.6 and 6.8).
+#[inline]
+const fn answered_type(meta: &PacketMeta) -> Option<u8> {
+    match (meta.has(PacketMeta::IPV4), meta.icmp_type()) {
+        (true, 0) => Some(8),
+        (true, asks @ (14 | 16 | 18)) | (false, asks @ (129 | 140 | 145 | 147)) => Some(asks - 1),
+        _ => None,
+    }
+}
+
+/// Is it an answer, which belongs to the session of what it answers and opens none?
 #[inline]
 #[must_use]
-pub const fn is_echo_request(meta: &PacketMeta) -> bool {
-    if meta.has(PacketMeta::IPV4) {
-        meta.icmp_type() == 8
-    } else {
-        meta.icmp_type() == 128
-    }
+pub const fn is_icmp_reply(meta: &PacketMeta) -> bool {
+    answered_type(meta).is_some()
+}
+
+/// What of an ICMP packet other than an echo or an error is part of its flow's key: type and code of the query, the same
+/// for its answer.
+#[inline]
+#[must_use]
+pub const fn icmp_query(meta: &PacketMeta) -> u16 {
+    let icmp_type = match answered_type(meta) {
+        Some(asks) => asks,
+        None => meta.icmp_type(),
+    };
+    // Node information has codes of its own in queries and in replies (RFC 4620, section 4).
+    let code = match (meta.has(PacketMeta::IPV4), icmp_type) {
+        (false, 139) => 0,
+        _ => meta.detail,
+    };
+    u16::from_be_bytes([icmp_type, code])
 }
 
 /// Notes in a session just made what its first TCP segment (a SYN) says of its sender.

@@ -290,7 +290,7 @@ impl Node {
         let ends = [(key.low, key.low_port), (key.high, key.high_port)].map(|(address, port)| {
             let address = Ipv6Addr::from(address).to_canonical();
             match key.class {
-                KeyClass::Addresses => address.to_string(),
+                KeyClass::Addresses | KeyClass::IcmpFromLow | KeyClass::IcmpFromHigh => address.to_string(),
                 _ => format!("{address}:{port}"),
             }
         });

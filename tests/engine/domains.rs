@@ -68,11 +68,16 @@ fn one_five_tuple_in_several_vlans_is_several_sessions() {
     }
     assert_eq!(node.engine.table().len() as usize, tags.len());
     assert!(node.sessions().iter().all(|s| s.contains("packets [1, 1]")));
-    // VLAN 0 only carries a priority: the frame belongs to no VLAN.
-    assert_eq!(
-        node.send("lan", "tcp 10.0.0.5:1234 > 192.0.2.7:80 vlan=0 ack"),
-        "to wan: session"
-    );
+    // VLAN 0 only carries a priority: the frame belongs to no VLAN, or to that of its other tag.
+    let sessions = node.sessions();
+    for tags in ["vlan=0", "vlan=0 vlan=0", "vlan=0 vlan=5", "vlan=5 vlan=0"] {
+        assert_eq!(
+            node.send("lan", &format!("tcp 10.0.0.5:1234 > 192.0.2.7:80 {tags} ack")),
+            "to wan: session",
+            "{tags}"
+        );
+    }
+    assert_eq!(node.sessions().len(), sessions.len());
 }
 
 #[test]

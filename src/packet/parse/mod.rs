@@ -254,7 +254,13 @@ fn ethernet(
             return Err(Malformed::VlanTags);
         }
         let tag = chunk::<TAG>(frame, offset).ok_or(Malformed::VlanTags)?;
-        meta.vlan = (meta.vlan << 12) | u32::from(u16::from_be_bytes([tag[0], tag[1]]) & 0x0fff);
+        // A priority tag (identifier 0) belongs to no VLAN (IEEE 802.1Q, section 9.6), wherever it stands.
+        let vlan = u32::from(u16::from_be_bytes([tag[0], tag[1]]) & 0x0fff);
+        meta.vlan = if vlan == 0 {
+            meta.vlan
+        } else {
+            (meta.vlan << 12) | vlan
+        };
         ethertype = u16::from_be_bytes([tag[2], tag[3]]);
         offset += TAG;
     }

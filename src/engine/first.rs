@@ -34,13 +34,7 @@ impl Act<'_> {
     pub(super) fn first(&mut self, flow: &FlowPacket<'_>, answer: RuleMatch) -> Verdict {
         let meta = flow.meta;
         let Some(state) = track::opening(meta) else {
-            let bad_flags = meta.kind == PacketKind::Tcp && track::Event::of(meta.tcp_flags()).is_none();
-            let reason = if bad_flags {
-                DropReason::TcpBadFlags
-            } else {
-                DropReason::NoSession
-            };
-            return Verdict::Drop(reason, Why::Rule(None));
+            return self.opens_nothing(flow, answer);
         };
         let Some((place, rule)) =
             answer.and_then(|place| Some((place, self.policy.rules.get(place as usize)?)))
@@ -84,5 +78,22 @@ impl Act<'_> {
         }
         self.count(ix, flow.direction, meta);
         Verdict::Forward(Why::NewSession(ix, place))
+    }
+
+    /// A packet that belongs to no session and cannot open one.
+    fn opens_nothing(&mut self, flow: &FlowPacket<'_>, answer: RuleMatch) -> Verdict {
+        let meta = flow.meta;
+        if meta.kind == PacketKind::Tcp {
+            if track::Event::of(meta.tcp_flags()).is_none() {
+                return Verdict::Drop(DropReason::TcpBadFlags, Why::Rule(None));
+            }
+            // A connection whose session an apply has ended: this end shall hear of it at once, too.
+            let rule = answer.and_then(|place| self.policy.rules.get(place as usize));
+            if let Some(rule) = rule.filter(|rule| rule.action == Action::Reject) {
+                self.run.add(self.rules, self.now, rule.id, ip_len(meta));
+                return Verdict::Reject(Why::Rule(answer));
+            }
+        }
+        Verdict::Drop(DropReason::NoSession, Why::Rule(None))
     }
 }

@@ -3,31 +3,9 @@
 use super::process::{Act, FlowPacket, Verdict, port_policy};
 use super::{DropReason, IMPLICIT_DROP, Why, upkeep};
 use crate::base::SessionIx;
-use crate::flow::{Direction, KeyClass, Segment, Session, Tracked, track};
+use crate::flow::{Direction, Segment, Tracked, track};
 use crate::packet::{PacketKind, PacketMeta};
-use crate::policy::{Action, ClassifyKey, Policy, SessionScope};
-
-/// What the rules are asked about a session that an older policy let in: its opening packet's question.
-#[inline]
-pub(super) fn question(session: &Session, policy: &Policy) -> ClassifyKey {
-    let key = &session.key;
-    let (source, source_port, destination, destination_port) = match session.opener {
-        Direction::LowToHigh => (key.low, key.low_port, key.high, key.high_port),
-        Direction::HighToLow => (key.high, key.high_port, key.low, key.low_port),
-    };
-    let ports = key.class == KeyClass::Ports;
-    ClassifyKey {
-        source,
-        destination,
-        source_port: if ports { source_port } else { 0 },
-        destination_port: if ports { destination_port } else { 0 },
-        from: port_policy(policy, session.ingress).zone,
-        to: port_policy(policy, session.egress).zone,
-        protocol: key.protocol,
-        icmp_type: session.icmp_type,
-        icmp_code: session.icmp_code,
-    }
-}
+use crate::policy::{Action, SessionScope};
 
 /// The part of a TCP segment that the tracker needs. The parser has checked that the header is there.
 #[inline]
@@ -105,7 +83,7 @@ impl Act<'_> {
     /// The policy changed since the session's last packet: it goes on under the rule that allows it now, or ends.
     #[cold]
     fn classify_again(&mut self, flow: &FlowPacket<'_>, ix: SessionIx) -> Result<(), Verdict> {
-        let answer = self.ask(&question(self.table.get(ix), self.policy));
+        let answer = self.ask(&self.policy.question(self.table.get(ix)));
         let rule = answer.and_then(|place| self.policy.rules.get(place as usize));
         let Some(rule) = rule.filter(|r| r.action == Action::Allow) else {
             upkeep::end_session(self.table, self.counters, self.rules, ix);

@@ -113,6 +113,34 @@ fn a_session_that_is_now_rejected_is_answered() {
 }
 
 #[test]
+fn both_ends_of_a_session_that_is_now_rejected_hear_of_it() {
+    let mut node = established(ALLOW_WEB);
+    node.apply("[[rule]]\nname = \"no\"\nfrom = \"lan\"\naction = \"reject\"\n");
+    // The server's packet ends the session; the client's next one is refused by the rule that refuses its connection.
+    assert_eq!(node.send("wan", DATA), "policy: rule no");
+    assert_eq!(node.send("lan", ACK), "policy: rule no");
+    let resets: Vec<_> = node
+        .originated
+        .iter()
+        .map(|(port, frame)| {
+            let tcp = checked_tcp(frame);
+            (port.as_str(), tcp.rst, tcp.sequence_number)
+        })
+        .collect();
+    assert_eq!(resets, [("wan", true, 101), ("lan", true, 501)]);
+    // What opens nothing and is no RST is answered; a RST never is.
+    assert_eq!(
+        node.send("lan", "tcp 10.0.0.5:1234 > 192.0.2.7:80 rst seq=101"),
+        "policy: rule no"
+    );
+    assert_eq!(
+        node.send("lan", "tcp 10.0.0.5:1234 > 192.0.2.7:80 fin seq=101"),
+        "tcp_bad_flags: no rule"
+    );
+    assert_eq!(node.originated.len(), 2);
+}
+
+#[test]
 fn several_packets_of_a_session_that_ends_in_one_burst() {
     let mut node = established(ALLOW_WEB);
     node.apply("");

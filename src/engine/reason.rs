@@ -54,7 +54,7 @@ reasons! {
     VlanTagged = "vlan_tagged",
     /// An IP fragment: not tracked yet.
     Fragment = "fragment",
-    /// An ICMP error that belongs to no session.
+    /// An ICMP error: which session the packet that it carries belongs to is not looked up yet.
     IcmpErrorUnrelated = "icmp_error_unrelated",
     /// A packet of a session that came in by a port of the wrong side.
     WrongPort = "wrong_port",

@@ -350,7 +350,11 @@ fn a_frame_too_long_for_its_egress_is_dropped_as_the_worker_would() {
     let file = directory.file("fw.toml", CONFIG);
     let packets = [
         (Duration::ZERO, frame("udp 10.0.0.5:1 > 192.0.2.7:53 len=1472")),
-        (Duration::ZERO, frame("udp 10.0.0.5:1 > 192.0.2.7:53 len=1481")),
+        (
+            Duration::ZERO,
+            frame("udp 10.0.0.5:1 > 192.0.2.7:53 len=1472 vlan=5 vlan=6"),
+        ),
+        (Duration::ZERO, frame("udp 10.0.0.5:1 > 192.0.2.7:53 len=1473")),
     ];
     let capture = directory.file(
         "long.pcap",
@@ -367,7 +371,7 @@ fn a_frame_too_long_for_its_egress_is_dropped_as_the_worker_would() {
         path(&capture),
     ]);
     let reasons: Vec<_> = verdicts(&output).iter().map(|v| v["reason"].clone()).collect();
-    assert_eq!(reasons, [json!(null), json!("frame_too_long")]);
+    assert_eq!(reasons, [json!(null), json!(null), json!("frame_too_long")]);
 }
 
 #[test]

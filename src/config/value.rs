@@ -134,14 +134,6 @@ pub struct Port {
     pub tx_descriptors: u16,
 }
 
-impl Port {
-    /// The longest frame that it sends, without FCS: Ethernet header, two VLAN tags, an IP packet of its MTU.
-    #[must_use]
-    pub fn max_frame(&self) -> usize {
-        14 + 2 * 4 + usize::from(self.mtu)
-    }
-}
-
 /// How many receive queues a port has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RxQueues {

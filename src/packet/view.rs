@@ -1,5 +1,6 @@
 //! Views of headers that the parser has checked: made once, then accessors that cannot fail.
 
+use super::parse::ethertype;
 use super::{PacketKind, PacketMeta};
 
 /// The fixed part of a TCP header (RFC 9293, section 3.1).
@@ -66,4 +67,18 @@ pub const fn segment_len(meta: &PacketMeta) -> u32 {
     let flags = meta.tcp_flags();
     let data = meta.l4_len.saturating_sub(meta.detail as u16) as u32;
     data + (flags & tcp_flag::SYN != 0) as u32 + (flags & tcp_flag::FIN != 0) as u32
+}
+
+/// Bytes of a frame in front of what an MTU counts: the Ethernet header and up to two VLAN tags.
+#[must_use]
+pub fn link_header(frame: &[u8]) -> usize {
+    let is_tag = |at: usize| {
+        let ethertype = frame.get(at..at + 2);
+        ethertype.is_some_and(|bytes| ethertype::is_tag(u16::from_be_bytes([bytes[0], bytes[1]])))
+    };
+    match (is_tag(12), is_tag(16)) {
+        (false, _) => 14,
+        (true, false) => 18,
+        (true, true) => 22,
+    }
 }

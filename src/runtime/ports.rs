@@ -118,7 +118,7 @@ impl NodePort {
         let queues = tx.into_iter().map(|tx| PortQueues {
             rx: rx.next(),
             tx,
-            max_frame: self.config.max_frame(),
+            mtu: usize::from(self.config.mtu),
             ring_fills,
             wake_fds: wake_fds.clone(),
         });

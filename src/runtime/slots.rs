@@ -10,6 +10,8 @@ use crate::base::{Nanos, PortId};
 use crate::dpdk::mbuf::{Burst, free_burst};
 use crate::dpdk::{MAX_BURST, Mbuf, Mempool, RxQueue, TxQueue};
 use crate::engine::{DropReason, Note, Outputs};
+use crate::packet::PacketBuf;
+use crate::packet::view::link_header;
 
 /// What control threads tell workers about a port, by relaxed atomics.
 #[derive(Debug)]
@@ -58,8 +60,8 @@ pub struct PortQueues {
     pub rx: Option<RxQueue>,
     /// The transmit queue.
     pub tx: TxQueue,
-    /// The longest frame that the port sends, in bytes.
-    pub max_frame: usize,
+    /// The longest IP packet that the port sends, in bytes.
+    pub mtu: usize,
     /// The receive ring fills while nobody polls. (Some virtual devices make their packets when they are polled.)
     pub ring_fills: bool,
     /// Sockets whose readability announces packets, where the port has such.
@@ -71,8 +73,8 @@ pub(super) struct Slot {
     pub(super) queues: Option<Box<PortQueues>>,
     pub(super) flags: Arc<PortFlags>,
     pub(super) counts: PortCounts,
-    /// The longest frame that the port sends, in bytes; without queues no frame is too long.
-    max_frame: usize,
+    /// The longest IP packet that the port sends, in bytes; without queues none is too long.
+    mtu: usize,
     waiting: Burst,
     /// Which packets of `waiting` the engine made, by place.
     made: u64,
@@ -81,16 +83,21 @@ pub(super) struct Slot {
 impl Slot {
     /// The port's queues come to this worker.
     pub(super) fn give(&mut self, queues: Box<PortQueues>) {
-        self.max_frame = queues.max_frame;
+        self.mtu = queues.mtu;
         self.queues = Some(queues);
     }
 
     /// The port's queues leave this worker.
     pub(super) fn take(&mut self) -> Option<Box<PortQueues>> {
-        self.max_frame = usize::MAX;
+        self.mtu = NO_MTU;
         self.queues.take()
     }
 }
+
+/// An Ethernet header without tags, in bytes.
+const ETHERNET: usize = 14;
+/// Of a port without queues: more than any packet, and a header fits in front of it.
+const NO_MTU: usize = usize::MAX / 2;
 
 /// Times that a full transmit queue is tried again before packets are dropped: enough for a device to take the
 /// descriptors of a burst, short enough not to starve the receive rings.
@@ -119,7 +126,7 @@ impl WorkerOutputs {
             queues: None,
             flags: Arc::clone(flags),
             counts: PortCounts::default(),
-            max_frame: usize::MAX,
+            mtu: NO_MTU,
             waiting: ArrayVec::new(),
             made: 0,
         };
@@ -202,7 +209,7 @@ impl WorkerOutputs {
             self.free(packet);
             return;
         };
-        if packet.len() > slot.max_frame {
+        if packet.len() > slot.mtu + ETHERNET && packet.len() > slot.mtu + link_header(packet.bytes()) {
             slot.counts.tx_dropped += 1;
             self.tx_drops[DropReason::FrameTooLong.index()] += 1;
             self.free(packet);

@@ -19,6 +19,7 @@ use crate::engine::{Batch, DropReason, Engine, Note, Outputs, Why};
 use crate::flow::table::SessionId;
 use crate::flow::{FlowKey, HashSeed};
 use crate::packet::parse::{Malformed, ParseOptions, parse};
+use crate::packet::view::link_header;
 use crate::packet::{PacketKind, PacketMeta, RxChecksum, VecPacket};
 use crate::policy::{Policy, VlanMode};
 
@@ -115,7 +116,7 @@ impl Simulator {
     pub fn feed(&mut self, frame: Vec<u8>, ingress: PortId, at_ns: u64) -> Verdict {
         self.advance(self.start.plus(Nanos(at_ns)));
         self.packets += 1;
-        let length = frame.len();
+        let (length, ip_len) = (frame.len(), frame.len().saturating_sub(link_header(&frame)));
         let meta = self.parse(&frame, ingress);
         let packet = describe(&meta, &frame);
         let mut batch = Batch::new();
@@ -129,7 +130,7 @@ impl Simulator {
             .unwrap_or((Outcome::Dropped(DropReason::Malformed), Why::Layer2));
         let fate = match fate {
             // What the worker decides when it sends; other reasons of its own depend on links and queues.
-            Outcome::Forwarded(to) if length > self.names.max_frame(to) => {
+            Outcome::Forwarded(to) if ip_len > self.names.mtu(to) => {
                 Outcome::Dropped(DropReason::FrameTooLong)
             }
             fate => fate,

@@ -180,7 +180,6 @@ proptest! {
                 continue;
             }
             prop_assert_eq!(u32::from(straight.l4_len) + 20, lanes.ip_len.to_array()[i]);
-            prop_assert_eq!(u32::from(straight.tcp_flags), lanes.tcp_flags.to_array()[i]);
             prop_assert_eq!(straight.tcp, meta.kind == PacketKind::Tcp);
             let (key, direction) = FlowKey::of(&meta, domain);
             prop_assert_eq!((key, direction), FlowKey::of_lane(&keys, i, domain));

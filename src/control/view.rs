@@ -125,7 +125,7 @@ impl Names {
 
 /// Until the session ends if no packet comes, to a tick's precision.
 fn expires_in(session: &Session, policy: &Policy, now: Nanos) -> Nanos {
-    let timeout = policy.state_timeouts(session.rule).ticks(session.state());
+    let timeout = session.timeout(policy.state_timeouts(session.rule));
     let idle = now.tick().distance(session.last_seen()).max(0);
     let left = i64::from(timeout) - i64::from(idle);
     Nanos(u64::try_from(left).unwrap_or(0).saturating_mul(Tick::NANOS))

@@ -62,8 +62,8 @@ impl Act<'_> {
             session.icmp_type = meta.icmp_type();
             session.icmp_code = meta.detail;
         }
-        if meta.kind == PacketKind::Tcp {
-            track::open_tcp(&mut session, &segment(meta, flow.frame));
+        if meta.kind == PacketKind::Tcp && !track::open_tcp(&mut session, &segment(meta, flow.frame)) {
+            return Verdict::Drop(DropReason::TcpOutOfWindow, Why::Rule(answer));
         }
         let Ok(ix) = self
             .table

@@ -6,9 +6,10 @@ use super::session::ip_len;
 use super::{Batch, Counters, DropReason, Engine, MAX_BATCH, Note, Outputs, RuleCounters, Why, reject};
 use crate::base::simd::{LANES, prefetch_bytes};
 use crate::base::{Nanos, PortId, SessionIx, Tick, ZoneId};
-use crate::flow::{Candidate, Direction, FlowKey, KeyLanes, Lookup, SessionTable, track};
+use crate::flow::segment::flag;
+use crate::flow::{Candidate, Direction, FlowKey, KeyLanes, Lookup, Plain, SessionTable, track};
 use crate::packet::build::MAX_ANSWER;
-use crate::packet::parse::{Malformed, ParseOptions, parse_into, parse_lanes};
+use crate::packet::parse::{Malformed, ParseOptions, Straight, parse_into, parse_lanes};
 use crate::packet::{PacketBuf, PacketKind, PacketMeta, RxChecksum};
 use crate::policy::{ClassifyKey, PassOrDrop, Policy, PortPolicy, RuleMatch, VlanMode};
 
@@ -37,8 +38,6 @@ struct Sight {
     /// Of a packet of the straight path: bytes of the IP packet.
     ip_len: u16,
     direction: Direction,
-    /// TCP's flags byte.
-    tcp_flags: u8,
     /// Index of what the rules were asked for it plus one; 0: nothing.
     question: u8,
     parsed: Parsed,
@@ -151,7 +150,6 @@ fn parse_all<B: PacketBuf>(
         let lanes = parse_lanes(&frames, &device, options.verify_l4);
         let keys = KeyLanes::of(&lanes);
         let (taken, ip_len) = (lanes.taken.to_array(), lanes.ip_len.to_array());
-        let tcp_flags = lanes.tcp_flags.to_array();
         let first = group * LANES;
         // Hashes are long chains of dependent instructions: they overlap where nothing else stands between them.
         let mut domains = [0; LANES];
@@ -181,7 +179,6 @@ fn parse_all<B: PacketBuf>(
             sight.hash = hashes[i];
             sight.ip_len = ip_len[i] as u16;
             sight.direction = direction;
-            sight.tcp_flags = tcp_flags[i] as u8;
             sight.parsed = Parsed::Straight;
         }
     }
@@ -217,7 +214,6 @@ fn see(sight: &mut Sight, meta: &PacketMeta, policy: &Policy, table: Lookup<'_>)
     sight.key = key;
     sight.hash = hash;
     sight.direction = direction;
-    sight.tcp_flags = meta.tcp_flags();
     sight.parsed = Parsed::Flow;
 }
 
@@ -313,7 +309,8 @@ impl Act<'_> {
         let mut forwarded = 0;
         for (place, packet) in batch.drain().enumerate() {
             // Nearly every packet; the rest is judged out of line, where it costs these nothing.
-            if let Some((ix, egress)) = self.steady(&scratch.sights[place], &scratch.metas[place]) {
+            let (sight, meta) = (&scratch.sights[place], &scratch.metas[place]);
+            if let Some((ix, egress)) = self.steady(sight, meta, packet.bytes()) {
                 forwarded += 1;
                 let why = Why::Session(ix);
                 out.forward(packet, egress, Note { why, place });
@@ -327,22 +324,26 @@ impl Act<'_> {
 
     /// A packet of a session that stays as it is but for its counters. Says where it leaves by, too.
     #[inline(always)]
-    fn steady(&mut self, sight: &Sight, meta: &PacketMeta) -> Option<(SessionIx, PortId)> {
+    fn steady(&mut self, sight: &Sight, meta: &PacketMeta, frame: &[u8]) -> Option<(SessionIx, PortId)> {
         if sight.parsed == Parsed::Layer2 || self.table_changed {
             return None;
         }
         let (ix, session) = self.table.confirm_mut(&sight.key, sight.candidate)?;
         let (ingress, egress) = session.ports_of(sight.direction);
-        if ingress != sight.ingress
-            || session.generation != self.policy.generation
-            || !track::is_steady(session, sight.direction, sight.tcp_flags)
-        {
+        if ingress != sight.ingress || session.generation != self.policy.generation {
             return None;
         }
-        let bytes = match sight.parsed {
-            Parsed::Straight => u32::from(sight.ip_len),
-            _ => ip_len(meta),
+        let (bytes, l4_offset, l4_len) = match sight.parsed {
+            Parsed::Straight => (
+                u32::from(sight.ip_len),
+                Straight::L4_OFFSET,
+                sight.ip_len.wrapping_sub(Straight::IP_HEADER),
+            ),
+            _ => (ip_len(meta), meta.l4_offset, meta.l4_len),
         };
+        if !track::is_steady(session, sight.direction, || plain(frame, l4_offset, l4_len)) {
+            return None;
+        }
         let rule = session.rule;
         if session.touch(sight.direction, self.tick, bytes) {
             self.table.carry(ix, sight.direction);
@@ -465,6 +466,24 @@ impl Act<'_> {
             }
         }
     }
+}
+
+/// A TCP segment with ACK alone and no option but time stamps in their usual place (RFC 7323, appendix A).
+#[inline(always)]
+fn plain(frame: &[u8], l4_offset: u16, l4_len: u16) -> Option<Plain> {
+    let (tcp, behind) = frame.get(usize::from(l4_offset)..)?.split_first_chunk::<20>()?;
+    let word = |at: usize| u32::from_be_bytes([tcp[at], tcp[at + 1], tcp[at + 2], tcp[at + 3]]);
+    let header = match tcp[12] >> 4 {
+        5 => 20,
+        8 if behind.first_chunk() == Some(&[1, 1, 8, 10]) => 32,
+        _ => return None,
+    };
+    (tcp[13] & (flag::ACK | flag::SYN | flag::FIN | flag::RST) == flag::ACK).then(|| Plain {
+        seq: word(4),
+        ack: word(8),
+        window: u16::from_be_bytes([tcp[14], tcp[15]]),
+        data_len: u32::from(l4_len).wrapping_sub(header),
+    })
 }
 
 /// A packet of a flow, as the session and first-packet paths need it.

@@ -46,6 +46,9 @@ reasons! {
     NoSession = "no_session",
     /// TCP flags that no TCP sends together (none, SYN+FIN, SYN+RST, FIN alone, ...), or that make no sense in the state.
     TcpBadFlags = "tcp_bad_flags",
+    /// A TCP segment whose sequence or acknowledgement number is not in its window, a RST that its receiver would not
+    /// accept (RFC 5961), a SYN+ACK for another SYN, or data before the handshake is complete.
+    TcpOutOfWindow = "tcp_out_of_window",
     /// A drop or reject rule matched, no rule matched, or the new policy refuses the session.
     Policy = "policy",
     /// Not IP and not ARP, and `[transparent] non_ip` says drop.

@@ -3,25 +3,25 @@
 use super::process::{Act, FlowPacket, Verdict, port_policy};
 use super::{DropReason, IMPLICIT_DROP, Why, upkeep};
 use crate::base::SessionIx;
-use crate::flow::{Direction, Segment, Tracked, track};
+use crate::flow::{Direction, Options, Segment, Tracked, track};
+use crate::packet::view::Tcp;
 use crate::packet::{PacketKind, PacketMeta};
 use crate::policy::{Action, SessionScope};
 
-/// The part of a TCP segment that the tracker needs. The parser has checked that the header is there.
-#[inline]
+/// The TCP segment as the tracker needs it. The parser has checked that header and options are there.
 pub(super) fn segment(meta: &PacketMeta, frame: &[u8]) -> Segment {
-    let word = |at: usize| {
-        let at = usize::from(meta.l4_offset) + at;
-        frame
-            .get(at..)
-            .and_then(|tail| tail.first_chunk::<4>())
-            .map_or(0, |b| u32::from_be_bytes(*b))
+    let Some(tcp) = Tcp::of(meta, frame) else {
+        return Segment::default();
     };
+    let start = usize::from(meta.l4_offset);
+    let options = frame.get(start + 20..start + usize::from(meta.detail));
     Segment {
         flags: meta.tcp_flags(),
-        seq: word(4),
-        ack: word(8),
+        seq: tcp.sequence(),
+        ack: tcp.acknowledgment(),
+        window: tcp.window(),
         data_len: u32::from(meta.l4_len).saturating_sub(u32::from(meta.detail)),
+        options: options.map(Options::parse).unwrap_or_default(),
     }
 }
 
@@ -57,7 +57,13 @@ impl Act<'_> {
                 let timeouts = self.policy.state_timeouts(session.rule);
                 self.table.set_state(ix, state, timeouts.ticks(state));
             }
+            Tracked::Shorten => {
+                let state = session.state();
+                let timeout = session.timeout(self.policy.state_timeouts(session.rule));
+                self.table.set_state(ix, state, timeout);
+            }
             Tracked::Reopen => return self.reopen(flow, ix),
+            Tracked::OutOfWindow => return Verdict::Drop(DropReason::TcpOutOfWindow, Why::Session(ix)),
             Tracked::BadFlags => return Verdict::Drop(DropReason::TcpBadFlags, Why::Session(ix)),
         }
         self.count(ix, flow.direction, meta);
@@ -102,8 +108,8 @@ impl Act<'_> {
         session.rule = rule.id;
         if old != rule.id {
             upkeep::move_session(self.rules, old, rule.id);
-            let state = session.state();
-            self.table.set_state(ix, state, rule.state_timeouts.ticks(state));
+            let (state, timeout) = (session.state(), session.timeout(&rule.state_timeouts));
+            self.table.set_state(ix, state, timeout);
         }
         Ok(())
     }

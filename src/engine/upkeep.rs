@@ -34,14 +34,14 @@ impl Engine {
         let policy = &*self.policy;
         if let Some(from) = self.rearm.from {
             self.rearm.from = self.table.rearm(from, budget, |session| {
-                policy.state_timeouts(session.rule).ticks(session.state())
+                session.timeout(policy.state_timeouts(session.rule))
             });
         }
         let (counters, rules) = (&mut self.counters, &mut self.rules);
         let expiry = self.table.expire(
             now.tick(),
             budget,
-            |session| policy.state_timeouts(session.rule).ticks(session.state()),
+            |session| session.timeout(policy.state_timeouts(session.rule)),
             |entry| count_end(counters, rules, entry.session.rule),
         );
         Upkeep {
@@ -60,7 +60,7 @@ impl Engine {
         if self.table.find(&session.key, hash).is_some() {
             return None;
         }
-        let timeout = self.policy.state_timeouts(session.rule).ticks(session.state());
+        let timeout = session.timeout(self.policy.state_timeouts(session.rule));
         let ix = self.table.insert(session, hash, idle_since, timeout).ok()?;
         self.counters.sessions_created += 1;
         if let Some(counters) = self.rules.get_mut(session.rule.index()) {

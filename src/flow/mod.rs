@@ -3,17 +3,21 @@
 mod hash;
 mod index;
 pub mod key;
+pub mod segment;
 pub mod session;
 pub mod state;
 pub mod table;
 pub mod track;
 mod wheel;
+pub mod window;
 
 pub use hash::{HashKey, HashSeed, SecretHash};
 pub use key::{Direction, FlowKey, KeyClass, KeyLanes};
-pub use session::{Session, TcpSender};
+pub use segment::{Options, Segment};
+pub use session::Session;
 pub use state::{SessionState, StateTimeouts, TimeoutClass};
 pub use table::{
     Candidate, Entry, Expiry, Lookup, MAX_BATCH, SessionId, SessionTable, TableError, TableFull,
 };
-pub use track::{Segment, Tracked};
+pub use track::Tracked;
+pub use window::{Plain, TcpSender};

@@ -1,40 +1,8 @@
 //! One session: 128 bytes, two cache lines. The first is read to recognise a packet and says what seldom changes; the
 //! second is all that a packet writes, so that a packet dirties one line.
 
-use super::{Direction, FlowKey, SessionState};
+use super::{Direction, FlowKey, SessionState, StateTimeouts, TcpSender};
 use crate::base::{Generation, PortId, RuleId, Tick};
-
-/// What is known of one end of a TCP connection as a *sender*. Window tracking (van Rooij) takes the reserved bytes:
-/// `max_end` (4), `max_win` (4), window scale (1), two to spare.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct TcpSender {
-    /// The sequence number after the last one that a SYN or FIN of this sender took up (its `SEG.SEQ + SEG.LEN`). After
-    /// [`TcpSender::FIN`] it is what the other end's acknowledgement of the FIN carries.
-    pub end: u32,
-    /// [`TcpSender::SYN`] and so on.
-    pub flags: u8,
-    /// For window tracking, see above.
-    pub reserved: [u8; 11],
-}
-
-impl TcpSender {
-    /// In `flags`: it sent a SYN.
-    pub const SYN: u8 = 1;
-    /// In `flags`: its SYN was acknowledged by the other end.
-    pub const SYN_ACKED: u8 = 2;
-    /// In `flags`: it sent a FIN; `end` is the sequence number after it.
-    pub const FIN: u8 = 4;
-    /// In `flags`: its FIN was acknowledged by the other end.
-    pub const FIN_ACKED: u8 = 8;
-
-    /// Is a flag of `flags` set?
-    #[inline]
-    #[must_use]
-    pub const fn has(&self, flag: u8) -> bool {
-        self.flags & flag != 0
-    }
-}
 
 /// One session, both directions.
 #[derive(Clone, Copy, Debug, Default)]
@@ -55,7 +23,7 @@ pub struct Session {
     pub egress: PortId,
     /// The direction of the opener's packets; the replier's go the other way.
     pub opener: Direction,
-    /// Reserved for NAT, helper and HA ownership marks.
+    /// [`Session::LIBERAL`]; others are reserved for NAT, helper and HA ownership marks.
     pub flags: u8,
     /// ICMP and ICMPv6: the type of the packet that opened it.
     pub icmp_type: u8,
@@ -81,20 +49,28 @@ const _: () = assert!(size_of::<TcpSender>() == 16);
 const _: () = assert!(std::mem::offset_of!(Session, bytes) == 64);
 
 impl Session {
+    /// In `flags`: no segment is refused for its sequence numbers (`tcp_strict = false`).
+    pub const LIBERAL: u8 = 1;
+
     /// A session that `opener` opens in `state` (see [`super::track::opening`]); nothing counted yet, rule and
     /// ports to be filled in.
     #[must_use]
     pub fn new(key: FlowKey, opener: Direction, state: SessionState) -> Self {
-        let mut session = Self {
+        Self {
             key,
             opener,
             state,
             ..Self::default()
-        };
-        if matches!(state, SessionState::SynSent) {
-            session.tcp[opener.index()].flags = TcpSender::SYN;
         }
-        session
+    }
+
+    /// How long it may idle, in ticks: as its state says, or, when one end has sent a RST that may have ended it, as a
+    /// closed one.
+    #[inline]
+    #[must_use]
+    pub fn timeout(&self, timeouts: &StateTimeouts) -> u32 {
+        let reset = (self.tcp[0].flags | self.tcp[1].flags) & TcpSender::RESET != 0;
+        timeouts.ticks(if reset { SessionState::Closed } else { self.state })
     }
 
     /// Where it stands; [`super::SessionTable::set_state`] moves it.

@@ -4,54 +4,12 @@
 //! does; and the state follows from what has been seen of both ends: a SYN or FIN each way, and whether it was
 //! acknowledged. Knowing that a FIN was acknowledged takes its sequence number, kept in [`TcpSender::end`].
 //!
-//! Not here yet: windows (the place is [`TcpSender`]'s reserved bytes and the line marked in [`track_tcp`]), exact
-//! sequence numbers of RSTs and SYNs (RFC 5961).
+//! Before the table is asked, a segment's numbers are held against what both ends may send ([`super::window`]).
 
-use super::{Direction, Session, SessionState, TcpSender};
+pub use super::segment::flag;
+use super::window::{self, Plain, Reset};
+use super::{Direction, Segment, Session, SessionState, TcpSender};
 use crate::packet::{PacketKind, PacketMeta};
-
-/// TCP flag bits (RFC 9293, section 3.1).
-pub mod flag {
-    /// No more data from the sender.
-    pub const FIN: u8 = 0x01;
-    /// Synchronise sequence numbers.
-    pub const SYN: u8 = 0x02;
-    /// Reset.
-    pub const RST: u8 = 0x04;
-    /// Push.
-    pub const PSH: u8 = 0x08;
-    /// The acknowledgement field counts.
-    pub const ACK: u8 = 0x10;
-    /// The urgent pointer counts.
-    pub const URG: u8 = 0x20;
-    /// ECN echo (RFC 3168).
-    pub const ECE: u8 = 0x40;
-    /// Congestion window reduced (RFC 3168).
-    pub const CWR: u8 = 0x80;
-}
-
-/// What the tracker needs of a TCP segment. The window and options join with window tracking.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Segment {
-    /// The flags byte.
-    pub flags: u8,
-    /// Sequence number.
-    pub seq: u32,
-    /// Acknowledgement number; counts with [`flag::ACK`] only.
-    pub ack: u32,
-    /// Bytes of data after the header.
-    pub data_len: u32,
-}
-
-impl Segment {
-    /// The sequence number after the segment: data, SYN and FIN take one up each (RFC 9293, section 3.4).
-    #[inline]
-    #[must_use]
-    pub const fn end(&self) -> u32 {
-        let flags = (self.flags & flag::FIN != 0) as u32 + (self.flags & flag::SYN != 0) as u32;
-        self.seq.wrapping_add(self.data_len).wrapping_add(flags)
-    }
-}
 
 /// What a packet means for its session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +24,11 @@ pub enum Tracked {
     Reopen,
     /// Its flags make no sense at all, or not in this state: it is dropped (`tcp_bad_flags`), the session stays.
     BadFlags,
+    /// Its numbers are not what its end may send now: it is dropped (`tcp_out_of_window`), the session stays.
+    OutOfWindow,
+    /// A RST that passes, and that its receiver may or may not accept: the state stays, but [`Session::timeout`] is short
+    /// now; the engine calls [`super::SessionTable::set_state`] with the state that it has.
+    Shorten,
 }
 
 /// The state of the session that this packet may open; `None`: a packet that opens none (a TCP segment other than a
@@ -125,24 +88,24 @@ pub const fn icmp_query(meta: &PacketMeta) -> u16 {
     u16::from_be_bytes([icmp_type, code])
 }
 
-/// Notes in a session just made what its first TCP segment (a SYN) says of its sender.
-pub fn open_tcp(session: &mut Session, segment: &Segment) {
-    let opener = session.opener.index();
-    session.tcp[opener] = TcpSender {
-        end: segment.end(),
-        flags: TcpSender::SYN,
-        ..TcpSender::default()
-    };
+/// Notes in a session just made what its first TCP segment (a SYN) says of its sender. `false`: it has data and no Fast Open
+/// option, and is none that may open a session.
+#[must_use]
+pub fn open_tcp(session: &mut Session, segment: &Segment) -> bool {
+    window::start(&mut session.tcp, session.opener, segment);
+    !is_strict(session) || segment.data_len == 0 || segment.options.fast_open
 }
 
-/// Is this one of the nearly all packets that change nothing of what is tracked? Then [`track_tcp`] or [`track_other`] would
-/// say [`Tracked::Stay`] and note nothing. (`false` only means that they have to be asked.)
+/// Is this one of the nearly all packets that change nothing but numbers and counters? Then what is to be noted of its
+/// numbers is noted. (`false`: nothing changed, and [`track_tcp`] or [`track_other`] has to be asked.) `plain` reads a
+/// TCP segment; `None`: it has a flag or an option that takes a closer look.
 #[inline(always)]
 #[must_use]
-pub fn is_steady(session: &Session, sender: Direction, tcp_flags: u8) -> bool {
+pub fn is_steady(session: &mut Session, sender: Direction, plain: impl FnOnce() -> Option<Plain>) -> bool {
     match session.state {
-        // Window tracking goes here, too.
-        SessionState::Established => tcp_flags & (flag::ACK | flag::SYN | flag::FIN | flag::RST) == flag::ACK,
+        SessionState::Established => {
+            plain().is_some_and(|segment| window::pass_plain(&mut session.tcp, sender, &segment))
+        }
         SessionState::UdpReplied | SessionState::OtherReplied | SessionState::Icmp => true,
         SessionState::UdpNew | SessionState::OtherNew => session.is_opener(sender),
         _ => false,
@@ -162,22 +125,13 @@ pub const fn track_other(session: &Session, sender: Direction) -> Tracked {
     }
 }
 
-/// Tracks a segment of a TCP session: notes what it says of both senders and tells what becomes of the state.
-#[inline]
-pub fn track_tcp(session: &mut Session, sender: Direction, segment: &Segment) -> Tracked {
-    // Nearly every segment: an ACK, with or without data, of an established connection.
-    if session.state == SessionState::Established
-        && segment.flags & (flag::ACK | flag::SYN | flag::FIN | flag::RST) == flag::ACK
-    {
-        // Window tracking goes here and before `track_rare`.
-        return Tracked::Stay;
-    }
-    track_rare(session, sender, segment)
+/// Are sequence numbers looked at?
+const fn is_strict(session: &Session) -> bool {
+    session.flags & Session::LIBERAL == 0
 }
 
-/// Handshake, close, reset: everything that the table of rules decides.
-#[cold]
-fn track_rare(session: &mut Session, sender: Direction, segment: &Segment) -> Tracked {
+/// Tracks a segment of a TCP session: notes what it says of both senders and tells what becomes of the state.
+pub fn track_tcp(session: &mut Session, sender: Direction, segment: &Segment) -> Tracked {
     let Some(event) = Event::of(segment.flags) else {
         return Tracked::BadFlags;
     };
@@ -185,14 +139,47 @@ fn track_rare(session: &mut Session, sender: Direction, segment: &Segment) -> Tr
     let Some(rules) = RULES.get(session.state.index()) else {
         return Tracked::BadFlags; // not a TCP session: the key's protocol rules it out
     };
+    let strict = is_strict(session);
+    let tcp = &mut session.tcp;
     let next = match rules[end][event as usize] {
         Rule::Pass => return Tracked::Stay,
         Rule::Refuse => return Tracked::BadFlags,
         Rule::Reopen => return Tracked::Reopen,
-        Rule::Reset => SessionState::Closed,
+        Rule::Late if strict && !is_late(tcp, sender, segment) => return Tracked::OutOfWindow,
+        Rule::Late => return Tracked::Stay,
+        Rule::Old => {
+            // The opener's RST will carry this number.
+            let this = &mut tcp[sender.index()];
+            this.acked = segment.ack;
+            this.flags |= TcpSender::ACKED;
+            return Tracked::Stay;
+        }
+        Rule::Refused => match refused(tcp, session.opener, sender, segment) {
+            Some(next) => next,
+            None if strict => return Tracked::OutOfWindow,
+            None => SessionState::Closed,
+        },
+        Rule::Reset => match window::reset(tcp, sender, segment.seq) {
+            Reset::Outside if strict => return Tracked::OutOfWindow,
+            Reset::Inside if strict => {
+                tcp[sender.index()].flags |= TcpSender::RESET;
+                return Tracked::Shorten;
+            }
+            _ => SessionState::Closed,
+        },
+        Rule::Syn => {
+            if strict && !may_start(tcp, sender, segment) {
+                return Tracked::OutOfWindow;
+            }
+            note_syn(tcp, sender, segment);
+            state_of(tcp)
+        }
         Rule::Note => {
-            note(&mut session.tcp, sender, segment);
-            state_of(&session.tcp)
+            if strict && !may_go_on(tcp, sender, segment) {
+                return Tracked::OutOfWindow;
+            }
+            note(tcp, sender, segment);
+            state_of(tcp)
         }
     };
     if next == session.state {
@@ -202,22 +189,79 @@ fn track_rare(session: &mut Session, sender: Direction, segment: &Segment) -> Tr
     }
 }
 
+/// A SYN or SYN+ACK of an end whose numbers may still start: a SYN+ACK acknowledges the other's SYN, and data needs Fast
+/// Open (RFC 7413).
+fn may_start(tcp: &[TcpSender; 2], sender: Direction, segment: &Segment) -> bool {
+    let other = &tcp[sender.reverse().index()];
+    if segment.has(flag::ACK) {
+        let early = segment.data_len > 0 && !other.has(TcpSender::FAST_OPEN);
+        window::acknowledges_syn(other, segment.ack) && !early
+    } else {
+        segment.data_len == 0 || segment.options.fast_open
+    }
+}
+
+/// A segment with ACK: its sender has sent a SYN, its numbers are in the window, and data comes after the handshake, but for
+/// that which answers a Fast Open.
+fn may_go_on(tcp: &[TcpSender; 2], sender: Direction, segment: &Segment) -> bool {
+    let (this, other) = (&tcp[sender.index()], &tcp[sender.reverse().index()]);
+    let early = segment.data_len > 0 && !this.has(TcpSender::SYN_ACKED) && !other.has(TcpSender::FAST_OPEN);
+    this.has(TcpSender::SYN) && window::is_in_window(tcp, sender, segment) && !early
+}
+
+/// A segment of a connection that is over: one that was on its way, or sent again.
+fn is_late(tcp: &[TcpSender; 2], sender: Direction, segment: &Segment) -> bool {
+    if segment.has(flag::RST) {
+        return window::reset(tcp, sender, segment.seq) != Reset::Outside;
+    }
+    window::is_in_window(tcp, sender, segment)
+}
+
+/// A RST before there was a SYN of the replier: it must acknowledge the SYN (RFC 9293, section 3.10.7.3, second), or be the
+/// opener's own. The opener also answers an ACK of an old connection with one that the replier alone shall hear.
+fn refused(
+    tcp: &[TcpSender; 2],
+    opener: Direction,
+    sender: Direction,
+    segment: &Segment,
+) -> Option<SessionState> {
+    let (first, second) = (&tcp[opener.index()], &tcp[opener.reverse().index()]);
+    if sender == opener {
+        if second.has(TcpSender::ACKED) && segment.seq == second.acked {
+            return Some(SessionState::SynSent);
+        }
+        let own = segment.seq == first.end || segment.seq == first.acked;
+        return own.then_some(SessionState::Closed);
+    }
+    let acknowledges = segment.has(flag::ACK) && window::acknowledges_syn(first, segment.ack);
+    acknowledges.then_some(SessionState::Closed)
+}
+
 /// What a rule says about a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rule {
-    /// It passes and tells nothing.
+    /// It passes, whatever its numbers, and tells nothing.
     Pass,
-    /// It passes; what it says of the two senders is noted, and the state follows.
+    /// It passes if its acknowledgement or data is in the window; what it says of the two senders is noted, and the state
+    /// follows.
     Note,
-    /// It passes and ends the connection.
+    /// Numbers start: it passes if it may, and is noted.
+    Syn,
+    /// It passes and ends the connection, if it is one that its receiver accepts.
     Reset,
+    /// The same before there are numbers of the replier.
+    Refused,
+    /// It passes if it is in the window, and tells nothing.
+    Late,
+    /// It passes; its acknowledgement is kept for the RST that answers it.
+    Old,
     /// A new connection on the same ports.
     Reopen,
     /// No TCP sends this here.
     Refuse,
 }
 
-use Rule::{Note, Pass, Refuse, Reopen, Reset};
+use Rule::{Late, Note, Old, Pass, Refuse, Refused, Reopen, Reset as Abort, Syn};
 
 /// For each TCP state, end (opener, replier) and event (SYN, SYN+ACK, ACK, FIN, RST) a rule. Sections are RFC 9293's.
 ///
@@ -229,66 +273,83 @@ use Rule::{Note, Pass, Refuse, Reopen, Reset};
 /// | 4 | syn_sent | replier | SYN+ACK | second step of the handshake (3.5, figure 6) |
 /// | 5 | syn_sent | replier | ACK | it still holds an old connection; the opener will reset it (3.5.1, figure 9) |
 /// | 6 | syn_sent | replier | FIN | of an old connection; the ACK of rule 5 follows |
-/// | 7 | syn_sent2, syn_received | either | SYN, SYN+ACK | first or again (3.8.1) |
-/// | 8 | syn_sent2 | either | ACK | acknowledges the other's SYN (3.10.7.4, fifth, SYN-RECEIVED) |
-/// | 9 | syn_received | either | ACK | third step of the handshake; or the replier's data before it (RFC 7413) |
-/// | 10 | syn_sent2, syn_received | either | FIN | closed at once; acknowledges the SYN too (3.10.4, SYN-RECEIVED) |
-/// | 11 | established to last_ack | either | SYN | passes for the challenge ACK that answers it (3.10.7.4, fourth) |
-/// | 12 | established to closed | either | SYN+ACK | a late copy; an endpoint answers it with an ACK at most |
-/// | 13 | established | either | ACK | data and acknowledgements |
-/// | 14 | established to last_ack | either | FIN | the sender closes (3.6) |
-/// | 15 | fin_wait to last_ack | either | ACK | may acknowledge the other's FIN (3.6, figures 12 and 13) |
-/// | 16 | all but closed | either | RST | the connection is aborted (3.10.7.3, 3.10.7.4, second); in time_wait too |
-/// | 17 | time_wait, closed | either | SYN | a new connection on the same ports (3.6.1; 3.10.7.4, TIME-WAIT; RFC 6191) |
-/// | 18 | time_wait | either | ACK, FIN | the last ones sent again (3.10.7.4, eighth, TIME-WAIT) |
-/// | 19 | closed | either | ACK, FIN, RST | on their way when it was reset; answered by an RST (3.10.7.1) |
+/// | 7 | syn_sent | either | RST | refused: it acknowledges the SYN; or the opener gives up (3.10.7.3, second) |
+/// | 8 | syn_sent2, syn_received | either | SYN, SYN+ACK | first or again (3.8.1) |
+/// | 9 | syn_sent2 | either | ACK | acknowledges the other's SYN (3.10.7.4, fifth, SYN-RECEIVED) |
+/// | 10 | syn_received | either | ACK | third step of the handshake; or the replier's data before it (RFC 7413) |
+/// | 11 | syn_sent2, syn_received | either | FIN | closed at once; acknowledges the SYN too (3.10.4, SYN-RECEIVED) |
+/// | 12 | established to last_ack | either | SYN | passes for the challenge ACK that answers it (3.10.7.4, fourth) |
+/// | 13 | established to closed | either | SYN+ACK | a late copy; an endpoint answers it with an ACK at most |
+/// | 14 | established | either | ACK | data and acknowledgements |
+/// | 15 | established to last_ack | either | FIN | the sender closes (3.6) |
+/// | 16 | fin_wait to last_ack | either | ACK | may acknowledge the other's FIN (3.6, figures 12 and 13) |
+/// | 17 | syn_sent2 to time_wait | either | RST | the connection is aborted (3.10.7.4, second; RFC 5961, section 3.2) |
+/// | 18 | time_wait, closed | either | SYN | a new connection on the same ports (3.6.1; 3.10.7.4, TIME-WAIT; RFC 6191) |
+/// | 19 | time_wait | either | ACK, FIN | the last ones sent again (3.10.7.4, eighth, TIME-WAIT) |
+/// | 20 | closed | either | ACK, FIN, RST | on their way when it was reset; answered by an RST (3.10.7.1) |
 const RULES: [[[Rule; 5]; 2]; 10] = [
     // syn_sent
     [
-        [Note, Refuse, Refuse, Refuse, Reset],
-        [Note, Note, Pass, Refuse, Reset],
+        [Syn, Refuse, Refuse, Refuse, Refused],
+        [Syn, Syn, Old, Refuse, Refused],
     ],
     // syn_sent2
-    [[Note, Note, Note, Note, Reset]; 2],
+    [[Syn, Syn, Note, Note, Abort]; 2],
     // syn_received
-    [[Note, Note, Note, Note, Reset]; 2],
+    [[Syn, Syn, Note, Note, Abort]; 2],
     // established
-    [[Pass, Pass, Pass, Note, Reset]; 2],
+    [[Pass, Pass, Note, Note, Abort]; 2],
     // fin_wait
-    [[Pass, Pass, Note, Note, Reset]; 2],
+    [[Pass, Pass, Note, Note, Abort]; 2],
     // close_wait
-    [[Pass, Pass, Note, Note, Reset]; 2],
+    [[Pass, Pass, Note, Note, Abort]; 2],
     // closing
-    [[Pass, Pass, Note, Note, Reset]; 2],
+    [[Pass, Pass, Note, Note, Abort]; 2],
     // last_ack
-    [[Pass, Pass, Note, Note, Reset]; 2],
+    [[Pass, Pass, Note, Note, Abort]; 2],
     // time_wait
-    [[Reopen, Pass, Pass, Pass, Reset]; 2],
+    [[Reopen, Pass, Late, Late, Abort]; 2],
     // closed
-    [[Reopen, Pass, Pass, Pass, Pass]; 2],
+    [[Reopen, Pass, Late, Late, Late]; 2],
 ];
 
-/// Notes what a segment says of its sender's SYN and FIN, and of the other end's, which it may acknowledge.
+/// Notes a SYN or SYN+ACK; one of an end whose SYN is acknowledged tells nothing new.
+fn note_syn(tcp: &mut [TcpSender; 2], sender: Direction, segment: &Segment) {
+    if !tcp[sender.index()].has(TcpSender::SYN_ACKED) {
+        window::start(tcp, sender, segment);
+    }
+    if segment.has(flag::ACK) {
+        acknowledge(tcp, sender, segment);
+    }
+}
+
+/// Notes what a segment with ACK says of its sender's FIN, and of the other end's SYN and FIN, which it may acknowledge.
 fn note(tcp: &mut [TcpSender; 2], sender: Direction, segment: &Segment) {
+    acknowledge(tcp, sender, segment);
+    window::advance(tcp, sender, segment);
     let this = &mut tcp[sender.index()];
-    if segment.flags & flag::SYN != 0 && !this.has(TcpSender::SYN_ACKED) {
-        this.flags |= TcpSender::SYN;
-        this.end = segment.end();
-    }
-    // Until it is acknowledged the newest FIN counts: one with more data before it replaces one sent earlier.
-    if segment.flags & flag::FIN != 0 && !this.has(TcpSender::FIN_ACKED) {
+    let newest = this.end == segment.end();
+    if segment.has(flag::FIN) && newest {
+        // Until it is acknowledged the newest FIN counts: one with more data before it replaces one sent earlier.
         this.flags |= TcpSender::FIN;
-        this.end = segment.end();
+    } else if newest && segment.data_len > 0 && !this.has(TcpSender::FIN_ACKED) {
+        // Data behind a FIN: that FIN was none of this sender's.
+        this.flags &= !TcpSender::FIN;
     }
+}
+
+/// What an acknowledgement says of the other end.
+fn acknowledge(tcp: &mut [TcpSender; 2], sender: Direction, segment: &Segment) {
     let other = &mut tcp[sender.reverse().index()];
-    if segment.flags & flag::ACK != 0 {
-        if other.has(TcpSender::SYN) {
-            other.flags |= TcpSender::SYN_ACKED;
-        }
-        // Exactly: nothing after a FIN can be acknowledged, and nothing less acknowledges it.
-        if other.has(TcpSender::FIN) && segment.ack == other.end {
-            other.flags |= TcpSender::FIN_ACKED;
-        }
+    if other.has(TcpSender::SYN) {
+        other.flags |= TcpSender::SYN_ACKED;
+    }
+    // Exactly: nothing after a FIN can be acknowledged, and nothing less acknowledges it.
+    if other.has(TcpSender::FIN) && segment.ack == other.end {
+        other.flags |= TcpSender::FIN_ACKED;
+    }
+    if tcp.iter().all(|end| end.has(TcpSender::SYN_ACKED)) {
+        window::settle(tcp);
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::node::{ALLOW_ALL, Node};
 
 const SYN: &str = "tcp 10.0.0.5:1234 > 192.0.2.7:80 syn";
-const SYN_ACK: &str = "tcp 192.0.2.7:80 > 10.0.0.5:1234 syn,ack";
+const SYN_ACK: &str = "tcp 192.0.2.7:80 > 10.0.0.5:1234 syn,ack ack=1";
 
 fn scope(scope: &str, rules: &str) -> String {
     format!("[transparent]\nsession_scope = \"{scope}\"\n{rules}")

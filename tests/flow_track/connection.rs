@@ -3,7 +3,9 @@
 use haechi::base::slab::HeapMemory;
 use haechi::base::{Nanos, SessionIx};
 use haechi::flow::track::{Event, flag, open_tcp, track_tcp};
-use haechi::flow::{Direction, FlowKey, HashSeed, Segment, Session, SessionState, SessionTable, Tracked};
+use haechi::flow::{
+    Direction, FlowKey, HashSeed, Options, Segment, Session, SessionState, SessionTable, Tracked,
+};
 
 pub(crate) const S: u8 = flag::SYN;
 pub(crate) const SA: u8 = flag::SYN | flag::ACK;
@@ -11,6 +13,20 @@ pub(crate) const A: u8 = flag::ACK;
 pub(crate) const FA: u8 = flag::FIN | flag::ACK;
 pub(crate) const R: u8 = flag::RST;
 pub(crate) const RA: u8 = flag::RST | flag::ACK;
+
+/// The rest of a segment: a window that all that is sent here fits in, no options.
+pub(crate) const WINDOW: Segment = Segment {
+    flags: 0,
+    seq: 0,
+    ack: 0,
+    window: 65_535,
+    data_len: 0,
+    options: Options {
+        scale: None,
+        sack: None,
+        fast_open: false,
+    },
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
@@ -44,8 +60,9 @@ impl Connection {
             seq: isn[0],
             ack: 0,
             data_len: 0,
+            ..WINDOW
         };
-        open_tcp(&mut session, &syn);
+        assert!(open_tcp(&mut session, &syn));
         let hash = table.hash(&session.key);
         let ix = table.insert(session, hash, Nanos(0), 100).unwrap();
         Self {
@@ -58,6 +75,11 @@ impl Connection {
 
     pub(crate) fn state(&self) -> SessionState {
         self.table.get(self.ix).state()
+    }
+
+    /// A copy of the session as it is.
+    pub(crate) fn session(&self) -> Session {
+        *self.table.get(self.ix)
     }
 
     /// What the tracker says of a segment, and the state after it.
@@ -100,6 +122,7 @@ impl Connection {
             seq,
             ack,
             data_len,
+            ..WINDOW
         }
     }
 
@@ -146,6 +169,8 @@ impl Connection {
                 Tracked::Stay | Tracked::Move(_) => state.name(),
                 Tracked::Reopen => "REOPEN",
                 Tracked::BadFlags => "BAD",
+                Tracked::OutOfWindow => "OUT",
+                Tracked::Shorten => "SHORT",
             };
             assert_eq!(got, expected, "after {word:?} of {words:?}");
         }

@@ -4,7 +4,7 @@ use haechi::flow::track::flag;
 use haechi::flow::{Direction, Segment, SessionState, Tracked};
 use proptest::prelude::*;
 
-use crate::connection::{A, Connection, Opener, Replier, S};
+use crate::connection::{A, Connection, Opener, Replier, S, WINDOW};
 
 /// One end of a connection, as simple as RFC 9293 allows: no options, everything not acknowledged is sent again.
 #[derive(Debug)]
@@ -45,6 +45,7 @@ impl Endpoint {
                 seq,
                 ack,
                 data_len: 0,
+                ..WINDOW
             });
         }
         self.expects?;
@@ -55,6 +56,7 @@ impl Endpoint {
             seq,
             ack,
             data_len,
+            ..WINDOW
         })
     }
 

@@ -7,3 +7,4 @@ mod conversations;
 mod endpoints;
 mod matrix;
 mod sessions;
+mod windows;

@@ -56,8 +56,11 @@ pub fn explain(
     let keys: Vec<FlowKey> = packets
         .iter()
         .filter_map(|packet| flow_key(policy, &simulator.parse(&packet.frame, packet.ingress)))
+        .map(|(key, _)| key)
         .collect();
     simulator.adopt(node.lookup(&keys)?);
+    // Again, now that the sessions are known that TCP numbers which were left out go on with.
+    let packets = read_all(&simulator, &request.packets, request.both_directions)?;
     Ok(ExplainReport {
         generation: policy.generation.0,
         verdicts: packets

@@ -17,7 +17,7 @@ use crate::base::slab::HeapMemory;
 use crate::base::{Nanos, PortId, WorkerId};
 use crate::engine::{Batch, DropReason, Engine, Note, Outputs, Why};
 use crate::flow::table::SessionId;
-use crate::flow::{FlowKey, HashSeed};
+use crate::flow::{Direction, FlowKey, HashSeed, TcpSender};
 use crate::packet::parse::{Malformed, ParseOptions, parse};
 use crate::packet::view::link_header;
 use crate::packet::{PacketKind, PacketMeta, RxChecksum, VecPacket};
@@ -109,6 +109,23 @@ impl Simulator {
     #[must_use]
     pub fn parse(&self, frame: &[u8], ingress: PortId) -> PacketMeta {
         parse_as(self.policy(), frame, ingress)
+    }
+
+    /// The next sequence numbers of the TCP session that a packet belongs to: of its sender, and of the other end.
+    pub(crate) fn next_numbers(&self, meta: &PacketMeta) -> [Option<u32>; 2] {
+        let Some((key, direction)) = flow_key(self.policy(), meta).filter(|_| meta.kind == PacketKind::Tcp)
+        else {
+            return [None; 2];
+        };
+        let table = self.engine.table();
+        let Some(ix) = table.find(&key, table.hash(&key)) else {
+            return [None; 2];
+        };
+        let next = |end: Direction| {
+            let sender = &table.get(ix).tcp[end.index()];
+            sender.has(TcpSender::SYN).then_some(sender.end)
+        };
+        [next(direction), next(direction.reverse())]
     }
 
     /// Gives the engine a frame that comes in by `ingress` at `at_ns` after the first packet (time never goes back: an
@@ -246,13 +263,13 @@ fn parse_as(policy: &Policy, frame: &[u8], ingress: PortId) -> PacketMeta {
 }
 
 /// The key by which the engine will look for the packet's session, if it is of a kind that has one.
-fn flow_key(policy: &Policy, meta: &PacketMeta) -> Option<FlowKey> {
+fn flow_key(policy: &Policy, meta: &PacketMeta) -> Option<(FlowKey, Direction)> {
     let has_session = matches!(
         meta.kind,
         PacketKind::Tcp | PacketKind::Udp | PacketKind::Echo | PacketKind::Icmp | PacketKind::OtherIp
     );
     let port = policy.ports.get(meta.ingress.index()).filter(|_| has_session)?;
-    Some(FlowKey::of(meta, policy.transparent.domain(port.pair, meta.vlan)).0)
+    Some(FlowKey::of(meta, policy.transparent.domain(port.pair, meta.vlan)))
 }
 
 /// More about a drop than its word.

@@ -152,7 +152,6 @@ impl Conversation {
         let mut spec: PacketSpec = line.packet.parse().map_err(|e| wrong(format!("{e}")))?;
         // Where the frame comes in does not change how it is parsed.
         let way = Way::of(&simulator.parse(&spec.frame(), PortId(0)));
-        self.fill_in(&mut spec, line.packet, way);
         let ingress = match ingress(simulator, line.from, line.port)? {
             Some(port) => port,
             None => match self.ingress(simulator, way) {
@@ -160,6 +159,8 @@ impl Conversation {
                 None => default?,
             },
         };
+        let next = simulator.next_numbers(&simulator.parse(&spec.frame(), ingress));
+        self.fill_in(&mut spec, line.packet, way, next);
         let frame = spec.frame();
         self.remember(way, ingress, &spec);
         Ok(Ready {
@@ -199,8 +200,9 @@ impl Conversation {
             .map(|port| port.peer)
     }
 
-    /// TCP numbers that were left out go on where the conversation is.
-    fn fill_in(&self, spec: &mut PacketSpec, text: &str, way: Way) {
+    /// TCP numbers that were left out go on where the conversation is, or the session that the packet belongs to: `next`,
+    /// of this end and of the other.
+    fn fill_in(&self, spec: &mut PacketSpec, text: &str, way: Way, next: [Option<u32>; 2]) {
         let Content::Tcp {
             flags,
             sequence,
@@ -211,11 +213,12 @@ impl Conversation {
             return;
         };
         let says = |key: &str| text.split_ascii_whitespace().any(|word| word.starts_with(key));
-        if let (false, Some(known)) = (says("seq="), self.ways.get(&way)) {
-            *sequence = known.next;
+        let known = |way: &Way| self.ways.get(way).map(|known| known.next);
+        if let (false, Some(next)) = (says("seq="), known(&way).or(next[0])) {
+            *sequence = next;
         }
-        if let (false, true, Some(known)) = (says("ack="), *flags & ACK != 0, self.ways.get(&way.back())) {
-            *acknowledgment = known.next;
+        if let (false, true, Some(next)) = (says("ack="), *flags & ACK != 0, known(&way.back()).or(next[1])) {
+            *acknowledgment = next;
         }
     }
 

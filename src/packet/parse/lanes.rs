@@ -30,8 +30,6 @@ pub struct Lanes {
     pub ip_len: u32x8,
     /// IP protocol.
     pub protocol: u32x8,
-    /// As [`Straight::tcp_flags`].
-    pub tcp_flags: u32x8,
 }
 
 /// Frames of the straight path ([`super::parse_straight`]) that have at least 60 bytes and, if TCP, no options but time
@@ -65,7 +63,6 @@ pub fn parse_lanes(frames: &[&[u8]; LANES], device: &[RxChecksum; LANES], verify
     let ip_sum = addresses + high(w[0]) + low(w[1]) + high(w[1]) + low(w[2]) + high(w[2]) + low(w[3]);
     taken &= holds(device, RxChecksum::IP_GOOD, RxChecksum::IP_BAD, ip_sum);
     let unchecked = is_udp & low(w[7]).cmp_eq(splat(0));
-    let tcp_flags = is_tcp & (w[8] >> 24);
     let (source_port, destination_port) = (high(w[5]), low(w[6]));
     let trusted = splat(RxChecksum::L4_GOOD | RxChecksum::L4_BAD) & device;
     let known = unchecked | trusted.cmp_eq(splat(RxChecksum::L4_GOOD));
@@ -97,7 +94,6 @@ pub fn parse_lanes(frames: &[&[u8]; LANES], device: &[RxChecksum; LANES], verify
         destination_port: swapped(destination_port),
         ip_len,
         protocol,
-        tcp_flags,
     }
 }
 

@@ -118,6 +118,8 @@ pub struct Straight {
 impl Straight {
     /// The IP header's length in bytes: there are no options.
     pub const IP_HEADER: u16 = 20;
+    /// Where the L4 header starts in the frame, in bytes: there are no tags.
+    pub const L4_OFFSET: u16 = ETHERNET as u16 + Self::IP_HEADER;
 
     /// IP protocol.
     #[inline(always)]
@@ -134,7 +136,7 @@ impl Straight {
             destination: mapped(self.destination.to_ne_bytes()),
             source_port: self.source_port,
             destination_port: self.destination_port,
-            l4_offset: ETHERNET as u16 + Self::IP_HEADER,
+            l4_offset: Self::L4_OFFSET,
             l4_len: self.l4_len,
             l3_offset: ETHERNET as u8,
             kind: if self.tcp {

@@ -1,0 +1,293 @@
+//! What each end of a TCP connection may send and acknowledge, as a middlebox knows it: the four bounds of Guido van Rooij,
+//! "Real Stateful TCP Packet Filtering in IP Filter" (2000), in the form that netfilter gave them.
+//!
+//! Of each end as a *sender* four numbers are kept: the highest sequence number that it sent, the highest that the other
+//! end's windows allowed it, the highest acknowledgement that it sent, and the largest window that it offered.
+
+use super::Direction;
+use super::segment::{Segment, at_or_before, flag, later};
+
+/// What is known of one end of a TCP connection as a sender.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct TcpSender {
+    /// The sequence number after the last one that it sent (`td_end` of van Rooij): data, SYN and FIN. After
+    /// [`TcpSender::FIN`] it is what the other end's acknowledgement of the FIN carries.
+    pub end: u32,
+    /// The right edge of the windows that the other end offered it.
+    pub max_end: u32,
+    /// The highest acknowledgement that it sent ([`TcpSender::ACKED`]): what the other end must put into a RST (RFC 5961,
+    /// section 3.2). Before it sent one: the number after its SYN, without data.
+    pub acked: u32,
+    /// The largest window that it offered, in units of its scale, rounded up; before [`TcpSender::SETTLED`] in bytes.
+    pub max_win: u16,
+    /// [`TcpSender::SYN`] and so on.
+    pub flags: u8,
+    /// Its window scale: before [`TcpSender::SETTLED`] what its SYN announced or [`TcpSender::NO_SCALE`], then what is used.
+    pub scale: u8,
+}
+
+/// "An end may acknowledge data that is this old" where the windows are small: bound IV of van Rooij, `MAXACKWINDOW`.
+const MAX_ACK_WINDOW: u32 = 66_000;
+
+impl TcpSender {
+    /// In `flags`: it sent a SYN.
+    pub const SYN: u8 = 1;
+    /// In `flags`: its SYN was acknowledged by the other end.
+    pub const SYN_ACKED: u8 = 2;
+    /// In `flags`: it sent a FIN; `end` is the sequence number after it.
+    pub const FIN: u8 = 4;
+    /// In `flags`: its FIN was acknowledged by the other end.
+    pub const FIN_ACKED: u8 = 8;
+    /// In `flags`: `acked` is an acknowledgement.
+    pub const ACKED: u8 = 16;
+    /// In `flags`: its SYN had a Fast Open option (RFC 7413).
+    pub const FAST_OPEN: u8 = 32;
+    /// In `flags`: both SYNs are acknowledged, and the scales are what both use.
+    pub const SETTLED: u8 = 64;
+    /// In `flags`: it sent a RST that was in the window, but not what the other end must accept. If the other end did, the
+    /// connection is gone, and soon its session; if not, more segments of this sender follow.
+    pub const RESET: u8 = 128;
+    /// In `scale`: its SYN had no such option.
+    pub const NO_SCALE: u8 = 0xff;
+
+    /// Is a flag of `flags` set?
+    #[inline]
+    #[must_use]
+    pub const fn has(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+
+    /// The largest window that it offered, in bytes; at least 1, for the byte that probes a closed one.
+    #[inline(always)]
+    const fn window(&self) -> u32 {
+        let scale = if self.flags & Self::SETTLED != 0 {
+            self.scale
+        } else {
+            0
+        };
+        let window = (self.max_win as u32) << (scale & 15);
+        if window == 0 { 1 } else { window }
+    }
+}
+
+/// I: data begins before the right edge of the windows that were offered. (Where it may end the other end knows better.)
+#[inline(always)]
+const fn data_is_not_too_new(sender: &TcpSender, seq: u32) -> bool {
+    at_or_before(seq, sender.max_end)
+}
+
+/// II: data ends after what the other end can have acknowledged and forgotten: a window before the newest data. (A keepalive
+/// has the byte before the next one, RFC 9293, section 3.8.4.)
+#[inline(always)]
+const fn data_is_not_too_old(sender: &TcpSender, receiver: &TcpSender, end: u32) -> bool {
+    at_or_before(sender.end.wrapping_sub(receiver.window()), end)
+}
+
+/// III: only what was sent is acknowledged.
+#[inline(always)]
+const fn ack_is_not_too_new(receiver: &TcpSender, ack: u32) -> bool {
+    at_or_before(ack, receiver.end)
+}
+
+/// IV: what is acknowledged is not older than data can be that is not acknowledged yet: the window of the end that
+/// acknowledges. (Where that is small, acknowledgements that were overtaken may be older.)
+#[inline(always)]
+const fn ack_is_not_too_old(sender: &TcpSender, receiver: &TcpSender, ack: u32) -> bool {
+    let window = sender.window();
+    let window = if window > MAX_ACK_WINDOW {
+        window
+    } else {
+        MAX_ACK_WINDOW
+    };
+    at_or_before(receiver.end.wrapping_sub(window), ack)
+}
+
+/// The fields of a segment that say all there is about one with ACK alone: no SYN, FIN or RST, no SACK.
+#[derive(Clone, Copy, Debug)]
+pub struct Plain {
+    /// Sequence number.
+    pub seq: u32,
+    /// Acknowledgement number.
+    pub ack: u32,
+    /// The window field.
+    pub window: u16,
+    /// Bytes of data.
+    pub data_len: u32,
+}
+
+/// A plain segment of an established connection: if it is within all bounds and needs nothing but the usual notes, they are
+/// taken. `false`: nothing was changed; [`super::track::track_tcp`] has to look.
+#[inline(always)]
+pub fn pass_plain(tcp: &mut [TcpSender; 2], sender: Direction, segment: &Plain) -> bool {
+    let (s, r) = (tcp[sender.index()], tcp[sender.reverse().index()]);
+    let end = segment.seq.wrapping_add(segment.data_len);
+    // One test at the end: nearly always all of them hold.
+    let fits = data_is_not_too_new(&s, segment.seq)
+        & at_or_before(end, s.max_end)
+        & data_is_not_too_old(&s, &r, end)
+        & ack_is_not_too_new(&r, segment.ack)
+        & ack_is_not_too_old(&s, &r, segment.ack)
+        & (s.flags & (TcpSender::RESET | TcpSender::SETTLED | TcpSender::ACKED)
+            == TcpSender::SETTLED | TcpSender::ACKED);
+    if !fits {
+        return false;
+    }
+    let edge = segment
+        .ack
+        .wrapping_add((u32::from(segment.window) << (s.scale & 15)).max(1));
+    let this = &mut tcp[sender.index()];
+    this.end = later(s.end, end);
+    this.acked = later(s.acked, segment.ack);
+    this.max_win = s.max_win.max(segment.window);
+    tcp[sender.reverse().index()].max_end = later(r.max_end, edge);
+    true
+}
+
+/// Is a segment with ACK within all bounds?
+#[must_use]
+pub fn is_in_window(tcp: &[TcpSender; 2], sender: Direction, segment: &Segment) -> bool {
+    let (s, r) = (&tcp[sender.index()], &tcp[sender.reverse().index()]);
+    // What SACK says has arrived has been sent as well.
+    let newest = segment
+        .options
+        .sack
+        .map_or(segment.ack, |sack| later(segment.ack, sack));
+    data_is_not_too_new(s, segment.seq)
+        && data_is_not_too_old(s, r, segment.end())
+        && ack_is_not_too_new(r, newest)
+        && ack_is_not_too_old(s, r, newest)
+}
+
+/// Notes what a segment with ACK that is in the window says.
+pub(super) fn advance(tcp: &mut [TcpSender; 2], sender: Direction, segment: &Segment) {
+    let scale = scale(tcp, sender);
+    let (s, r) = (sender.index(), sender.reverse().index());
+    let window = u32::from(segment.window) << scale;
+    // A closed window lets one byte through that asks whether it is open again (RFC 9293, section 3.8.6.1).
+    tcp[r].max_end = later(tcp[r].max_end, segment.ack.wrapping_add(window.max(1)));
+    let this = &mut tcp[s];
+    let end = segment.end();
+    let beyond = if at_or_before(end, this.max_end) {
+        0
+    } else {
+        end.wrapping_sub(this.max_end)
+    };
+    this.end = later(this.end, end);
+    this.acked = if this.has(TcpSender::ACKED) {
+        later(this.acked, segment.ack)
+    } else {
+        segment.ack
+    };
+    this.flags = (this.flags | TcpSender::ACKED) & !TcpSender::RESET;
+    this.max_win = this.max_win.max(if this.has(TcpSender::SETTLED) {
+        segment.window
+    } else {
+        units(window, 0)
+    });
+    // It knows of a window that was not seen here: what it sent before stays acceptable.
+    let other = &mut tcp[r];
+    let scale = if other.has(TcpSender::SETTLED) {
+        other.scale
+    } else {
+        0
+    };
+    other.max_win = other.max_win.saturating_add(units(beyond, scale));
+}
+
+/// Bytes in units of a scale, rounded up.
+fn units(bytes: u32, scale: u8) -> u16 {
+    u16::try_from(bytes.div_ceil(1 << (scale & 15))).unwrap_or(u16::MAX)
+}
+
+/// The scale of the windows that `sender` offers, but on its SYN.
+fn scale(tcp: &[TcpSender; 2], sender: Direction) -> u8 {
+    let both = tcp.iter().all(|end| end.scale != TcpSender::NO_SCALE);
+    // Only if both SYNs had the option (RFC 7323, section 2.2).
+    if both { tcp[sender.index()].scale & 15 } else { 0 }
+}
+
+/// Notes a SYN or SYN+ACK that starts a sender's numbers, or starts them anew.
+pub(super) fn start(tcp: &mut [TcpSender; 2], sender: Direction, segment: &Segment) {
+    let (s, r) = (sender.index(), sender.reverse().index());
+    let first = segment.seq.wrapping_add(1);
+    let granted = if tcp[r].has(TcpSender::SYN) {
+        u32::from(tcp[r].max_win)
+    } else {
+        0
+    };
+    tcp[s] = TcpSender {
+        end: segment.end(),
+        max_end: later(segment.end(), first.wrapping_add(granted)),
+        acked: first,
+        max_win: segment.window,
+        flags: TcpSender::SYN
+            | if segment.options.fast_open {
+                TcpSender::FAST_OPEN
+            } else {
+                0
+            },
+        scale: segment.options.scale.unwrap_or(TcpSender::NO_SCALE),
+    };
+    if segment.has(flag::ACK) {
+        tcp[s].acked = segment.ack;
+        tcp[s].flags |= TcpSender::ACKED;
+        tcp[r].max_end = later(
+            tcp[r].max_end,
+            segment.ack.wrapping_add(u32::from(segment.window).max(1)),
+        );
+    }
+}
+
+/// Both SYNs are acknowledged: the scales are what both use from now on.
+pub(super) fn settle(tcp: &mut [TcpSender; 2]) {
+    if tcp[0].has(TcpSender::SETTLED) {
+        return;
+    }
+    let scales = [scale(tcp, Direction::LowToHigh), scale(tcp, Direction::HighToLow)];
+    for (end, scale) in tcp.iter_mut().zip(scales) {
+        end.max_win = units(u32::from(end.max_win), scale);
+        end.scale = scale;
+        end.flags |= TcpSender::SETTLED;
+    }
+}
+
+/// May a SYN+ACK acknowledge this much of the other end's SYN, and the data in it?
+pub(super) const fn acknowledges_syn(other: &TcpSender, ack: u32) -> bool {
+    // Before the other end sent an acknowledgement, `acked` is the number after its SYN.
+    let first = if other.has(TcpSender::ACKED) {
+        other.end
+    } else {
+        other.acked
+    };
+    at_or_before(first, ack) && at_or_before(ack, other.end)
+}
+
+/// What a RST is worth (RFC 9293, section 3.10.7.4, second; RFC 5961, section 3.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reset {
+    /// The other end accepts it.
+    Exact,
+    /// The other end asks by a challenge ACK, or accepts it if it has received more than was seen to be acknowledged.
+    Inside,
+    /// It is none of the sender's.
+    Outside,
+}
+
+/// Judges a RST of a connection of which both SYNs were seen.
+pub(super) fn reset(tcp: &[TcpSender; 2], sender: Direction, seq: u32) -> Reset {
+    let (this, other) = (&tcp[sender.index()], &tcp[sender.reverse().index()]);
+    let next = if other.has(TcpSender::ACKED) {
+        other.acked
+    } else {
+        this.end
+    };
+    // The next number that the other end expects is the one that it acknowledged, or, if all that was sent has arrived, the end.
+    if seq == next || seq == this.end {
+        Reset::Exact
+    } else if at_or_before(next, seq) && at_or_before(seq, this.max_end) {
+        Reset::Inside
+    } else {
+        Reset::Outside
+    }
+}

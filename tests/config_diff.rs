@@ -86,6 +86,8 @@ fn changes() -> Vec<Change> {
             c.policy.reject_rate = config::Rate(1)
         }),
         ("conntrack.max_sessions", true, |c| c.conntrack.max_sessions += 1),
+        ("conntrack.tcp_strict", false, |c| c.conntrack.tcp_strict = false),
+        ("conntrack.pickup", false, |c| c.conntrack.pickup = true),
         ("conntrack.verify_checksums", false, |c| {
             c.conntrack.verify_checksums = false
         }),

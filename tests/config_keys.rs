@@ -82,8 +82,8 @@ const KEYS: &[(&str, Does)] = &[
     ("rule.timeouts.tcp_established", Change("'1h'")),
     ("rule.timeouts.udp_replied", Change("'1m'")),
     ("rule.reset_on_timeout", NotYet("rule.reset_on_timeout")),
-    ("rule.pickup", NotYet("rule.pickup")),
-    ("rule.tcp_strict", NotYet("rule.tcp_strict")),
+    ("rule.pickup", Change("true")),
+    ("rule.tcp_strict", Change("false")),
     ("rule.max_sessions", NotYet("rule.max_sessions")),
     (
         "rule.max_sessions_per_source",
@@ -105,8 +105,8 @@ const KEYS: &[(&str, Does)] = &[
     ("conntrack.adaptive_end", NotYet("conntrack.adaptive_end")),
     ("conntrack.syn_cookie_start", NotYet("conntrack.syn_cookie_start")),
     ("conntrack.syn_cookie_stop", NotYet("conntrack.syn_cookie_stop")),
-    ("conntrack.tcp_strict", NotYet("conntrack.tcp_strict")),
-    ("conntrack.pickup", NotYet("conntrack.pickup")),
+    ("conntrack.tcp_strict", Change("false")),
+    ("conntrack.pickup", Change("true")),
     ("conntrack.reset_on_timeout", NotYet("conntrack.reset_on_timeout")),
     ("conntrack.timeouts.tcp_syn_sent", Change("'7s'")),
     ("conntrack.timeouts.tcp_syn_received", Change("'7s'")),
@@ -326,6 +326,13 @@ fn timeouts_and_switches_reach_the_policy() {
     assert_eq!((base.generation, base.rules.len()), (Generation(3), 1));
     assert!(compile(&with("rule.enabled", value("false"))).rules.is_empty());
     assert!(!compile(&with("conntrack.verify_checksums", value("false"))).verify_checksums);
+    assert_eq!([base.rules[0].tcp_strict, base.rules[0].pickup], [true, false]);
+    for key in ["rule.tcp_strict", "conntrack.tcp_strict"] {
+        assert!(!compile(&with(key, value("false"))).rules[0].tcp_strict, "{key}");
+    }
+    for key in ["rule.pickup", "conntrack.pickup"] {
+        assert!(compile(&with(key, value("true"))).rules[0].pickup, "{key}");
+    }
     assert_eq!(
         compile(&with("policy.reject_rate", value("'5/s'"))).reject_rate,
         5

@@ -26,3 +26,5 @@ mod reject;
 mod rules;
 #[path = "engine/states.rs"]
 mod states;
+#[path = "engine/windows.rs"]
+mod windows;

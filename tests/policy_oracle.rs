@@ -255,6 +255,8 @@ fn rule() -> impl Strategy<Value = Rule> {
                 source_ports,
                 action: Action::Allow,
                 timeouts: TimeoutOverrides::default(),
+                pickup: None,
+                tcp_strict: None,
                 enabled,
                 description: None,
             },
@@ -419,6 +421,8 @@ fn each_address_family_meets_its_own_prefixes_alone() {
         source_ports: Matcher::Any,
         action: Action::Allow,
         timeouts: TimeoutOverrides::default(),
+        pickup: None,
+        tcp_strict: None,
         enabled: true,
         description: None,
     };

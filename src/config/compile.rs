@@ -93,6 +93,8 @@ pub fn compile(config: &Config, generation: Generation, ids: &mut RuleIds) -> Re
                 .ok_or_else(|| CompileError::RuleIdsExhausted(rule.name.clone()))?,
             name: rule.name.clone(),
             action: rule.action,
+            tcp_strict: rule.tcp_strict.unwrap_or(config.conntrack.tcp_strict),
+            pickup: rule.pickup.unwrap_or(config.conntrack.pickup),
             state_timeouts: own_timeouts.as_deref().unwrap_or(&timeouts).by_state(),
             timeouts: own_timeouts,
             description: rule.description.clone(),

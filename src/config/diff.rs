@@ -50,6 +50,8 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
     compare!(live, policy.reject_rate);
     compare!(restart, conntrack.max_sessions);
     compare!(live, conntrack.verify_checksums);
+    compare!(live, conntrack.tcp_strict);
+    compare!(live, conntrack.pickup);
     compare!(live, conntrack.timeouts);
     diff
 }

@@ -134,6 +134,8 @@ pub(super) fn read_rule(section: &mut Section<'_>, names: &Names, walk: &mut Wal
         source_ports: s.matcher("source_ports", walk, parse),
         action: s.choice("action", &actions, walk).unwrap_or(Action::Drop),
         timeouts: read_overrides(s, walk),
+        pickup: s.boolean("pickup", walk),
+        tcp_strict: s.boolean("tcp_strict", walk),
         enabled: s.boolean("enabled", walk).unwrap_or_else(defaults::yes),
         description: s.string("description", walk).map(|(text, _)| text.to_owned()),
     };
@@ -146,8 +148,6 @@ const RULE_NOT_YET: &[(&str, &str)] = &[
     ("log", "session and alert logging"),
     ("helper", "application-level gateways"),
     ("reset_on_timeout", "the reset of timed-out sessions"),
-    ("pickup", "pick-up in mid-stream"),
-    ("tcp_strict", "window checks"),
     ("max_sessions", "the limits of a rule"),
     ("max_sessions_per_source", "the limits of a rule"),
     ("new_sessions_per_source", "the limits of a rule"),
@@ -206,8 +206,6 @@ const CONNTRACK_NOT_YET: &[(&str, &str)] = &[
     ("adaptive_end", "the shrinking of timeouts under load"),
     ("syn_cookie_start", "SYN protection"),
     ("syn_cookie_stop", "SYN protection"),
-    ("tcp_strict", "window checks"),
-    ("pickup", "pick-up in mid-stream"),
     ("reset_on_timeout", "the reset of timed-out sessions"),
     ("fragments", "fragment tracking"),
 ];
@@ -223,6 +221,8 @@ pub(super) fn read_conntrack(root: &mut Section<'_>, walk: &mut Walk<'_>) -> Con
         verify_checksums: s
             .boolean("verify_checksums", walk)
             .unwrap_or(default.verify_checksums),
+        tcp_strict: s.boolean("tcp_strict", walk).unwrap_or(default.tcp_strict),
+        pickup: s.boolean("pickup", walk).unwrap_or(default.pickup),
         timeouts: Timeouts::default(),
     };
     let mut timeouts = s.section("timeouts", walk);

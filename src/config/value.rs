@@ -227,6 +227,12 @@ pub struct Rule {
     /// Timeouts of this rule's sessions, where they differ from `[conntrack.timeouts]`.
     #[schemars(default)]
     pub timeouts: TimeoutOverrides,
+    /// A TCP packet in mid-stream may open a session of this rule; default: as `[conntrack] pickup` says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pickup: Option<bool>,
+    /// false: no window checks for TCP sessions of this rule; default: as `[conntrack] tcp_strict` says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tcp_strict: Option<bool>,
     /// false: as if the rule were not there.
     #[schemars(default = "super::defaults::yes")]
     pub enabled: bool,
@@ -260,6 +266,10 @@ pub struct Conntrack {
     pub max_sessions: u32,
     /// Verify TCP, UDP, ICMP and ICMPv6 checksums (the IPv4 header's is always verified).
     pub verify_checksums: bool,
+    /// false: TCP segments are not refused for their sequence and acknowledgement numbers.
+    pub tcp_strict: bool,
+    /// A TCP packet in mid-stream may open a session.
+    pub pickup: bool,
     /// Idle timeouts by session state.
     pub timeouts: Timeouts,
 }
@@ -269,6 +279,8 @@ impl Default for Conntrack {
         Self {
             max_sessions: 1_000_000,
             verify_checksums: true,
+            tcp_strict: true,
+            pickup: false,
             timeouts: Timeouts::default(),
         }
     }

@@ -3,9 +3,10 @@
 use super::process::{Act, FlowPacket, Verdict, port_policy};
 use super::session::{ip_len, segment};
 use super::{DropReason, IMPLICIT_DROP, Why};
-use crate::flow::{Session, track};
+use crate::flow::track::Event;
+use crate::flow::{Session, SessionState, track};
 use crate::packet::{PacketKind, PacketMeta};
-use crate::policy::{Action, ClassifyKey, Policy, RuleMatch};
+use crate::policy::{Action, ClassifyKey, Policy, Rule, RuleMatch};
 
 /// What the rules are asked about a packet without a session.
 #[inline]
@@ -26,6 +27,24 @@ pub(super) fn question(meta: &PacketMeta, policy: &Policy) -> ClassifyKey {
     }
 }
 
+/// How a packet without a session may make one.
+#[derive(Clone, Copy)]
+enum Opening {
+    /// It is the first one of its conversation.
+    First(SessionState),
+    /// It is in the middle of a TCP connection, and its rule says `pickup`.
+    PickUp,
+}
+
+fn opening(meta: &PacketMeta, rule: Option<&Rule>) -> Option<Opening> {
+    if let Some(state) = track::opening(meta) {
+        return Some(Opening::First(state));
+    }
+    let in_mid_stream = meta.kind == PacketKind::Tcp && Event::of(meta.tcp_flags()) == Some(Event::Ack);
+    let picks_up = rule.is_some_and(|rule| rule.pickup && rule.action == Action::Allow);
+    (in_mid_stream && picks_up).then_some(Opening::PickUp)
+}
+
 impl Act<'_> {
     /// Judges a packet without a session by the rule that matched it.
     ///
@@ -33,12 +52,11 @@ impl Act<'_> {
     /// policy's refusal, NAT and limits between the rule and the insertion.
     pub(super) fn first(&mut self, flow: &FlowPacket<'_>, answer: RuleMatch) -> Verdict {
         let meta = flow.meta;
-        let Some(state) = track::opening(meta) else {
+        let rule = answer.and_then(|place| Some((place, self.policy.rules.get(place as usize)?)));
+        let Some(opening) = opening(meta, rule.map(|(_, rule)| rule)) else {
             return self.opens_nothing(flow, answer);
         };
-        let Some((place, rule)) =
-            answer.and_then(|place| Some((place, self.policy.rules.get(place as usize)?)))
-        else {
+        let Some((place, rule)) = rule else {
             self.run.add(self.rules, self.now, IMPLICIT_DROP, ip_len(meta));
             return Verdict::Drop(DropReason::Policy, Why::Rule(None));
         };
@@ -53,17 +71,27 @@ impl Act<'_> {
                 return Verdict::Reject(Why::Rule(answer));
             }
         }
+        let state = match opening {
+            Opening::First(state) => state,
+            Opening::PickUp => SessionState::Established,
+        };
         let mut session = Session::new(*flow.key, flow.direction, state);
         session.generation = self.policy.generation;
         session.rule = rule.id;
         session.ingress = meta.ingress;
         session.egress = port_policy(self.policy, meta.ingress).peer;
+        session.set_strict(rule.tcp_strict);
         if matches!(meta.kind, PacketKind::Echo | PacketKind::Icmp) {
             session.icmp_type = meta.icmp_type();
             session.icmp_code = meta.detail;
         }
-        if meta.kind == PacketKind::Tcp && !track::open_tcp(&mut session, &segment(meta, flow.frame)) {
-            return Verdict::Drop(DropReason::TcpOutOfWindow, Why::Rule(answer));
+        if meta.kind == PacketKind::Tcp {
+            let segment = segment(meta, flow.frame);
+            match opening {
+                Opening::PickUp => track::pick_up_tcp(&mut session, &segment),
+                Opening::First(_) if track::open_tcp(&mut session, &segment) => {}
+                Opening::First(_) => return Verdict::Drop(DropReason::TcpOutOfWindow, Why::Rule(answer)),
+            }
         }
         let Ok(ix) = self
             .table
@@ -84,7 +112,7 @@ impl Act<'_> {
     fn opens_nothing(&mut self, flow: &FlowPacket<'_>, answer: RuleMatch) -> Verdict {
         let meta = flow.meta;
         if meta.kind == PacketKind::Tcp {
-            if track::Event::of(meta.tcp_flags()).is_none() {
+            if Event::of(meta.tcp_flags()).is_none() {
                 return Verdict::Drop(DropReason::TcpBadFlags, Why::Rule(None));
             }
             // A connection whose session an apply has ended: this end shall hear of it at once, too.

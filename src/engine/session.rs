@@ -106,6 +106,7 @@ impl Act<'_> {
         let old = session.rule;
         session.generation = self.policy.generation;
         session.rule = rule.id;
+        session.set_strict(rule.tcp_strict);
         if old != rule.id {
             upkeep::move_session(self.rules, old, rule.id);
             let (state, timeout) = (session.state(), session.timeout(&rule.state_timeouts));

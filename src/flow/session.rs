@@ -64,6 +64,16 @@ impl Session {
         }
     }
 
+    /// Are segments refused for their sequence and acknowledgement numbers?
+    #[inline]
+    pub const fn set_strict(&mut self, strict: bool) {
+        self.flags = if strict {
+            self.flags & !Self::LIBERAL
+        } else {
+            self.flags | Self::LIBERAL
+        };
+    }
+
     /// How long it may idle, in ticks: as its state says, or, when one end has sent a RST that may have ended it, as a
     /// closed one.
     #[inline]

@@ -96,6 +96,11 @@ pub fn open_tcp(session: &mut Session, segment: &Segment) -> bool {
     !is_strict(session) || segment.data_len == 0 || segment.options.fast_open
 }
 
+/// Notes in a session just made what a segment in mid-stream says of both ends (`pickup`).
+pub fn pick_up_tcp(session: &mut Session, segment: &Segment) {
+    window::pick_up(&mut session.tcp, session.opener, segment);
+}
+
 /// Is this one of the nearly all packets that change nothing but numbers and counters? Then what is to be noted of its
 /// numbers is noted. (`false`: nothing changed, and [`track_tcp`] or [`track_other`] has to be asked.) `plain` reads a
 /// TCP segment; `None`: it has a flag or an option that takes a closer look.

@@ -239,6 +239,30 @@ pub(super) fn start(tcp: &mut [TcpSender; 2], sender: Direction, segment: &Segme
     }
 }
 
+/// Starts the numbers of both ends from a segment in mid-stream. What its SYNs said is unknown: the windows are taken for the
+/// largest that they may be, and learnt from there.
+pub(super) fn pick_up(tcp: &mut [TcpSender; 2], sender: Direction, segment: &Segment) {
+    const SCALE: u8 = 14;
+    let known = TcpSender::SYN | TcpSender::SYN_ACKED | TcpSender::SETTLED;
+    let window = (u32::from(segment.window) << SCALE).max(1);
+    tcp[sender.index()] = TcpSender {
+        end: segment.end(),
+        max_end: segment.end().wrapping_add(u32::from(u16::MAX) << SCALE),
+        acked: segment.ack,
+        max_win: segment.window,
+        flags: known | TcpSender::ACKED,
+        scale: SCALE,
+    };
+    tcp[sender.reverse().index()] = TcpSender {
+        end: segment.ack,
+        max_end: segment.ack.wrapping_add(window),
+        acked: segment.end(),
+        max_win: u16::MAX,
+        flags: known,
+        scale: SCALE,
+    };
+}
+
 /// Both SYNs are acknowledged: the scales are what both use from now on.
 pub(super) fn settle(tcp: &mut [TcpSender; 2]) {
     if tcp[0].has(TcpSender::SETTLED) {

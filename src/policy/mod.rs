@@ -175,6 +175,10 @@ pub struct Rule {
     pub name: String,
     /// What it does.
     pub action: Action,
+    /// Segments of its TCP sessions are refused for their sequence and acknowledgement numbers.
+    pub tcp_strict: bool,
+    /// A TCP packet in mid-stream may open a session of it.
+    pub pickup: bool,
     /// The rule's own timeouts, complete: the defaults with the rule's overrides.
     pub timeouts: Option<Box<Timeouts>>,
     /// The timeouts that count for its sessions, its own or the general ones, in the table's ticks.

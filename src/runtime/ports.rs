@@ -1,5 +1,7 @@
 //! The node's ports as control threads see them: the device while it is in service, what is known of it when it is not.
 
+use std::collections::BTreeSet;
+use std::os::fd::RawFd;
 use std::sync::{Arc, MutexGuard};
 
 use super::lock::ControlLock;
@@ -8,13 +10,16 @@ use crate::base::{Nanos, PortId};
 use crate::config::{self, RxQueues};
 use crate::control::node::{PortStatus, Rss};
 use crate::dpdk::mempool::BufferUse;
-use crate::dpdk::{Device, Eal, Error, Port, PortInfo, PortSetup, PortStats, wake};
+use crate::dpdk::wake::{self, Announcer};
+use crate::dpdk::{Device, Eal, Error, Port, PortInfo, PortSetup, PortStats, RxQueue};
 
 /// One port of the node.
 pub struct NodePort {
     id: PortId,
     config: config::Port,
     packet_buffers: u32,
+    /// Its workers sleep when they are idle, and want to be woken.
+    adaptive: bool,
     flags: Arc<PortFlags>,
     state: ControlLock<State>,
 }
@@ -43,13 +48,14 @@ pub struct LinkView {
 }
 
 impl NodePort {
-    /// A port that is not in service yet.
+    /// A port that is not in service yet. `adaptive`: its workers sleep when they are idle.
     #[must_use]
-    pub fn new(id: PortId, config: config::Port, packet_buffers: u32) -> Self {
+    pub fn new(id: PortId, config: config::Port, packet_buffers: u32, adaptive: bool) -> Self {
         Self {
             id,
             config,
             packet_buffers,
+            adaptive,
             flags: Arc::default(),
             state: ControlLock::default(),
         }
@@ -91,7 +97,7 @@ impl NodePort {
     /// One line with the fix.
     pub fn open(&self, eal: &Eal, workers: u16) -> Result<Vec<PortQueues>, Error> {
         let device = device(&self.config.device)?;
-        let sockets_before = wake::packet_sockets().unwrap_or_default();
+        let sockets_before = self.sockets();
         let mut port = Port::open(eal, &self.config.name, &device, self.config.mtu)?;
         let info = port.info().clone();
         let rx_queues = match self.config.rx_queues {
@@ -104,10 +110,12 @@ impl NodePort {
             tx_queues: workers,
             rx_descriptors: self.config.rx_descriptors,
             tx_descriptors: self.config.tx_descriptors,
+            rx_interrupts: self.adaptive,
         })?;
         let (rx, tx) = port.start()?;
-        let sockets = wake::packet_sockets().unwrap_or_default();
-        let wake_fds: Vec<_> = sockets.difference(&sockets_before).copied().collect();
+        let sockets = self.sockets();
+        let sockets = sockets.difference(&sockets_before).copied();
+        let sockets: Vec<_> = sockets.map(Announcer::Readable).collect();
         let ring_fills = !arrives_when_polled(&info.driver);
         self.flags.set_sleep_bound(sleep_bound(&port));
         let mut state = self.state();
@@ -115,14 +123,24 @@ impl NodePort {
         state.port = Some(port);
         state.info = info;
         let mut rx = rx.into_iter();
-        let queues = tx.into_iter().map(|tx| PortQueues {
-            rx: rx.next(),
-            tx,
-            max_frame: max_frame(self.config.mtu),
-            ring_fills,
-            wake_fds: wake_fds.clone(),
+        let queues = tx.into_iter().map(|tx| {
+            let rx = rx.next();
+            let interrupt = rx.as_ref().and_then(RxQueue::announcer);
+            PortQueues {
+                rx,
+                tx,
+                max_frame: max_frame(self.config.mtu),
+                ring_fills,
+                announcers: interrupt.map_or_else(|| sockets.clone(), |interrupt| vec![interrupt]),
+            }
         });
         Ok(queues.collect())
+    }
+
+    /// The sockets that announce packets, where anybody sleeps.
+    fn sockets(&self) -> BTreeSet<RawFd> {
+        let sockets = self.adaptive.then(|| wake::packet_sockets().unwrap_or_default());
+        sockets.unwrap_or_default()
     }
 
     /// Stops and closes the device; the workers have given its queues back.

@@ -5,9 +5,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arrayvec::ArrayVec;
 
+use super::idle::{Idle, Polled};
 use super::stats::PortCounts;
 use crate::base::{Nanos, PortId};
 use crate::dpdk::mbuf::{Burst, free_burst};
+use crate::dpdk::wake::Announcer;
 use crate::dpdk::{MAX_BURST, Mbuf, Mempool, RxQueue, TxQueue};
 use crate::engine::{DropReason, Note, Outputs};
 
@@ -22,7 +24,8 @@ impl Default for PortFlags {
     fn default() -> Self {
         Self {
             link_up: AtomicBool::new(true),
-            sleep_bound_ns: AtomicU64::new(0),
+            // Until something is known of the port.
+            sleep_bound_ns: AtomicU64::new(Idle::LONGEST_SLEEP.0),
         }
     }
 }
@@ -62,13 +65,17 @@ pub struct PortQueues {
     pub max_frame: usize,
     /// The receive ring fills while nobody polls. (Some virtual devices make their packets when they are polled.)
     pub ring_fills: bool,
-    /// Sockets whose readability announces packets, where the port has such.
-    pub wake_fds: Vec<std::os::fd::RawFd>,
+    /// On what packets announce themselves while nobody polls, where the port can.
+    pub announcers: Vec<Announcer>,
 }
 
 /// One port on a worker.
 pub(super) struct Slot {
     pub(super) queues: Option<Box<PortQueues>>,
+    /// The port's packets can wake the worker.
+    announces: bool,
+    /// It was armed, and could not be: this sleep is by the clock.
+    mute: bool,
     pub(super) flags: Arc<PortFlags>,
     pub(super) counts: PortCounts,
     /// The longest frame that the port sends, in bytes; without queues no frame is too long.
@@ -79,15 +86,44 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    /// The port's queues come to this worker.
-    pub(super) fn give(&mut self, queues: Box<PortQueues>) {
+    /// The port's queues come to this worker. `announces`: it waits for their packets when it sleeps.
+    pub(super) fn give(&mut self, queues: Box<PortQueues>, announces: bool) {
         self.max_frame = queues.max_frame;
+        self.announces = announces;
         self.queues = Some(queues);
+    }
+
+    /// What counts of the port for how long the worker may sleep; `None`: it does not poll the port.
+    pub(super) fn polled(&self) -> Option<Polled> {
+        let queues = self.queues.as_ref().filter(|queues| queues.rx.is_some())?;
+        Some(Polled {
+            announces: self.announces && !self.mute,
+            link_up: self.flags.link_up(),
+            ring: queues.ring_fills.then(|| self.flags.sleep_bound()),
+        })
+    }
+
+    /// Has the port's packets wake the worker, where they can.
+    pub(super) fn arm(&mut self) {
+        let rx = self.queues.as_mut().and_then(|queues| queues.rx.as_mut());
+        if let (true, Some(rx)) = (self.announces, rx) {
+            self.mute = !rx.arm();
+        }
+    }
+
+    /// Has them be silent while the port is polled.
+    pub(super) fn disarm(&mut self) {
+        let rx = self.queues.as_mut().and_then(|queues| queues.rx.as_mut());
+        if let (true, Some(rx)) = (self.announces, rx) {
+            rx.disarm();
+            self.mute = false;
+        }
     }
 
     /// The port's queues leave this worker.
     pub(super) fn take(&mut self) -> Option<Box<PortQueues>> {
         self.max_frame = usize::MAX;
+        self.announces = false;
         self.queues.take()
     }
 }
@@ -117,6 +153,8 @@ impl WorkerOutputs {
     pub(super) fn new(flags: &[Arc<PortFlags>], burst: usize, pool: Mempool) -> Self {
         let slot = |flags: &Arc<PortFlags>| Slot {
             queues: None,
+            announces: false,
+            mute: false,
             flags: Arc::clone(flags),
             counts: PortCounts::default(),
             max_frame: usize::MAX,

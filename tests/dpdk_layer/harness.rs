@@ -98,6 +98,7 @@ pub(crate) fn setup() -> PortSetup {
         tx_queues: 1,
         rx_descriptors: 512,
         tx_descriptors: 512,
+        ..PortSetup::default()
     }
 }
 
@@ -109,13 +110,35 @@ pub(crate) struct Side {
 }
 
 pub(crate) fn side(eal: &Eal, name: &str, text: &str, mtu: u16) -> Side {
-    let mut port = Port::open(eal, name, &device(text), mtu).unwrap();
     let packet_buffers = if mtu > 4000 { 1023 } else { 4095 };
-    let result = port.configure(&PortSetup {
+    let setup = PortSetup {
         packet_buffers,
         ..setup()
-    });
+    };
+    started(open(eal, name, text, mtu, &setup))
+}
+
+/// A port of MTU 1500 whose receive queue may announce packets, if it can.
+pub(crate) fn side_with(eal: &Eal, name: &str, text: &str, rx_interrupts: bool) -> Side {
+    started(open(eal, name, text, 1500, &with(rx_interrupts)))
+}
+
+pub(crate) fn with(rx_interrupts: bool) -> PortSetup {
+    PortSetup {
+        rx_interrupts,
+        ..setup()
+    }
+}
+
+/// A port that is configured, and not started.
+pub(crate) fn open(eal: &Eal, name: &str, text: &str, mtu: u16, setup: &PortSetup) -> Port {
+    let mut port = Port::open(eal, name, &device(text), mtu).unwrap();
+    let result = port.configure(setup);
     assert!(result.is_ok(), "{result:?} {:#?}", eal.log_lines());
+    port
+}
+
+fn started(mut port: Port) -> Side {
     let (mut rx, mut tx) = port.start().unwrap();
     assert_eq!((rx.len(), tx.len()), (1, 1));
     Side {

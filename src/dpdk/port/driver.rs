@@ -26,6 +26,36 @@ pub(super) enum Kind {
     Nic,
 }
 
+/// What a driver's receive interrupts are like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Interrupts {
+    /// It has none, or its queues are sockets, which serve better.
+    None,
+    /// The queue's descriptor is readable as long as packets wait. There is nothing to be armed.
+    Readable,
+    /// As DPDK means them: armed before a sleep, masked while the queue is polled. Of every driver that is not known to
+    /// be different; if it has them will be seen.
+    Masked,
+    /// As `Masked`, while a guest is there, which makes the link: one that comes brings queues of its own, unarmed.
+    Guest,
+    /// Never masked once they were armed: masked, these NICs write back received descriptors by cache lines only, so that
+    /// up to three packets wait for the next ones while their queue is polled.
+    Unmasked,
+}
+
+impl Interrupts {
+    /// By the driver's name.
+    pub(super) fn of(driver: &str) -> Self {
+        match Kind::of(driver) {
+            Kind::AfXdp | Kind::AfPacket | Kind::Memif | Kind::Virtual => Self::None,
+            Kind::Tap => Self::Readable,
+            Kind::Nic if driver.starts_with("net_vhost") => Self::Guest,
+            Kind::Nic if driver.starts_with("net_i40e") || driver.starts_with("net_iavf") => Self::Unmasked,
+            Kind::Nic | Kind::Virtio => Self::Masked,
+        }
+    }
+}
+
 /// What an MTU takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Frames {
@@ -398,6 +428,23 @@ mod tests {
                 "{bad}"
             );
             assert_eq!(Kind::Memif.check_args(bad), Ok(()));
+        }
+    }
+
+    #[test]
+    fn interrupts_are_used_as_the_driver_needs() {
+        for (driver, kind) in [
+            ("net_ixgbe", Interrupts::Masked),
+            ("mlx5_pci", Interrupts::Masked),
+            ("net_virtio_user", Interrupts::Masked),
+            ("net_i40e", Interrupts::Unmasked),
+            ("net_iavf", Interrupts::Unmasked),
+            ("net_vhost", Interrupts::Guest),
+            ("net_tap", Interrupts::Readable),
+            ("net_af_xdp", Interrupts::None),
+            ("net_memif", Interrupts::None),
+        ] {
+            assert_eq!(Interrupts::of(driver), kind, "{driver}");
         }
     }
 

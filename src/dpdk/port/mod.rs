@@ -3,6 +3,7 @@
 mod descriptors;
 mod device;
 mod driver;
+mod interrupts;
 mod kernel;
 mod open;
 mod probe;
@@ -14,6 +15,7 @@ use std::{
 };
 
 pub use device::Device;
+pub(super) use interrupts::Interrupt;
 pub(super) use open::Open;
 
 use super::{
@@ -23,7 +25,7 @@ use super::{
 use crate::base::Nanos;
 
 /// What a port is configured with.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PortSetup {
     /// Mbufs in the port's own pool, which its receive queues draw from.
     pub packet_buffers: u32,
@@ -35,6 +37,8 @@ pub struct PortSetup {
     pub rx_descriptors: u16,
     /// Descriptors of each transmit queue; adjusted to what the device takes.
     pub tx_descriptors: u16,
+    /// Have the receive queues announce packets ([`RxQueue::announcer`]), where the device can.
+    pub rx_interrupts: bool,
 }
 
 /// What is known of a port's device.
@@ -187,7 +191,10 @@ impl Port {
         let id = self.open.id;
         let rx = (0..)
             .zip(&self.rx_counters)
-            .map(|(q, c)| RxQueue::new(id, q, c.clone(), self.open.clone()))
+            .map(|(q, c)| {
+                let interrupt = self.open.interrupt(q);
+                RxQueue::new(id, q, interrupt, c.clone(), self.open.clone())
+            })
             .collect();
         let tx = (0..)
             .zip(&self.tx_counters)

@@ -1,5 +1,5 @@
 //! How an idle worker waits, on real DPDK ports: it sleeps until packets announce themselves, loses none of a burst that
-//! wakes it, and never sleeps with `idle = "poll"`.
+//! wakes it, does not spin for a port that has no peer, and never sleeps with `idle = "poll"`.
 #![cfg(feature = "dpdk")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test's way to fail")]
 #![allow(
@@ -31,6 +31,7 @@ fn an_idle_worker_waits_for_what_can_wake_it() {
     let eal = start_eal();
     sleeps_until_a_guest_sends(&eal);
     never_sleeps_when_it_polls(&eal);
+    does_not_spin_for_a_port_without_a_peer(&eal);
 }
 
 /// A worker on its thread.
@@ -232,5 +233,54 @@ fn never_sleeps_when_it_polls(eal: &Eal) {
     running.settles("a worker that polls", 100_000..);
     a.close();
     b.close();
+    running.stop().close();
+}
+
+fn does_not_spin_for_a_port_without_a_peer(eal: &Eal) {
+    let memif = |role, n| {
+        format!(
+            "vdev:net_memif{n},role={role},socket=@haechi-idle-{},socket-abstract=yes",
+            std::process::id()
+        )
+    };
+    let running = Running::new(eal, &memif("server", 0), "vdev:net_null1,no-rx=1", true);
+    // What the keeper does.
+    let look = || {
+        for port in &running.bench.ports {
+            let link = port.device_link().unwrap();
+            port.flags().set_link_up(link.up);
+        }
+    };
+    look();
+    assert!(!running.bench.ports[0].flags().link_up());
+    running.settles("a worker whose port has no peer", ..2_000);
+    // The peer comes, and sends before anybody has seen its link.
+    let mut peer = Far::new(eal, &memif("client", 2));
+    let deadline = Instant::now() + PATIENCE;
+    while !peer.port.link().up {
+        assert!(Instant::now() < deadline, "no link");
+    }
+    let frame = frame("udp 10.0.0.5:1000 > 192.0.2.7:53");
+    peer.send(&frame, BURST);
+    let arrived = || running.counts().1[0].rx_packets;
+    while arrived() < BURST {
+        assert!(Instant::now() < deadline, "{} of {BURST} arrived", arrived());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    // By the clock now, in half the time in which the ring fills at 10 Gbit/s: it still sleeps.
+    look();
+    assert!(running.bench.ports[0].flags().link_up());
+    running.settles("a worker whose port has a peer", 3_000..30_000);
+    peer.send(&frame, BURST);
+    while arrived() < 2 * BURST {
+        assert!(
+            Instant::now() < deadline,
+            "{} of {} arrived",
+            arrived(),
+            2 * BURST
+        );
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    peer.close();
     running.stop().close();
 }

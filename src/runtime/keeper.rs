@@ -29,6 +29,8 @@ struct Watched {
     kernel: Option<KernelLink>,
     next_try: Option<Instant>,
     last_error: Option<String>,
+    /// What idling costs with this port was told; its link, and so its speed, was there.
+    idle_told: bool,
 }
 
 /// A pair of ports, by their places.
@@ -202,6 +204,12 @@ impl Keeper {
                 Some(note) => warn!(port = port.name(), "link down: {note}"),
             }
         }
+        if view.up && !self.watched[place].idle_told {
+            self.watched[place].idle_told = true;
+            if let Some(note) = port.idle_note() {
+                info!(port = port.name(), "{note}");
+            }
+        }
         self.observe(place, link_up);
     }
 
@@ -269,6 +277,7 @@ impl Keeper {
         let kernel = self.kernel_link(place);
         self.watched[place] = Watched {
             kernel,
+            idle_told: true,
             ..Watched::default()
         };
         self.see_link(place, kernel);

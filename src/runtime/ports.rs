@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::os::fd::RawFd;
 use std::sync::{Arc, MutexGuard};
 
+use super::idle::Idle;
 use super::lock::ControlLock;
 use super::slots::{PortFlags, PortQueues};
 use crate::base::{Nanos, PortId};
@@ -29,6 +30,8 @@ struct State {
     /// `None`: out of service.
     port: Option<Port>,
     info: PortInfo,
+    /// Its packets wake an idle worker.
+    announces: bool,
     /// Receive and transmit queues.
     queues: [u16; 2],
     /// Counters of earlier incarnations of the device.
@@ -122,6 +125,7 @@ impl NodePort {
         state.queues = [rx.len(), tx.len()].map(|n| u16::try_from(n).unwrap_or(u16::MAX));
         state.port = Some(port);
         state.info = info;
+        state.announces = !sockets.is_empty() || rx.iter().all(|rx| rx.announcer().is_some());
         let mut rx = rx.into_iter();
         let queues = tx.into_iter().map(|tx| {
             let rx = rx.next();
@@ -156,6 +160,20 @@ impl NodePort {
         state.before = sum(&state.before, &port.stats());
         drop(state);
         port.close()
+    }
+
+    /// What makes idling dear with this port, and the remedy: it cannot announce its packets, and its ring fills so fast that
+    /// an idle worker has to look often.
+    #[must_use]
+    pub fn idle_note(&self) -> Option<String> {
+        let state = self.state();
+        let port = state.port.as_ref()?;
+        let sleep = sleep_bound(port);
+        let silent = self.adaptive && !state.announces && !arrives_when_polled(&state.info.driver);
+        (silent && sleep < Idle::CHEAP_SLEEP).then(|| {
+            let longer = port.larger_ring(Nanos(2 * Idle::CHEAP_SLEEP.0));
+            idle_note(sleep, longer.map(|(setting, time)| (setting, Nanos(time.0 / 2))))
+        })
     }
 
     /// Is the device in service?
@@ -283,6 +301,24 @@ fn sleep_bound(port: &Port) -> Nanos {
     Nanos(port.ring_fill_time().0 / 2)
 }
 
+/// See [`NodePort::idle_note`]: how long the worker may sleep, and what would make that how long.
+fn idle_note(sleep: Nanos, longer: Option<(String, Nanos)>) -> String {
+    let looks = if sleep < Idle::SHORTEST_SLEEP {
+        "so the worker never sleeps".to_owned()
+    } else {
+        format!(
+            "so the worker looks every {} us, which takes more than 5 % of its CPU",
+            sleep.0 / 1000
+        )
+    };
+    let remedy = longer.map_or(String::new(), |(setting, sleep)| {
+        format!("; {setting} would make that every {} us", sleep.0 / 1000)
+    });
+    format!(
+        "the port cannot wake an idle worker, and a burst at link speed has to find room in its receive ring, {looks}{remedy}"
+    )
+}
+
 /// Drivers that make or read their packets when they are polled: nothing is lost while nobody does.
 fn arrives_when_polled(driver: &str) -> bool {
     matches!(driver, "net_null" | "net_pcap")
@@ -303,5 +339,23 @@ fn sum(a: &PortStats, b: &PortStats) -> PortStats {
         tx_errors: a.tx_errors + b.tx_errors,
         rx_no_buffer: a.rx_no_buffer + b.rx_no_buffer,
         rx_chained: a.rx_chained + b.rx_chained,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dear_port_is_told_with_its_remedy() {
+        let larger = |us: u64| Some(("rx_descriptors = 16384".to_owned(), Nanos(us * 1000)));
+        let note = idle_note(Nanos(34_406), larger(550));
+        assert!(
+            note.contains("every 34 us")
+                && note.ends_with("rx_descriptors = 16384 would make that every 550 us"),
+            "{note}"
+        );
+        let note = idle_note(Nanos(3_440), None);
+        assert!(note.ends_with("so the worker never sleeps"), "{note}");
     }
 }

@@ -40,6 +40,8 @@ pub(in crate::dpdk) struct Open {
     /// What it was configured with, the descriptors as the device takes them.
     pub(super) setup: PortSetup,
     max_queues: (u16, u16),
+    /// Receive descriptors at most; 0: it does not say.
+    max_rx_descriptors: u16,
     rx_offloads: u64,
     tells_removal: bool,
     /// The device is configured for receive interrupts.
@@ -92,6 +94,7 @@ impl Open {
             handle: std::ptr::null_mut(),
             setup: PortSetup::default(),
             max_queues: (0, 0),
+            max_rx_descriptors: 0,
             rx_offloads: 0,
             tells_removal: false,
             rx_interrupts: false,
@@ -159,6 +162,7 @@ impl Open {
         self.tells_removal =
             unsafe { info.dev_flags.as_ref() }.is_some_and(|f| f & sys::HX_DEV_INTR_RMV != 0);
         self.max_queues = (info.max_rx_queues, info.max_tx_queues);
+        self.max_rx_descriptors = info.rx_desc_lim.nb_max;
         let l4 = sys::HX_OFFLOAD_RX_UDP_CKSUM | sys::HX_OFFLOAD_RX_TCP_CKSUM;
         let behind = || {
             (info.if_index != 0)
@@ -482,6 +486,16 @@ impl Open {
 
     pub(super) fn ring_size(&self) -> u32 {
         self.kind.ring_size(self.setup.rx_descriptors, &self.args)
+    }
+
+    pub(super) fn larger_ring(&self, frames: u32) -> Option<(String, u32)> {
+        let larger = self.kind.larger_ring(frames, self.max_rx_descriptors)?;
+        (larger.1 > self.ring_size()).then_some(larger)
+    }
+
+    /// See [`Kind::line_speed`].
+    pub(super) fn line_speed(&self) -> Option<u32> {
+        self.kind.line_speed(self.link().speed_mbps)
     }
 
     /// A started queue's interrupt.

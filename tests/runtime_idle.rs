@@ -1,5 +1,6 @@
 //! How an idle worker waits, on real DPDK ports: it sleeps until packets announce themselves, loses none of a burst that
-//! wakes it, does not spin for a port that has no peer, and never sleeps with `idle = "poll"`.
+//! wakes it, does not spin for a port that has no peer, never sleeps with `idle = "poll"`, and finds out when a port does not
+//! announce what it should.
 #![cfg(feature = "dpdk")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test's way to fail")]
 #![allow(
@@ -9,10 +10,12 @@
 
 mod runtime;
 
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use haechi::base::PortId;
 use haechi::dpdk::thread::Registered;
+use haechi::dpdk::wake::Announcer;
 use haechi::dpdk::{Burst, Device, Eal, Mempool, Port, PortSetup, RxQueue, TxQueue};
 use haechi::packet::PacketBuf;
 use haechi::runtime::command::{Command, Reply};
@@ -32,6 +35,7 @@ fn an_idle_worker_waits_for_what_can_wake_it() {
     sleeps_until_a_guest_sends(&eal);
     never_sleeps_when_it_polls(&eal);
     does_not_spin_for_a_port_without_a_peer(&eal);
+    does_not_rely_on_a_port_that_fails_to_wake_it(&eal);
 }
 
 /// A worker on its thread.
@@ -90,6 +94,15 @@ impl Running {
                 return;
             }
             assert!(Instant::now() < deadline, "{what}: {turns} turns a second");
+        }
+    }
+
+    /// Waits until it has received so many packets on its first port.
+    fn receives(&self, count: u64) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.counts().1[0].rx_packets < count {
+            assert!(Instant::now() < deadline, "{:?}", self.counts());
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 
@@ -179,6 +192,13 @@ fn hosts() -> ([String; 2], [String; 2]) {
     )
 }
 
+/// The two ends of a memif.
+fn memif(name: &str) -> [String; 2] {
+    let socket = format!("@haechi-idle-{}-{name}", std::process::id());
+    [("server", 0), ("client", 2)]
+        .map(|(role, n)| format!("vdev:net_memif{n},role={role},socket={socket},socket-abstract=yes"))
+}
+
 fn links_are_up(running: &Running) {
     let deadline = Instant::now() + PATIENCE;
     while !running
@@ -237,13 +257,8 @@ fn never_sleeps_when_it_polls(eal: &Eal) {
 }
 
 fn does_not_spin_for_a_port_without_a_peer(eal: &Eal) {
-    let memif = |role, n| {
-        format!(
-            "vdev:net_memif{n},role={role},socket=@haechi-idle-{},socket-abstract=yes",
-            std::process::id()
-        )
-    };
-    let running = Running::new(eal, &memif("server", 0), "vdev:net_null1,no-rx=1", true);
+    let [server, client] = memif("a");
+    let running = Running::new(eal, &server, "vdev:net_null1,no-rx=1", true);
     // What the keeper does.
     let look = || {
         for port in &running.bench.ports {
@@ -255,32 +270,49 @@ fn does_not_spin_for_a_port_without_a_peer(eal: &Eal) {
     assert!(!running.bench.ports[0].flags().link_up());
     running.settles("a worker whose port has no peer", ..2_000);
     // The peer comes, and sends before anybody has seen its link.
-    let mut peer = Far::new(eal, &memif("client", 2));
+    let mut peer = Far::new(eal, &client);
     let deadline = Instant::now() + PATIENCE;
     while !peer.port.link().up {
         assert!(Instant::now() < deadline, "no link");
     }
     let frame = frame("udp 10.0.0.5:1000 > 192.0.2.7:53");
     peer.send(&frame, BURST);
-    let arrived = || running.counts().1[0].rx_packets;
-    while arrived() < BURST {
-        assert!(Instant::now() < deadline, "{} of {BURST} arrived", arrived());
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    running.receives(BURST);
     // By the clock now, in half the time in which the ring fills at 10 Gbit/s: it still sleeps.
     look();
     assert!(running.bench.ports[0].flags().link_up());
     running.settles("a worker whose port has a peer", 3_000..30_000);
     peer.send(&frame, BURST);
-    while arrived() < 2 * BURST {
-        assert!(
-            Instant::now() < deadline,
-            "{} of {} arrived",
-            arrived(),
-            2 * BURST
-        );
-        std::thread::sleep(Duration::from_millis(1));
+    running.receives(2 * BURST);
+    peer.close();
+    running.stop().close();
+}
+
+/// The port says that packets announce themselves, on a descriptor that nobody ever touches.
+fn does_not_rely_on_a_port_that_fails_to_wake_it(eal: &Eal) {
+    let [server, client] = memif("b");
+    let mut bench = Bench::new(eal, &two_ports(&server, "vdev:net_ring1", ALL), true);
+    let (nobody, _rings) = std::os::unix::net::UnixDatagram::pair().unwrap();
+    for queues in &mut bench.queues {
+        queues.announcers = vec![Announcer::Readable(nobody.as_raw_fd())];
     }
+    let running = Running::of(bench);
+    let mut peer = Far::new(eal, &client);
+    links_are_up(&running);
+    let frame = frame("udp 10.0.0.5:1000 > 192.0.2.7:53");
+    let deadline = Instant::now() + PATIENCE;
+    let flags = running.bench.ports[0].flags();
+    let mut sent = 0;
+    while !flags.silent() {
+        assert!(Instant::now() < deadline, "after {sent} packets");
+        running.settles("a worker that waits for packets to announce themselves", ..1000);
+        peer.send(&frame, 1);
+        sent += 1;
+        running.receives(sent);
+    }
+    // The other one's packets (a ring gives back what is sent) come while the worker is awake: that says nothing.
+    assert!(!running.bench.ports[1].flags().silent());
+    running.settles("a worker that sleeps by the clock", 3_000..30_000);
     peer.close();
     running.stop().close();
 }

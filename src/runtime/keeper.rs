@@ -31,6 +31,8 @@ struct Watched {
     last_error: Option<String>,
     /// What idling costs with this port was told; its link, and so its speed, was there.
     idle_told: bool,
+    /// That its packets do not wake its worker was told.
+    silence_told: bool,
 }
 
 /// A pair of ports, by their places.
@@ -204,8 +206,16 @@ impl Keeper {
                 Some(note) => warn!(port = port.name(), "link down: {note}"),
             }
         }
-        if view.up && !self.watched[place].idle_told {
-            self.watched[place].idle_told = true;
+        let watched = &mut self.watched[place];
+        if port.flags().silent() && !watched.silence_told {
+            (watched.silence_told, watched.idle_told) = (true, false);
+            warn!(
+                port = port.name(),
+                "its packets were to wake an idle worker, by interrupts, and did not: the worker sleeps by the clock from now on"
+            );
+        }
+        if view.up && !watched.idle_told {
+            watched.idle_told = true;
             if let Some(note) = port.idle_note() {
                 info!(port = port.name(), "{note}");
             }

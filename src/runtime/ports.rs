@@ -121,6 +121,7 @@ impl NodePort {
         let sockets: Vec<_> = sockets.map(Announcer::Readable).collect();
         let ring_fills = !arrives_when_polled(&info.driver);
         self.flags.set_sleep_bound(sleep_bound(&port));
+        self.flags.set_silent(false);
         let mut state = self.state();
         state.queues = [rx.len(), tx.len()].map(|n| u16::try_from(n).unwrap_or(u16::MAX));
         state.port = Some(port);
@@ -169,7 +170,8 @@ impl NodePort {
         let state = self.state();
         let port = state.port.as_ref()?;
         let sleep = sleep_bound(port);
-        let silent = self.adaptive && !state.announces && !arrives_when_polled(&state.info.driver);
+        let announces = state.announces && !self.flags.silent();
+        let silent = self.adaptive && !announces && !arrives_when_polled(&state.info.driver);
         (silent && sleep < Idle::CHEAP_SLEEP).then(|| {
             let longer = port.larger_ring(Nanos(2 * Idle::CHEAP_SLEEP.0));
             idle_note(sleep, longer.map(|(setting, time)| (setting, Nanos(time.0 / 2))))

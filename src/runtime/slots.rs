@@ -17,6 +17,7 @@ use crate::engine::{DropReason, Note, Outputs};
 #[derive(Debug)]
 pub struct PortFlags {
     link_up: AtomicBool,
+    silent: AtomicBool,
     sleep_bound_ns: AtomicU64,
 }
 
@@ -24,6 +25,7 @@ impl Default for PortFlags {
     fn default() -> Self {
         Self {
             link_up: AtomicBool::new(true),
+            silent: AtomicBool::new(false),
             // Until something is known of the port.
             sleep_bound_ns: AtomicU64::new(Idle::LONGEST_SLEEP.0),
         }
@@ -47,6 +49,17 @@ impl PortFlags {
     /// Says how long.
     pub fn set_sleep_bound(&self, bound: Nanos) {
         self.sleep_bound_ns.store(bound.0, Ordering::Relaxed);
+    }
+
+    /// Its packets were to wake a worker and did not: it sleeps by the clock.
+    #[must_use]
+    pub fn silent(&self) -> bool {
+        self.silent.load(Ordering::Relaxed)
+    }
+
+    /// Says whether it is so.
+    pub fn set_silent(&self, silent: bool) {
+        self.silent.store(silent, Ordering::Relaxed);
     }
 
     /// Says whether it has.
@@ -76,6 +89,10 @@ pub(super) struct Slot {
     announces: bool,
     /// It was armed, and could not be: this sleep is by the clock.
     mute: bool,
+    /// How often in a row packets came and did not wake the worker.
+    unheard: u8,
+    /// Packets received before the last sleep, if they were to end it.
+    before: Option<u64>,
     pub(super) flags: Arc<PortFlags>,
     pub(super) counts: PortCounts,
     /// The longest frame that the port sends, in bytes; without queues no frame is too long.
@@ -90,7 +107,30 @@ impl Slot {
     pub(super) fn give(&mut self, queues: Box<PortQueues>, announces: bool) {
         self.max_frame = queues.max_frame;
         self.announces = announces;
+        self.unheard = 0;
         self.queues = Some(queues);
+    }
+
+    /// The worker goes to sleep, and the port is to wake it if it can.
+    pub(super) fn listen(&mut self) {
+        self.before = (self.announces && !self.mute).then_some(self.counts.rx_packets);
+    }
+
+    /// The worker has slept, was `woken` or not, and has looked into the queue. Packets that are there although nothing woke
+    /// it came in this moment, or their announcement was lost; if that goes on, the port is not relied upon any more.
+    pub(super) fn heard(&mut self, woken: bool) {
+        if self
+            .before
+            .take()
+            .is_none_or(|before| before == self.counts.rx_packets)
+        {
+            return;
+        }
+        self.unheard = if woken { 0 } else { self.unheard + 1 };
+        if self.unheard >= UNHEARD {
+            self.announces = false;
+            self.flags.set_silent(true);
+        }
     }
 
     /// What counts of the port for how long the worker may sleep; `None`: it does not poll the port.
@@ -128,6 +168,10 @@ impl Slot {
     }
 }
 
+/// So often in a row a port's packets may fail to wake the worker. That one comes in the few microseconds between the end of
+/// a sleep and the look into the queue is an accident; so many do not, not even from a sender who keeps time with the sleeps.
+const UNHEARD: u8 = 32;
+
 /// Times that a full transmit queue is tried again before packets are dropped: enough for a device to take the
 /// descriptors of a burst, short enough not to starve the receive rings.
 const TX_RETRIES: usize = 8;
@@ -155,6 +199,8 @@ impl WorkerOutputs {
             queues: None,
             announces: false,
             mute: false,
+            unheard: 0,
+            before: None,
             flags: Arc::clone(flags),
             counts: PortCounts::default(),
             max_frame: usize::MAX,

@@ -78,6 +78,8 @@ pub struct Worker {
     wake: Option<WakeSet>,
     /// The receive queues are armed to wake the worker.
     armed: bool,
+    /// It has slept since the last turn; true: it was woken.
+    slept: Option<bool>,
     rx_packets: u64,
     load: Load,
     upkeep: Upkeep,
@@ -113,6 +115,7 @@ impl Worker {
             idle: Idle::new(setup.adaptive),
             wake,
             armed: false,
+            slept: None,
             rx_packets: 0,
             load: Load::new(setup.clock.hz(), tsc::read()),
             upkeep: Upkeep::default(),
@@ -146,6 +149,9 @@ impl Worker {
         let received = if self.receiving { self.forward(now) } else { 0 };
         self.rx_packets += received as u64;
         self.load.worked(received);
+        if let Some(woken) = self.slept.take() {
+            self.out.slots.iter_mut().for_each(|slot| slot.heard(woken));
+        }
         if self.job.is_some() {
             self.step_job(now);
         }
@@ -241,7 +247,8 @@ impl Worker {
     fn sleep(&mut self, wait: Wait) {
         match (wait, &self.wake) {
             (Wait::Event(timeout), Some(wake)) => {
-                wake.wait(timeout);
+                self.out.slots.iter_mut().for_each(Slot::listen);
+                self.slept = Some(wake.wait(timeout));
                 self.load.slept(tsc::read());
             }
             (Wait::Sleep(time), _) => {

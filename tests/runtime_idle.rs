@@ -11,6 +11,7 @@
 mod runtime;
 
 use std::os::fd::AsRawFd;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use haechi::base::PortId;
@@ -178,17 +179,11 @@ impl Far {
 }
 
 /// Two hosts, whose guests are the far ends.
-fn hosts() -> ([String; 2], [String; 2]) {
-    let socket = |n| {
-        format!(
-            "{}/haechi-idle-{}-{n}",
-            std::env::temp_dir().display(),
-            std::process::id()
-        )
-    };
+fn hosts(dir: &Path) -> ([String; 2], [String; 2]) {
+    let dir = dir.display();
     (
-        [0, 1].map(|n| format!("vdev:net_vhost{n},iface={}", socket(n))),
-        [0, 1].map(|n| format!("vdev:net_virtio_user{n},path={},queue_size=1024", socket(n))),
+        [0, 1].map(|n| format!("vdev:net_vhost{n},iface={dir}/{n}")),
+        [0, 1].map(|n| format!("vdev:net_virtio_user{n},path={dir}/{n},queue_size=1024")),
     )
 }
 
@@ -213,7 +208,8 @@ fn links_are_up(running: &Running) {
 }
 
 fn sleeps_until_a_guest_sends(eal: &Eal) {
-    let (hosts, guests) = hosts();
+    let dir = tempfile::tempdir().unwrap();
+    let (hosts, guests) = hosts(dir.path());
     let running = Running::new(eal, &hosts[0], &hosts[1], true);
     let [mut a, mut b] = guests.map(|guest| Far::new(eal, &guest));
     links_are_up(&running);
@@ -233,7 +229,8 @@ fn sleeps_until_a_guest_sends(eal: &Eal) {
 }
 
 fn never_sleeps_when_it_polls(eal: &Eal) {
-    let (hosts, guests) = hosts();
+    let dir = tempfile::tempdir().unwrap();
+    let (hosts, guests) = hosts(dir.path());
     let bench = Bench::new(eal, &two_ports(&hosts[0], &hosts[1], ALL), false);
     for queues in &bench.queues {
         assert_eq!(

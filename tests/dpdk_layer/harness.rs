@@ -1,6 +1,7 @@
 //! Scenarios, ports and frames.
 
 use std::io::Read as _;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -54,6 +55,8 @@ pub(crate) fn scenario(name: &str, user: Option<u32>, body: fn()) {
         }
         std::thread::sleep(Duration::from_millis(20));
     };
+    // Whose host was killed leaves its socket.
+    let _ = std::fs::remove_file(socket(child.id()));
     let (out, err) = (read_out.join().unwrap(), read_err.join().unwrap());
     assert!(
         status.is_some_and(|s| s.success()),
@@ -73,6 +76,11 @@ pub(crate) fn scenario(name: &str, user: Option<u32>, body: fn()) {
 #[allow(clippy::disallowed_methods, reason = "a deadline against hanging")]
 pub(crate) fn now() -> Instant {
     Instant::now()
+}
+
+/// Where a process that plays a virtual machine's host waits for the guest.
+pub(crate) fn socket(process: u32) -> PathBuf {
+    std::env::temp_dir().join(format!("haechi-dpdk-{process}.sock"))
 }
 
 pub(crate) fn config() -> EalConfig {

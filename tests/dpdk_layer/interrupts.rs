@@ -2,7 +2,6 @@
 //! who polls is left alone.
 #![allow(clippy::disallowed_types, reason = "a log that a test reads")]
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,27 +12,22 @@ use haechi::packet::PacketBuf;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::harness::{
-    Side, close, cross, eal, fill, ip, now, open, scenario, side, side_with, tagged_frame, with,
+    Side, close, cross, eal, fill, ip, now, open, scenario, side, side_with, socket, tagged_frame, with,
 };
 
 /// Longer than a scenario may last.
 const LONG: Nanos = Nanos::from_secs(1000);
 const SHORT: Nanos = Nanos::MILLISECOND;
 
-/// A socket for this process.
-fn socket() -> PathBuf {
-    std::env::temp_dir().join(format!("haechi-dpdk-{}.sock", std::process::id()))
-}
-
 fn host(eal: &Eal, rx_interrupts: bool) -> Side {
-    let device = format!("vdev:net_vhost0,iface={}", socket().display());
+    let device = format!("vdev:net_vhost0,iface={}", socket(std::process::id()).display());
     side_with(eal, "host", &device, rx_interrupts)
 }
 
 fn guest(eal: &Eal, rx_interrupts: bool) -> Side {
     let device = format!(
         "vdev:net_virtio_user0,path={},queue_size=1024",
-        socket().display()
+        socket(std::process::id()).display()
     );
     side_with(eal, "guest", &device, rx_interrupts)
 }
@@ -175,7 +169,7 @@ fn devices_without_interrupts_work_without() {
             let memif = |role: &str, n: u8| {
                 let device = format!(
                     "vdev:net_memif{n},role={role},socket=@{},socket-abstract=yes",
-                    socket().display()
+                    socket(std::process::id()).display()
                 );
                 side_with(&eal, role, &device, true)
             };
@@ -221,7 +215,7 @@ fn a_device_that_refuses_interrupts_works_without() {
 }
 
 fn host_without_descriptors(eal: &Eal) -> Side {
-    let device = format!("vdev:net_vhost0,iface={}", socket().display());
+    let device = format!("vdev:net_vhost0,iface={}", socket(std::process::id()).display());
     let mut port = open(eal, "host", &device, 1500, &with(true));
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     // Every number below the first free one is taken.

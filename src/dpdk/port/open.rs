@@ -159,8 +159,8 @@ impl Open {
             self.rx_offloads = info.rx_offload_capa & wanted;
         }
         // SAFETY: the driver's flags, where it has any.
-        self.tells_removal =
-            unsafe { info.dev_flags.as_ref() }.is_some_and(|f| f & sys::HX_DEV_INTR_RMV != 0);
+        let flags = unsafe { info.dev_flags.as_ref() };
+        self.tells_removal = flags.is_some_and(|flags| flags & sys::HX_DEV_INTR_RMV != 0);
         self.max_queues = (info.max_rx_queues, info.max_tx_queues);
         self.max_rx_descriptors = info.rx_desc_lim.nb_max;
         let l4 = sys::HX_OFFLOAD_RX_UDP_CKSUM | sys::HX_OFFLOAD_RX_TCP_CKSUM;

@@ -105,6 +105,7 @@ mod dpdk {
             .allowlist_function("rte_eth_dev_(info_get|set_mtu|start|stop|close|set_link_(up|down))")
             .allowlist_function("rte_eth_dev_(adjust_nb_rx_tx_desc|callback_(register|unregister))")
             .allowlist_function("rte_eth_(rx|tx)_queue_setup")
+            .allowlist_function("rte_eth_dev_rx_intr_(enable|disable|ctl_q_get_fd)")
             .allowlist_function("rte_eth_(macaddr_get|stats_get|tx_done_cleanup)")
             .allowlist_function("rte_eth_(promiscuous|allmulticast)_(enable|disable)")
             .allowlist_function("rte_pktmbuf_(pool_create|free_bulk)")

@@ -4,7 +4,7 @@
 #
 #   benches/idle.sh [--seconds S] [--pings N] [--bursts N] [--cpu N] [--haechi FILE] [--json FILE]
 #
-# Runs as root; makes two namespaces and two veth pairs of its own and removes them.
+# Runs as root; makes two namespaces, two veth pairs and two bridges of its own and removes them.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(dirname "$here")
@@ -35,8 +35,7 @@ cleanup() {
     ip netns del "${prefix}A" 2>/dev/null || true
     ip netns del "${prefix}B" 2>/dev/null || true
     # A veth dies with its peer, at the latest now.
-    ip link del "${prefix}a" 2>/dev/null || true
-    ip link del "${prefix}b" 2>/dev/null || true
+    for link in a b ra rb; do ip link del "$prefix$link" 2>/dev/null || true; done
 }
 trap cleanup EXIT
 trap 'exit 130' INT

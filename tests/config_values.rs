@@ -80,4 +80,6 @@ fn services_by_name_and_number_are_the_same() {
         (device.eal_name(), device.kernel_interface()),
         ("net_af_xdp0", Some("veth0"))
     );
+    let device: Device = "vdev:net_vhost0,iface=/run/guest.sock".parse().unwrap();
+    assert_eq!(device.kernel_interface(), None, "a socket");
 }

@@ -421,6 +421,8 @@ impl Device {
     pub fn kernel_interface(&self) -> Option<&str> {
         match self {
             Self::Pci(_) => None,
+            // Its `iface` is a socket.
+            Self::Virtual(text) if text.starts_with("net_vhost") => None,
             Self::Virtual(text) => text
                 .split(',')
                 .find_map(|argument| argument.strip_prefix("iface=")),

@@ -104,7 +104,7 @@ pub(super) fn check_memory(hugepages: bool, memory_mib: u32) -> Result<()> {
 /// Has this process what network devices and their memory take? (root, or all of `CAP_NET_ADMIN` (12), `CAP_NET_RAW` (13),
 /// `CAP_IPC_LOCK` (14) and `CAP_SYS_ADMIN` (21), capabilities(7))
 pub(super) fn privileged() -> bool {
-    const NEEDED: u64 = 1 << 12 | 1 << 13 | 1 << 14 | 1 << 21;
+    const NEEDED: u64 = (1 << 12) | (1 << 13) | (1 << 14) | (1 << 21);
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective = status
         .lines()

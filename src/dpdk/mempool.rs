@@ -243,12 +243,10 @@ impl Mempool {
             }
             raw.set_len(count);
         }
-        // SAFETY: each is a fresh mbuf that nobody else owns.
-        burst.extend(
-            raw.into_iter()
-                .filter_map(NonNull::new)
-                .map(|raw| unsafe { Mbuf::adopt(raw) }),
-        );
+        burst.extend(raw.into_iter().filter_map(NonNull::new).map(|raw| {
+            // SAFETY: each is a fresh mbuf that nobody else owns.
+            unsafe { Mbuf::adopt(raw) }
+        }));
         true
     }
 

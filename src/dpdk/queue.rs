@@ -14,8 +14,9 @@ use arrayvec::ArrayVec;
 
 use super::{
     mbuf::{Burst, MAX_BURST, Mbuf},
-    port::Open,
+    port::{Interrupt, Open},
     sys,
+    wake::Announcer,
 };
 
 /// A queue's counters: written by its owner alone, read by anybody. A cache line of their own (and its neighbour that the
@@ -43,8 +44,9 @@ fn add(counter: &AtomicU64, amount: u64) {
 pub struct RxQueue {
     port: u16,
     queue: u16,
+    interrupt: Option<Interrupt>,
     counters: Arc<QueueCounters>,
-    _open: Arc<Open>,
+    open: Arc<Open>,
     one_owner: PhantomData<Cell<()>>,
 }
 
@@ -59,13 +61,40 @@ pub struct TxQueue {
 
 impl RxQueue {
     /// For a started port, once for each of its queues.
-    pub(super) fn new(port: u16, queue: u16, counters: Arc<QueueCounters>, open: Arc<Open>) -> Self {
+    pub(super) fn new(
+        port: u16,
+        queue: u16,
+        interrupt: Option<Interrupt>,
+        counters: Arc<QueueCounters>,
+        open: Arc<Open>,
+    ) -> Self {
         Self {
             port,
             queue,
+            interrupt,
             counters,
-            _open: open,
+            open,
             one_owner: PhantomData,
+        }
+    }
+
+    /// On what the queue announces packets, if its port was set up for that ([`super::PortSetup::rx_interrupts`]) and can.
+    #[must_use]
+    pub fn announcer(&self) -> Option<Announcer> {
+        self.interrupt.map(|interrupt| interrupt.announcer)
+    }
+
+    /// Has the queue's interrupt, if it has one, tell of packets from now on; look into the queue once more before you
+    /// sleep. False: it cannot tell now, sleep by the clock.
+    pub fn arm(&mut self) -> bool {
+        self.interrupt
+            .is_none_or(|interrupt| interrupt.arm(&self.open, self.queue))
+    }
+
+    /// Has it be silent again, while the queue is polled.
+    pub fn disarm(&mut self) {
+        if let Some(interrupt) = self.interrupt {
+            interrupt.disarm(&self.open, self.queue);
         }
     }
 

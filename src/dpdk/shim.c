@@ -140,7 +140,7 @@ const char *hx_version(void)
 }
 
 int hx_port_configure(uint16_t port, uint16_t rx_queues, uint16_t tx_queues, uint32_t mtu, uint64_t rx_offloads,
-		      bool removal)
+		      bool removal, bool rx_interrupts)
 {
 	struct rte_eth_conf conf;
 
@@ -150,6 +150,7 @@ int hx_port_configure(uint16_t port, uint16_t rx_queues, uint16_t tx_queues, uin
 	conf.rxmode.offloads = rx_offloads;
 	conf.txmode.mq_mode = RTE_ETH_MQ_TX_NONE;
 	conf.intr_conf.rmv = removal;
+	conf.intr_conf.rxq = rx_interrupts;
 	return rte_eth_dev_configure(port, rx_queues, tx_queues, &conf);
 }
 

@@ -95,9 +95,10 @@ uint64_t hx_tsc(void);
 uint32_t hx_lcore(void);
 /* "DPDK 22.11.11" */
 const char *hx_version(void);
-/* rte_eth_dev_configure with these offloads and nothing else. `removal`: tell of hot unplug. */
+/* rte_eth_dev_configure with these offloads and nothing else. `removal`: tell of hot unplug. `rx_interrupts`: make the
+ * receive queues' interrupts. */
 int hx_port_configure(uint16_t port, uint16_t rx_queues, uint16_t tx_queues, uint32_t mtu, uint64_t rx_offloads,
-		      bool removal);
+		      bool removal, bool rx_interrupts);
 /* The port of the device of this name, or a negative errno. */
 int hx_port_of_device(const char *name);
 /* Link without waiting: up, and the speed in Mbit/s (HX_SPEED_UNKNOWN). Negative errno on failure. */

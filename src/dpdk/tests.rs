@@ -34,6 +34,7 @@ fn ring(name: &str) -> (Port, RxQueue, TxQueue) {
         tx_queues: 1,
         rx_descriptors: 256,
         tx_descriptors: 256,
+        ..PortSetup::default()
     })
     .unwrap();
     let (mut rx, mut tx) = port.start().unwrap();

@@ -1,6 +1,6 @@
-//! Waking a sleeping worker: the kernel sockets under AF_XDP and AF_PACKET ports become readable when packets come, so a
-//! worker that has nothing to do can wait for them without polling, at no risk to its receive rings. (The drivers have
-//! the sockets, and DPDK 22.11 has no call that gives them out.)
+//! Waking a sleeping worker: a worker that has nothing to do waits for descriptors on which packets announce themselves,
+//! without polling and at no risk to its receive rings. They are the kernel sockets under AF_XDP and AF_PACKET ports (the
+//! drivers have them, and DPDK has no call that gives them out) and the receive interrupts of other devices.
 
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
@@ -59,9 +59,39 @@ impl Bell {
     }
 }
 
+/// A descriptor on which packets announce themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Announcer {
+    /// Readable as long as packets wait.
+    Readable(RawFd),
+    /// An interrupt of a queue, which its owner arms ([`super::RxQueue::arm`]). It tells once, and who comes too late to be
+    /// told learns nothing: after arming it and before sleeping, look into the queue.
+    ///
+    /// Nothing is ever read from it, as DPDK's own `rte_epoll_wait` reads nothing from those of virtual devices: the next
+    /// interrupt tells again whether the last one's count was read or not.
+    Interrupt(RawFd),
+}
+
+impl Announcer {
+    /// The descriptor.
+    #[must_use]
+    pub const fn fd(self) -> RawFd {
+        match self {
+            Self::Readable(fd) | Self::Interrupt(fd) => fd,
+        }
+    }
+
+    const fn events(self) -> EventFlags {
+        match self {
+            Self::Readable(_) => EventFlags::IN,
+            Self::Interrupt(_) => EventFlags::IN.union(EventFlags::ET),
+        }
+    }
+}
+
 const BELL: u64 = u64::MAX;
 
-/// What one worker waits for: packets on any of its sockets, and its bell.
+/// What one worker waits for: packets that announce themselves, and its bell.
 #[derive(Debug)]
 pub struct WakeSet {
     epoll: OwnedFd,
@@ -69,7 +99,7 @@ pub struct WakeSet {
 }
 
 impl WakeSet {
-    /// A set with a bell and no sockets.
+    /// A set with a bell alone.
     ///
     /// # Errors
     /// When the process has no file descriptors left.
@@ -86,28 +116,28 @@ impl WakeSet {
         Bell(Some(Arc::clone(&self.bell)))
     }
 
-    /// Waits for packets on `socket`, too. A socket that is closed leaves the set by itself (epoll(7)).
+    /// Waits for `announcer`, too. A descriptor that is closed leaves the set by itself (epoll(7)).
     ///
     /// # Errors
     /// When it is no open descriptor that can be waited for.
-    pub fn add(&self, socket: RawFd) -> std::io::Result<()> {
-        let borrowed = borrow(socket).ok_or(rustix::io::Errno::BADF)?;
-        match epoll::add(&self.epoll, borrowed, EventData::new_u64(0), EventFlags::IN) {
+    pub fn add(&self, announcer: Announcer) -> std::io::Result<()> {
+        let borrowed = borrow(announcer.fd()).ok_or(rustix::io::Errno::BADF)?;
+        match epoll::add(&self.epoll, borrowed, EventData::new_u64(0), announcer.events()) {
             Err(rustix::io::Errno::EXIST) => Ok(()),
             other => Ok(other?),
         }
     }
 
-    /// No longer waits for `socket`; nothing happens when it is not in the set or closed.
-    pub fn remove(&self, socket: RawFd) {
-        if let Some(borrowed) = borrow(socket) {
+    /// No longer waits for `announcer`; nothing happens when it is not in the set or closed.
+    pub fn remove(&self, announcer: Announcer) {
+        if let Some(borrowed) = borrow(announcer.fd()) {
             // The only errors say that it is not in the set.
             let _ = epoll::delete(&self.epoll, borrowed);
         }
     }
 
-    /// Sleeps until a packet comes, the bell rings or `timeout` is over. Allocates nothing.
-    pub fn wait(&self, timeout: Nanos) {
+    /// Sleeps until a packet comes, the bell rings or `timeout` is over (false). Allocates nothing.
+    pub fn wait(&self, timeout: Nanos) -> bool {
         let timeout = Timespec {
             tv_sec: (timeout.0 / 1_000_000_000) as i64,
             tv_nsec: (timeout.0 % 1_000_000_000) as i64,
@@ -118,13 +148,14 @@ impl WakeSet {
         }; 8];
         // An error is a signal's interruption: the caller looks at its queues and comes again.
         let Ok(count) = epoll::wait(&self.epoll, &mut events, Some(&timeout)) else {
-            return;
+            return true;
         };
         if events.iter().take(count).any(|event| event.data.u64() == BELL) {
             let mut rings = [0u8; 8];
             // Non-blocking; an error says that it has been answered.
             let _ = rustix::io::read(&self.bell, &mut rings);
         }
+        count > 0
     }
 }
 
@@ -143,9 +174,9 @@ mod tests {
         let bell = set.bell();
         bell.ring();
         bell.clone().ring();
-        set.wait(LONG);
+        assert!(set.wait(LONG));
         // Answered: the next wait runs into its timeout.
-        set.wait(Nanos::MILLISECOND);
+        assert!(!set.wait(Nanos::MILLISECOND));
         Bell::mute().ring();
     }
 
@@ -153,15 +184,29 @@ mod tests {
     fn a_socket_wakes_until_it_is_read_or_removed() {
         let set = WakeSet::new().unwrap();
         let (a, b) = UnixDatagram::pair().unwrap();
-        set.add(b.as_raw_fd()).unwrap();
-        set.add(b.as_raw_fd()).unwrap();
+        let socket = Announcer::Readable(b.as_raw_fd());
+        set.add(socket).unwrap();
+        set.add(socket).unwrap();
         a.send(b"packet").unwrap();
-        set.wait(LONG);
-        set.wait(LONG);
-        set.remove(b.as_raw_fd());
-        set.remove(b.as_raw_fd());
-        set.wait(Nanos::MILLISECOND);
-        assert!(set.add(-1).is_err());
+        assert!(set.wait(LONG));
+        assert!(set.wait(LONG));
+        set.remove(socket);
+        set.remove(socket);
+        assert!(!set.wait(Nanos::MILLISECOND));
+        assert!(set.add(Announcer::Readable(-1)).is_err());
+    }
+
+    /// Each of them, although nobody ever reads the count.
+    #[test]
+    fn an_interrupt_wakes_once() {
+        let set = WakeSet::new().unwrap();
+        let interrupt = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
+        set.add(Announcer::Interrupt(interrupt.as_raw_fd())).unwrap();
+        for _ in 0..3 {
+            rustix::io::write(&interrupt, &1u64.to_ne_bytes()).unwrap();
+            assert!(set.wait(LONG));
+            assert!(!set.wait(Nanos::MILLISECOND));
+        }
     }
 
     #[test]

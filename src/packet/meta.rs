@@ -46,8 +46,8 @@ pub struct PacketMeta {
     pub source_port: u16,
     /// Destination port; the identifier of an echo; 0 where there is none. Host byte order.
     pub destination_port: u16,
-    /// VLAN identifiers as they stand on the wire: outer in bits 12..24, inner in bits 0..12 of a double-tagged
-    /// frame; the one tag of a single-tagged frame in bits 0..12. 0: untagged or priority-tagged.
+    /// VLAN identifiers, without those of priority tags (0): outer in bits 12..24, inner in bits 0..12 of a double-tagged
+    /// frame; the only one in bits 0..12. 0: none.
     pub vlan: u32,
     /// Secret-keyed hash of the flow key; set by the engine.
     pub hash: u64,

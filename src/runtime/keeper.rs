@@ -29,6 +29,10 @@ struct Watched {
     kernel: Option<KernelLink>,
     next_try: Option<Instant>,
     last_error: Option<String>,
+    /// What idling costs with this port was told; its link, and so its speed, was there.
+    idle_told: bool,
+    /// That its packets do not wake its worker was told.
+    silence_told: bool,
 }
 
 /// A pair of ports, by their places.
@@ -202,6 +206,20 @@ impl Keeper {
                 Some(note) => warn!(port = port.name(), "link down: {note}"),
             }
         }
+        let watched = &mut self.watched[place];
+        if port.flags().silent() && !watched.silence_told {
+            (watched.silence_told, watched.idle_told) = (true, false);
+            warn!(
+                port = port.name(),
+                "its packets were to wake an idle worker, by interrupts, and did not: the worker sleeps by the clock from now on"
+            );
+        }
+        if view.up && !watched.idle_told {
+            watched.idle_told = true;
+            if let Some(note) = port.idle_note() {
+                info!(port = port.name(), "{note}");
+            }
+        }
         self.observe(place, link_up);
     }
 
@@ -269,6 +287,7 @@ impl Keeper {
         let kernel = self.kernel_link(place);
         self.watched[place] = Watched {
             kernel,
+            idle_told: true,
             ..Watched::default()
         };
         self.see_link(place, kernel);

@@ -371,7 +371,10 @@ fn start_eal(config: &Config) -> Result<Eal, RunError> {
 fn node_ports(config: &Config) -> Arc<[NodePort]> {
     let ports = (0..).map(PortId).zip(&config.ports);
     ports
-        .map(|(id, port)| NodePort::new(id, port.clone(), config.node.packet_buffers))
+        .map(|(id, port)| {
+            let adaptive = config.node.idle == Idle::Adaptive;
+            NodePort::new(id, port.clone(), config.node.packet_buffers, adaptive)
+        })
         .collect()
 }
 

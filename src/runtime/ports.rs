@@ -1,20 +1,26 @@
 //! The node's ports as control threads see them: the device while it is in service, what is known of it when it is not.
 
+use std::collections::BTreeSet;
+use std::os::fd::RawFd;
 use std::sync::{Arc, MutexGuard};
 
+use super::idle::Idle;
 use super::lock::ControlLock;
 use super::slots::{PortFlags, PortQueues};
 use crate::base::{Nanos, PortId};
 use crate::config::{self, RxQueues};
 use crate::control::node::{PortStatus, Rss};
 use crate::dpdk::mempool::BufferUse;
-use crate::dpdk::{Device, Eal, Error, Port, PortInfo, PortSetup, PortStats, wake};
+use crate::dpdk::wake::{self, Announcer};
+use crate::dpdk::{Device, Eal, Error, Port, PortInfo, PortSetup, PortStats, RxQueue};
 
 /// One port of the node.
 pub struct NodePort {
     id: PortId,
     config: config::Port,
     packet_buffers: u32,
+    /// Its workers sleep when they are idle, and want to be woken.
+    adaptive: bool,
     flags: Arc<PortFlags>,
     state: ControlLock<State>,
 }
@@ -24,6 +30,8 @@ struct State {
     /// `None`: out of service.
     port: Option<Port>,
     info: PortInfo,
+    /// Its packets wake an idle worker.
+    announces: bool,
     /// Receive and transmit queues.
     queues: [u16; 2],
     /// Counters of earlier incarnations of the device.
@@ -43,13 +51,14 @@ pub struct LinkView {
 }
 
 impl NodePort {
-    /// A port that is not in service yet.
+    /// A port that is not in service yet. `adaptive`: its workers sleep when they are idle.
     #[must_use]
-    pub fn new(id: PortId, config: config::Port, packet_buffers: u32) -> Self {
+    pub fn new(id: PortId, config: config::Port, packet_buffers: u32, adaptive: bool) -> Self {
         Self {
             id,
             config,
             packet_buffers,
+            adaptive,
             flags: Arc::default(),
             state: ControlLock::default(),
         }
@@ -91,7 +100,7 @@ impl NodePort {
     /// One line with the fix.
     pub fn open(&self, eal: &Eal, workers: u16) -> Result<Vec<PortQueues>, Error> {
         let device = device(&self.config.device)?;
-        let sockets_before = wake::packet_sockets().unwrap_or_default();
+        let sockets_before = self.sockets();
         let mut port = Port::open(eal, &self.config.name, &device, self.config.mtu)?;
         let info = port.info().clone();
         let rx_queues = match self.config.rx_queues {
@@ -104,25 +113,39 @@ impl NodePort {
             tx_queues: workers,
             rx_descriptors: self.config.rx_descriptors,
             tx_descriptors: self.config.tx_descriptors,
+            rx_interrupts: self.adaptive,
         })?;
         let (rx, tx) = port.start()?;
-        let sockets = wake::packet_sockets().unwrap_or_default();
-        let wake_fds: Vec<_> = sockets.difference(&sockets_before).copied().collect();
+        let sockets = self.sockets();
+        let sockets = sockets.difference(&sockets_before).copied();
+        let sockets: Vec<_> = sockets.map(Announcer::Readable).collect();
         let ring_fills = !arrives_when_polled(&info.driver);
         self.flags.set_sleep_bound(sleep_bound(&port));
+        self.flags.set_silent(false);
         let mut state = self.state();
         state.queues = [rx.len(), tx.len()].map(|n| u16::try_from(n).unwrap_or(u16::MAX));
         state.port = Some(port);
         state.info = info;
+        state.announces = !sockets.is_empty() || rx.iter().all(|rx| rx.announcer().is_some());
         let mut rx = rx.into_iter();
-        let queues = tx.into_iter().map(|tx| PortQueues {
-            rx: rx.next(),
-            tx,
-            mtu: usize::from(self.config.mtu),
-            ring_fills,
-            wake_fds: wake_fds.clone(),
+        let queues = tx.into_iter().map(|tx| {
+            let rx = rx.next();
+            let interrupt = rx.as_ref().and_then(RxQueue::announcer);
+            PortQueues {
+                rx,
+                tx,
+                mtu: usize::from(self.config.mtu),
+                ring_fills,
+                announcers: interrupt.map_or_else(|| sockets.clone(), |interrupt| vec![interrupt]),
+            }
         });
         Ok(queues.collect())
+    }
+
+    /// The sockets that announce packets, where anybody sleeps.
+    fn sockets(&self) -> BTreeSet<RawFd> {
+        let sockets = self.adaptive.then(|| wake::packet_sockets().unwrap_or_default());
+        sockets.unwrap_or_default()
     }
 
     /// Stops and closes the device; the workers have given its queues back.
@@ -138,6 +161,21 @@ impl NodePort {
         state.before = sum(&state.before, &port.stats());
         drop(state);
         port.close()
+    }
+
+    /// What makes idling dear with this port, and the remedy: it cannot announce its packets, and its ring fills so fast that
+    /// an idle worker has to look often.
+    #[must_use]
+    pub fn idle_note(&self) -> Option<String> {
+        let state = self.state();
+        let port = state.port.as_ref()?;
+        let sleep = sleep_bound(port);
+        let announces = state.announces && !self.flags.silent();
+        let silent = self.adaptive && !announces && !arrives_when_polled(&state.info.driver);
+        (silent && sleep < Idle::CHEAP_SLEEP).then(|| {
+            let longer = port.larger_ring(Nanos(2 * Idle::CHEAP_SLEEP.0));
+            idle_note(sleep, longer.map(|(setting, time)| (setting, Nanos(time.0 / 2))))
+        })
     }
 
     /// Is the device in service?
@@ -260,6 +298,24 @@ fn sleep_bound(port: &Port) -> Nanos {
     Nanos(port.ring_fill_time().0 / 2)
 }
 
+/// See [`NodePort::idle_note`]: how long the worker may sleep, and what would make that how long.
+fn idle_note(sleep: Nanos, longer: Option<(String, Nanos)>) -> String {
+    let looks = if sleep < Idle::SHORTEST_SLEEP {
+        "so the worker never sleeps".to_owned()
+    } else {
+        format!(
+            "so the worker looks every {} us, which takes more than 5 % of its CPU",
+            sleep.0 / 1000
+        )
+    };
+    let remedy = longer.map_or(String::new(), |(setting, sleep)| {
+        format!("; {setting} would make that every {} us", sleep.0 / 1000)
+    });
+    format!(
+        "the port cannot wake an idle worker, and a burst at link speed has to find room in its receive ring, {looks}{remedy}"
+    )
+}
+
 /// Drivers that make or read their packets when they are polled: nothing is lost while nobody does.
 fn arrives_when_polled(driver: &str) -> bool {
     matches!(driver, "net_null" | "net_pcap")
@@ -280,5 +336,23 @@ fn sum(a: &PortStats, b: &PortStats) -> PortStats {
         tx_errors: a.tx_errors + b.tx_errors,
         rx_no_buffer: a.rx_no_buffer + b.rx_no_buffer,
         rx_chained: a.rx_chained + b.rx_chained,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dear_port_is_told_with_its_remedy() {
+        let larger = |us: u64| Some(("rx_descriptors = 16384".to_owned(), Nanos(us * 1000)));
+        let note = idle_note(Nanos(34_406), larger(550));
+        assert!(
+            note.contains("every 34 us")
+                && note.ends_with("rx_descriptors = 16384 would make that every 550 us"),
+            "{note}"
+        );
+        let note = idle_note(Nanos(3_440), None);
+        assert!(note.ends_with("so the worker never sleeps"), "{note}");
     }
 }

@@ -5,9 +5,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arrayvec::ArrayVec;
 
+use super::idle::{Idle, Polled};
 use super::stats::PortCounts;
 use crate::base::{Nanos, PortId};
 use crate::dpdk::mbuf::{Burst, free_burst};
+use crate::dpdk::wake::Announcer;
 use crate::dpdk::{MAX_BURST, Mbuf, Mempool, RxQueue, TxQueue};
 use crate::engine::{DropReason, Note, Outputs};
 use crate::packet::PacketBuf;
@@ -17,6 +19,7 @@ use crate::packet::view::link_header;
 #[derive(Debug)]
 pub struct PortFlags {
     link_up: AtomicBool,
+    silent: AtomicBool,
     sleep_bound_ns: AtomicU64,
 }
 
@@ -24,7 +27,9 @@ impl Default for PortFlags {
     fn default() -> Self {
         Self {
             link_up: AtomicBool::new(true),
-            sleep_bound_ns: AtomicU64::new(0),
+            silent: AtomicBool::new(false),
+            // Until something is known of the port.
+            sleep_bound_ns: AtomicU64::new(Idle::LONGEST_SLEEP.0),
         }
     }
 }
@@ -48,6 +53,17 @@ impl PortFlags {
         self.sleep_bound_ns.store(bound.0, Ordering::Relaxed);
     }
 
+    /// Its packets were to wake a worker and did not: it sleeps by the clock.
+    #[must_use]
+    pub fn silent(&self) -> bool {
+        self.silent.load(Ordering::Relaxed)
+    }
+
+    /// Says whether it is so.
+    pub fn set_silent(&self, silent: bool) {
+        self.silent.store(silent, Ordering::Relaxed);
+    }
+
     /// Says whether it has.
     pub fn set_link_up(&self, up: bool) {
         self.link_up.store(up, Ordering::Relaxed);
@@ -64,13 +80,21 @@ pub struct PortQueues {
     pub mtu: usize,
     /// The receive ring fills while nobody polls. (Some virtual devices make their packets when they are polled.)
     pub ring_fills: bool,
-    /// Sockets whose readability announces packets, where the port has such.
-    pub wake_fds: Vec<std::os::fd::RawFd>,
+    /// On what packets announce themselves while nobody polls, where the port can.
+    pub announcers: Vec<Announcer>,
 }
 
 /// One port on a worker.
 pub(super) struct Slot {
     pub(super) queues: Option<Box<PortQueues>>,
+    /// The port's packets can wake the worker.
+    announces: bool,
+    /// It was armed, and could not be: this sleep is by the clock.
+    mute: bool,
+    /// How often in a row packets came and did not wake the worker.
+    unheard: u8,
+    /// Packets received before the last sleep, if they were to end it.
+    before: Option<u64>,
     pub(super) flags: Arc<PortFlags>,
     pub(super) counts: PortCounts,
     /// The longest IP packet that the port sends, in bytes; without queues none is too long.
@@ -81,15 +105,67 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    /// The port's queues come to this worker.
-    pub(super) fn give(&mut self, queues: Box<PortQueues>) {
+    /// The port's queues come to this worker. `announces`: it waits for their packets when it sleeps.
+    pub(super) fn give(&mut self, queues: Box<PortQueues>, announces: bool) {
         self.mtu = queues.mtu;
+        self.announces = announces;
+        self.unheard = 0;
         self.queues = Some(queues);
+    }
+
+    /// The worker goes to sleep, and the port is to wake it if it can.
+    pub(super) fn listen(&mut self) {
+        self.before = (self.announces && !self.mute).then_some(self.counts.rx_packets);
+    }
+
+    /// The worker has slept, was `woken` or not, and has looked into the queue. Packets that are there although nothing woke
+    /// it came in this moment, or their announcement was lost; if that goes on, the port is not relied upon any more.
+    pub(super) fn heard(&mut self, woken: bool) {
+        if self
+            .before
+            .take()
+            .is_none_or(|before| before == self.counts.rx_packets)
+        {
+            return;
+        }
+        self.unheard = if woken { 0 } else { self.unheard + 1 };
+        if self.unheard >= UNHEARD {
+            self.announces = false;
+            self.flags.set_silent(true);
+        }
+    }
+
+    /// What counts of the port for how long the worker may sleep; `None`: it does not poll the port.
+    pub(super) fn polled(&self) -> Option<Polled> {
+        let queues = self.queues.as_ref().filter(|queues| queues.rx.is_some())?;
+        Some(Polled {
+            announces: self.announces && !self.mute,
+            link_up: self.flags.link_up(),
+            ring: queues.ring_fills.then(|| self.flags.sleep_bound()),
+        })
+    }
+
+    /// Has the port's packets wake the worker, where they can.
+    pub(super) fn arm(&mut self) {
+        let rx = self.queues.as_mut().and_then(|queues| queues.rx.as_mut());
+        if let (true, Some(rx)) = (self.announces, rx) {
+            self.mute = !rx.arm();
+        }
+    }
+
+    /// Has them be silent while the port is polled.
+    pub(super) fn disarm(&mut self) {
+        let rx = self.queues.as_mut().and_then(|queues| queues.rx.as_mut());
+        if let (true, Some(rx)) = (self.announces, rx) {
+            rx.disarm();
+            self.mute = false;
+        }
     }
 
     /// The port's queues leave this worker.
     pub(super) fn take(&mut self) -> Option<Box<PortQueues>> {
         self.mtu = NO_MTU;
+        self.announces = false;
         self.queues.take()
     }
 }
@@ -98,6 +174,10 @@ impl Slot {
 const ETHERNET: usize = 14;
 /// Of a port without queues: more than any packet, and a header fits in front of it.
 const NO_MTU: usize = usize::MAX / 2;
+
+/// So often in a row a port's packets may fail to wake the worker. That one comes in the few microseconds between the end of
+/// a sleep and the look into the queue is an accident; so many do not, not even from a sender who keeps time with the sleeps.
+const UNHEARD: u8 = 32;
 
 /// Times that a full transmit queue is tried again before packets are dropped: enough for a device to take the
 /// descriptors of a burst, short enough not to starve the receive rings.
@@ -124,6 +204,10 @@ impl WorkerOutputs {
     pub(super) fn new(flags: &[Arc<PortFlags>], burst: usize, pool: Mempool) -> Self {
         let slot = |flags: &Arc<PortFlags>| Slot {
             queues: None,
+            announces: false,
+            mute: false,
+            unheard: 0,
+            before: None,
             flags: Arc::clone(flags),
             counts: PortCounts::default(),
             mtu: NO_MTU,

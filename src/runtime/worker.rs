@@ -12,15 +12,16 @@
 //! 5. Now and then, within a budget: timers, a step of a running job, counters to be published.
 //! 6. With nothing done, wait as [`super::idle`] says.
 //!
-//! Nothing here allocates, frees, locks, logs or, but for the sleeps of an idle worker, makes a system call. (Kernel-backed
-//! drivers make their own when they have packets to send.)
+//! Nothing here allocates, frees, locks, logs or makes a system call, but for an idle worker on its way to sleep, which arms
+//! its queues' interrupts under a lock for each port. (Kernel-backed drivers make system calls of their own when they have
+//! packets to send.)
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use super::command::{Command, Kill, Lookup, Mailbox, Reply, RuleScan, SessionCopy, SessionScan};
 use super::idle::{Idle, Wait, WakeUp};
-use super::slots::{PortFlags, PortQueues, WorkerOutputs};
+use super::slots::{PortFlags, PortQueues, Slot, WorkerOutputs};
 use super::stats::{Counts, WorkerStats};
 use crate::base::{Nanos, PortId};
 use crate::dpdk::tsc::{self, TscClock};
@@ -75,6 +76,10 @@ pub struct Worker {
     unsent: Option<(u64, Reply)>,
     idle: Idle,
     wake: Option<WakeSet>,
+    /// The receive queues are armed to wake the worker.
+    armed: bool,
+    /// It has slept since the last turn; true: it was woken.
+    slept: Option<bool>,
     rx_packets: u64,
     load: Load,
     upkeep: Upkeep,
@@ -107,8 +112,10 @@ impl Worker {
             batch: Batch::new(),
             job: None,
             unsent: None,
-            idle: Idle::new(setup.adaptive.then_some(WakeUp::Timer(Idle::LONGEST_SLEEP))),
+            idle: Idle::new(setup.adaptive),
             wake,
+            armed: false,
+            slept: None,
             rx_packets: 0,
             load: Load::new(setup.clock.hz(), tsc::read()),
             upkeep: Upkeep::default(),
@@ -142,6 +149,9 @@ impl Worker {
         let received = if self.receiving { self.forward(now) } else { 0 };
         self.rx_packets += received as u64;
         self.load.worked(received);
+        if let Some(woken) = self.slept.take() {
+            self.out.slots.iter_mut().for_each(|slot| slot.heard(woken));
+        }
         if self.job.is_some() {
             self.step_job(now);
         }
@@ -162,9 +172,15 @@ impl Worker {
         let busy = self.job.is_some() || self.unsent.is_some() || self.upkeep.pending;
         let worked = received > 0 || commanded || busy;
         match self.idle.after_turn(now, worked) {
-            Wait::No if received > 0 => {}
-            Wait::No => std::hint::spin_loop(),
-            wait => self.wait(wait, now),
+            Some(idle_for) => self.rest(idle_for, now),
+            None => {
+                if self.armed {
+                    self.disarm();
+                }
+                if received == 0 {
+                    std::hint::spin_loop();
+                }
+            }
         }
     }
 
@@ -212,18 +228,30 @@ impl Worker {
         (received, more)
     }
 
+    /// Nothing to do, for so long.
     #[cold]
-    fn wait(&mut self, wait: Wait, now: Nanos) {
-        // Whoever reads the counters of a sleeping worker shall not find old ones.
-        self.publish(now);
+    fn rest(&mut self, idle_for: Nanos, now: Nanos) {
+        // Asked every time: links come and go, and their speed is known only when they are there.
+        match self.wake_up().wait(idle_for, self.armed) {
+            Wait::No => std::hint::spin_loop(),
+            Wait::Arm => self.arm(),
+            wait => {
+                // Whoever reads the counters of a sleeping worker shall not find old ones.
+                self.publish(now);
+                self.sleep(wait);
+                self.disarm();
+            }
+        }
+    }
+
+    fn sleep(&mut self, wait: Wait) {
         match (wait, &self.wake) {
             (Wait::Event(timeout), Some(wake)) => {
-                wake.wait(timeout);
+                self.out.slots.iter_mut().for_each(Slot::listen);
+                self.slept = Some(wake.wait(timeout));
                 self.load.slept(tsc::read());
             }
             (Wait::Sleep(time), _) => {
-                // A link's speed may be known only now.
-                let time = self.sleep_bound().map_or(time, |bound| time.min(bound));
                 let before = tsc::read();
                 std::thread::sleep(time.to_duration());
                 // What the sleep took too long is a gap.
@@ -231,6 +259,28 @@ impl Worker {
             }
             _ => {}
         }
+    }
+
+    /// Has the receive queues wake the worker.
+    fn arm(&mut self) {
+        for slot in &mut self.out.slots {
+            slot.arm();
+        }
+        self.armed = true;
+    }
+
+    /// Has them be silent while they are polled.
+    #[cold]
+    fn disarm(&mut self) {
+        for slot in &mut self.out.slots {
+            slot.disarm();
+        }
+        self.armed = false;
+    }
+
+    /// What can wake this worker with the queues that it has now.
+    fn wake_up(&self) -> WakeUp {
+        WakeUp::of(self.out.slots.iter().filter_map(Slot::polled))
     }
 
     /// Takes commands while there are any that are done at once. True: there was one.
@@ -320,11 +370,16 @@ impl Worker {
 
     fn take_port(&mut self, port: PortId) -> Option<Box<PortQueues>> {
         self.out.flush();
+        if self.armed {
+            self.disarm();
+        }
         let queues = self.out.slots.get_mut(port.index())?.take()?;
         if let Some(wake) = &self.wake {
-            queues.wake_fds.iter().for_each(|fd| wake.remove(*fd));
+            queues
+                .announcers
+                .iter()
+                .for_each(|announcer| wake.remove(*announcer));
         }
-        self.set_wake_up();
         Some(queues)
     }
 
@@ -333,46 +388,12 @@ impl Worker {
         let Some(slot) = self.out.slots.get_mut(port.index()) else {
             return Some(queues);
         };
-        slot.give(queues);
-        self.set_wake_up();
-        old
-    }
-
-    /// Finds out what can wake this worker with the queues that it has now.
-    fn set_wake_up(&mut self) {
-        let Some(wake) = &self.wake else {
-            return;
-        };
-        let polled = || {
-            let queues = self.out.slots.iter().filter_map(|s| s.queues.as_deref());
-            queues.filter(|q| q.rx.is_some())
-        };
-        let mut wake_up = WakeUp::Event(Idle::LONGEST_EVENT_WAIT);
-        for queues in polled() {
-            let announces =
-                !queues.wake_fds.is_empty() && queues.wake_fds.iter().all(|fd| wake.add(*fd).is_ok());
-            wake_up = match (announces, queues.ring_fills) {
-                (true, _) => wake_up,
-                // Nothing arrives here while nobody polls, but what there is must not wait long.
-                (false, false) => wake_up.at_most(Idle::LONGEST_SLEEP),
-                (false, true) => {
-                    let bound = self.sleep_bound().unwrap_or(Idle::LONGEST_SLEEP);
-                    self.idle.set_wake_up(WakeUp::Timer(bound));
-                    return;
-                }
-            };
-        }
-        self.idle.set_wake_up(wake_up);
-    }
-
-    /// How long this worker may sleep by the clock, for its smallest receive ring.
-    fn sleep_bound(&self) -> Option<Nanos> {
-        let polled = self.out.slots.iter().filter(|slot| {
-            slot.queues
-                .as_ref()
-                .is_some_and(|queues| queues.rx.is_some() && queues.ring_fills)
+        let announcers = &queues.announcers;
+        let announces = self.wake.as_ref().is_some_and(|wake| {
+            !announcers.is_empty() && announcers.iter().all(|announcer| wake.add(*announcer).is_ok())
         });
-        polled.map(|slot| slot.flags.sleep_bound()).min()
+        slot.give(queues, announces);
+        old
     }
 
     fn publish(&mut self, now: Nanos) {

@@ -1,6 +1,7 @@
 //! Scenarios, ports and frames.
 
 use std::io::Read as _;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -54,6 +55,8 @@ pub(crate) fn scenario(name: &str, user: Option<u32>, body: fn()) {
         }
         std::thread::sleep(Duration::from_millis(20));
     };
+    // Whose host was killed leaves its socket.
+    let _ = std::fs::remove_file(socket(child.id()));
     let (out, err) = (read_out.join().unwrap(), read_err.join().unwrap());
     assert!(
         status.is_some_and(|s| s.success()),
@@ -73,6 +76,11 @@ pub(crate) fn scenario(name: &str, user: Option<u32>, body: fn()) {
 #[allow(clippy::disallowed_methods, reason = "a deadline against hanging")]
 pub(crate) fn now() -> Instant {
     Instant::now()
+}
+
+/// Where a process that plays a virtual machine's host waits for the guest.
+pub(crate) fn socket(process: u32) -> PathBuf {
+    std::env::temp_dir().join(format!("haechi-dpdk-{process}.sock"))
 }
 
 pub(crate) fn config() -> EalConfig {
@@ -98,6 +106,7 @@ pub(crate) fn setup() -> PortSetup {
         tx_queues: 1,
         rx_descriptors: 512,
         tx_descriptors: 512,
+        ..PortSetup::default()
     }
 }
 
@@ -109,13 +118,35 @@ pub(crate) struct Side {
 }
 
 pub(crate) fn side(eal: &Eal, name: &str, text: &str, mtu: u16) -> Side {
-    let mut port = Port::open(eal, name, &device(text), mtu).unwrap();
     let packet_buffers = if mtu > 4000 { 1023 } else { 4095 };
-    let result = port.configure(&PortSetup {
+    let setup = PortSetup {
         packet_buffers,
         ..setup()
-    });
+    };
+    started(open(eal, name, text, mtu, &setup))
+}
+
+/// A port of MTU 1500 whose receive queue may announce packets, if it can.
+pub(crate) fn side_with(eal: &Eal, name: &str, text: &str, rx_interrupts: bool) -> Side {
+    started(open(eal, name, text, 1500, &with(rx_interrupts)))
+}
+
+pub(crate) fn with(rx_interrupts: bool) -> PortSetup {
+    PortSetup {
+        rx_interrupts,
+        ..setup()
+    }
+}
+
+/// A port that is configured, and not started.
+pub(crate) fn open(eal: &Eal, name: &str, text: &str, mtu: u16, setup: &PortSetup) -> Port {
+    let mut port = Port::open(eal, name, &device(text), mtu).unwrap();
+    let result = port.configure(setup);
     assert!(result.is_ok(), "{result:?} {:#?}", eal.log_lines());
+    port
+}
+
+fn started(mut port: Port) -> Side {
     let (mut rx, mut tx) = port.start().unwrap();
     assert_eq!((rx.len(), tx.len()), (1, 1));
     Side {

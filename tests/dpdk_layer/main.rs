@@ -9,5 +9,6 @@
 
 mod harness;
 mod interfaces;
+mod interrupts;
 mod packets;
 mod refusals;

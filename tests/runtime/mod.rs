@@ -90,7 +90,7 @@ impl Bench {
         let ports: Vec<NodePort> = (0..)
             .map(PortId)
             .zip(&config.ports)
-            .map(|(id, port)| NodePort::new(id, port.clone(), config.node.packet_buffers))
+            .map(|(id, port)| NodePort::new(id, port.clone(), config.node.packet_buffers, adaptive))
             .collect();
         let queues = ports.iter().map(|port| port.open(eal, 1).unwrap().pop().unwrap());
         let queues = queues.collect();

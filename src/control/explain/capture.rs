@@ -193,7 +193,7 @@ impl<'a> PacketBlock<'a> {
         let captured = word(12)? as usize;
         Some(Self {
             interface,
-            units: Some(u64::from(word(4)?) << 32 | u64::from(word(8)?)),
+            units: Some((u64::from(word(4)?) << 32) | u64::from(word(8)?)),
             original_len: word(16)?,
             data: body.get(20..)?.get(..captured)?,
         })

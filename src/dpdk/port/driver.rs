@@ -26,6 +26,36 @@ pub(super) enum Kind {
     Nic,
 }
 
+/// What a driver's receive interrupts are like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Interrupts {
+    /// It has none, or its queues are sockets, which serve better.
+    None,
+    /// The queue's descriptor is readable as long as packets wait. There is nothing to be armed.
+    Readable,
+    /// As DPDK means them: armed before a sleep, masked while the queue is polled. Of every driver that is not known to
+    /// be different; if it has them will be seen.
+    Masked,
+    /// As `Masked`, while a guest is there, which makes the link: one that comes brings queues of its own, unarmed.
+    Guest,
+    /// Never masked once they were armed: masked, these NICs write back received descriptors by cache lines only, so that
+    /// up to three packets wait for the next ones while their queue is polled.
+    Unmasked,
+}
+
+impl Interrupts {
+    /// By the driver's name.
+    pub(super) fn of(driver: &str) -> Self {
+        match Kind::of(driver) {
+            Kind::AfXdp | Kind::AfPacket | Kind::Memif | Kind::Virtual => Self::None,
+            Kind::Tap => Self::Readable,
+            Kind::Nic if driver.starts_with("net_vhost") => Self::Guest,
+            Kind::Nic if driver.starts_with("net_i40e") || driver.starts_with("net_iavf") => Self::Unmasked,
+            Kind::Nic | Kind::Virtio => Self::Masked,
+        }
+    }
+}
+
 /// What an MTU takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Frames {
@@ -63,6 +93,8 @@ const PACKET_MMAP_DRIVER_HEADER: usize = 32;
 /// The drivers' defaults: DFLT_FRAME_SIZE, ETH_MEMIF_PKT_BUFFER_SIZE.
 const PACKET_MMAP_FRAME: usize = 2048;
 const MEMIF_BUFFER: usize = 2048;
+/// ETH_MEMIF_MAX_LOG2_RING_SIZE.
+const MEMIF_LARGEST_RING: u32 = 14;
 
 impl Kind {
     /// By the driver's name, or a virtual device's.
@@ -128,7 +160,47 @@ impl Kind {
             Self::AfPacket => argument(args, "framecnt")
                 .and_then(|v| v.parse().ok())
                 .unwrap_or(512),
-            _ => u32::from(descriptors),
+            // ETH_MEMIF_DEFAULT_RING_SIZE, or the argument. (The client's counts; both ends are to say the same.)
+            Self::Memif => argument(args, "rsize")
+                .and_then(|v| v.parse().ok())
+                .map_or(1024, |log2: u32| 1 << log2.min(MEMIF_LARGEST_RING)),
+            // TUN_READQ_SIZE of older kernels; newer ones take 1000.
+            Self::Tap => 500,
+            // net_ring's rings, whatever the descriptors.
+            Self::Virtual => 1024,
+            Self::AfXdp | Self::Virtio | Self::Nic => u32::from(descriptors),
+        }
+    }
+
+    /// How to have receive rings of at least `frames` frames, or the most that there can be, of which the device says that
+    /// it has `most`: a key or argument, and the frames. `None`: there is no way.
+    pub(super) fn larger_ring(self, frames: u32, most: u16) -> Option<(String, u32)> {
+        match self {
+            Self::AfXdp | Self::Virtio | Self::Nic => {
+                // The largest that the configuration takes.
+                let most = if most == 0 {
+                    32_768
+                } else {
+                    u32::from(most).min(32_768)
+                };
+                let frames = frames.next_power_of_two().min(most);
+                Some((format!("rx_descriptors = {frames}"), frames))
+            }
+            Self::Memif => {
+                let log2 = frames.next_power_of_two().ilog2().min(MEMIF_LARGEST_RING);
+                Some((format!("rsize={log2} at both ends"), 1 << log2))
+            }
+            Self::AfPacket => Some((format!("framecnt={frames}"), frames)),
+            Self::Tap | Self::Virtual => None,
+        }
+    }
+
+    /// The speed at which its rings fill, Mbit/s, where that is known. (A memif is memory between two processes; the 100
+    /// Gbit/s that its driver tells are a constant.)
+    pub(super) const fn line_speed(self, told: Option<u32>) -> Option<u32> {
+        match self {
+            Self::Memif => None,
+            _ => told,
         }
     }
 
@@ -398,6 +470,57 @@ mod tests {
                 "{bad}"
             );
             assert_eq!(Kind::Memif.check_args(bad), Ok(()));
+        }
+    }
+
+    #[test]
+    fn rings_have_the_size_that_their_drivers_give_them() {
+        for (kind, args, size) in [
+            (Kind::Nic, "", 4096),
+            (Kind::AfXdp, "iface=x", 4096),
+            (Kind::AfPacket, "iface=x", 512),
+            (Kind::AfPacket, "iface=x,framecnt=64", 64),
+            (Kind::Memif, "role=client", 1024),
+            (Kind::Memif, "role=client,rsize=14", 16_384),
+            (Kind::Memif, "rsize=99", 16_384),
+            (Kind::Virtual, "", 1024),
+        ] {
+            assert_eq!(kind.ring_size(4096, args), size, "{kind:?} {args}");
+        }
+    }
+
+    #[test]
+    fn a_larger_ring_is_one_that_can_be_had() {
+        let larger = |kind: Kind, most| kind.larger_ring(14_881, most);
+        let told = |text: &str, frames| Some((text.to_owned(), frames));
+        assert_eq!(larger(Kind::Nic, 4096), told("rx_descriptors = 4096", 4096));
+        assert_eq!(
+            larger(Kind::Nic, u16::MAX),
+            told("rx_descriptors = 16384", 16_384)
+        );
+        assert_eq!(larger(Kind::Nic, 0), told("rx_descriptors = 16384", 16_384));
+        assert_eq!(
+            Kind::Nic.larger_ring(300_000, 0),
+            told("rx_descriptors = 32768", 32_768)
+        );
+        assert_eq!(larger(Kind::Memif, 0), told("rsize=14 at both ends", 16_384));
+        assert_eq!(larger(Kind::Virtual, 0), None);
+    }
+
+    #[test]
+    fn interrupts_are_used_as_the_driver_needs() {
+        for (driver, kind) in [
+            ("net_ixgbe", Interrupts::Masked),
+            ("mlx5_pci", Interrupts::Masked),
+            ("net_virtio_user", Interrupts::Masked),
+            ("net_i40e", Interrupts::Unmasked),
+            ("net_iavf", Interrupts::Unmasked),
+            ("net_vhost", Interrupts::Guest),
+            ("net_tap", Interrupts::Readable),
+            ("net_af_xdp", Interrupts::None),
+            ("net_memif", Interrupts::None),
+        ] {
+            assert_eq!(Interrupts::of(driver), kind, "{driver}");
         }
     }
 

@@ -3,6 +3,7 @@
 mod descriptors;
 mod device;
 mod driver;
+mod interrupts;
 mod kernel;
 mod open;
 mod probe;
@@ -14,6 +15,7 @@ use std::{
 };
 
 pub use device::Device;
+pub(super) use interrupts::Interrupt;
 pub(super) use open::Open;
 
 use super::{
@@ -23,7 +25,7 @@ use super::{
 use crate::base::Nanos;
 
 /// What a port is configured with.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PortSetup {
     /// Mbufs in the port's own pool, which its receive queues draw from.
     pub packet_buffers: u32,
@@ -35,6 +37,8 @@ pub struct PortSetup {
     pub rx_descriptors: u16,
     /// Descriptors of each transmit queue; adjusted to what the device takes.
     pub tx_descriptors: u16,
+    /// Have the receive queues announce packets ([`RxQueue::announcer`]), where the device can.
+    pub rx_interrupts: bool,
 }
 
 /// What is known of a port's device.
@@ -187,7 +191,10 @@ impl Port {
         let id = self.open.id;
         let rx = (0..)
             .zip(&self.rx_counters)
-            .map(|(q, c)| RxQueue::new(id, q, c.clone(), self.open.clone()))
+            .map(|(q, c)| {
+                let interrupt = self.open.interrupt(q);
+                RxQueue::new(id, q, interrupt, c.clone(), self.open.clone())
+            })
             .collect();
         let tx = (0..)
             .zip(&self.tx_counters)
@@ -263,10 +270,20 @@ impl Port {
     }
 
     /// How long the smallest receive ring takes to fill with the smallest frames at link speed: who sleeps longer than
-    /// this between two polls may lose packets.
+    /// this between two polls may lose packets. Where no speed is known, or the port is memory that has none, 10 Gbit/s
+    /// count.
     #[must_use]
     pub fn ring_fill_time(&self) -> Nanos {
-        fill_time(self.open.ring_size(), self.link().speed_mbps)
+        fill_time(self.open.ring_size(), self.open.line_speed())
+    }
+
+    /// What to configure for receive rings that take `time` to fill, or as long as the device allows, and how long they
+    /// would take then. `None`: they cannot take longer.
+    #[must_use]
+    pub fn larger_ring(&self, time: Nanos) -> Option<(String, Nanos)> {
+        let speed = self.open.line_speed();
+        let (setting, frames) = self.open.larger_ring(frames_in(time, speed))?;
+        Some((setting, fill_time(frames, speed)))
     }
 
     /// DPDK's number of the port, as its own tools and telemetry show it.
@@ -276,12 +293,26 @@ impl Port {
     }
 }
 
-/// The time in which `frames` of the smallest kind (64 bytes, and 20 of preamble and gap) arrive.
+/// Bits of a frame of the smallest kind: 64 bytes, and 20 of preamble and gap.
+const FRAME_BITS: u64 = (64 + 20) * 8;
+
+/// What counts as link speed where none is known: as most virtual devices say, and as fast as one core sends the
+/// smallest frames.
+const SUPPOSED_MBPS: u32 = 10_000;
+
+fn mbps(told: Option<u32>) -> u64 {
+    u64::from(told.filter(|speed| *speed > 0).unwrap_or(SUPPOSED_MBPS))
+}
+
+/// The time in which `frames` of the smallest kind arrive.
 fn fill_time(frames: u32, speed_mbps: Option<u32>) -> Nanos {
-    const BITS: u64 = (64 + 20) * 8;
-    // Unknown: as virtual devices, which say 10 Gbit/s.
-    let mbps = u64::from(speed_mbps.filter(|s| *s > 0).unwrap_or(10_000));
-    Nanos(u64::from(frames.max(MAX_BURST as u32)) * BITS * 1000 / mbps)
+    Nanos(u64::from(frames.max(MAX_BURST as u32)) * FRAME_BITS * 1000 / mbps(speed_mbps))
+}
+
+/// How many of them arrive in `time`.
+fn frames_in(time: Nanos, speed_mbps: Option<u32>) -> u32 {
+    let frames = (time.0 * mbps(speed_mbps)).div_ceil(FRAME_BITS * 1000);
+    u32::try_from(frames).unwrap_or(1 << 30).min(1 << 30)
 }
 
 /// A DPDK error as text.
@@ -312,5 +343,8 @@ mod tests {
         assert_eq!(fill_time(1024, Some(100_000)), Nanos(6_881));
         assert_eq!(fill_time(1024, None), fill_time(1024, Some(10_000)));
         assert_eq!(fill_time(1024, Some(0)), fill_time(1024, None));
+        assert_eq!(frames_in(Nanos(68_812), Some(10_000)), 1024);
+        assert_eq!(frames_in(Nanos(1_000_000), None), 14_881);
+        assert_eq!(frames_in(Nanos::from_secs(1_000_000), None), 1 << 30);
     }
 }

@@ -16,7 +16,8 @@ use super::{
     },
     Device, Link, PortInfo, PortSetup,
     descriptors::{self, Descriptor},
-    driver::{Frames, Kind, Lengths},
+    driver::{Frames, Interrupts, Kind, Lengths},
+    interrupts::{ArmLock, Interrupt},
     kernel::KernelInterface,
     probe, strerror,
 };
@@ -31,15 +32,24 @@ pub(in crate::dpdk) struct Open {
     /// The virtual device's arguments as they were given to the driver.
     args: String,
     kind: Kind,
+    pub(super) interrupt_kind: Interrupts,
     mtu: u16,
     frames: Frames,
     kernel: Option<KernelInterface>,
     handle: *mut sys::rte_device,
-    rx_descriptors: u16,
+    /// What it was configured with, the descriptors as the device takes them.
+    pub(super) setup: PortSetup,
     max_queues: (u16, u16),
+    /// Receive descriptors at most; 0: it does not say.
+    max_rx_descriptors: u16,
     rx_offloads: u64,
     tells_removal: bool,
-    started: bool,
+    /// The device is configured for receive interrupts.
+    pub(super) rx_interrupts: bool,
+    /// Each receive queue's, while it is started; none: it has none.
+    pub(super) interrupts: Vec<Interrupt>,
+    pub(super) arm_lock: ArmLock,
+    pub(super) started: bool,
     /// Descriptors that the driver opened for the queues.
     descriptors: Vec<Descriptor>,
     /// Set by the driver's thread; boxed, so that it stays where the driver was told it is.
@@ -74,6 +84,7 @@ impl Open {
             device: device.clone(),
             args: probed.args,
             kind: Kind::Nic,
+            interrupt_kind: Interrupts::None,
             mtu,
             frames: Frames {
                 room: 0,
@@ -81,10 +92,14 @@ impl Open {
             },
             kernel: probed.kernel,
             handle: std::ptr::null_mut(),
-            rx_descriptors: 0,
+            setup: PortSetup::default(),
             max_queues: (0, 0),
+            max_rx_descriptors: 0,
             rx_offloads: 0,
             tells_removal: false,
+            rx_interrupts: false,
+            interrupts: Vec::new(),
+            arm_lock: ArmLock::default(),
             started: false,
             descriptors: Vec::new(),
             removed: Box::default(),
@@ -95,7 +110,7 @@ impl Open {
         Ok((open, info))
     }
 
-    fn driver_error(&self, what: &str, error: i32, mark: u64) -> Error {
+    pub(super) fn driver_error(&self, what: &str, error: i32, mark: u64) -> Error {
         let said = super::super::eal::said(&log::since(mark));
         Error::Driver(format!(
             "port '{}' ({}): {what}: {} (the driver says: {said})",
@@ -125,6 +140,7 @@ impl Open {
             .into_owned();
         self.handle = info.device;
         self.kind = Kind::of(&driver);
+        self.interrupt_kind = Interrupts::of(&driver);
         let lengths = Lengths {
             max_mtu: info.max_mtu,
             max_rx_pktlen: info.max_rx_pktlen,
@@ -143,9 +159,10 @@ impl Open {
             self.rx_offloads = info.rx_offload_capa & wanted;
         }
         // SAFETY: the driver's flags, where it has any.
-        self.tells_removal =
-            unsafe { info.dev_flags.as_ref() }.is_some_and(|f| f & sys::HX_DEV_INTR_RMV != 0);
+        let flags = unsafe { info.dev_flags.as_ref() };
+        self.tells_removal = flags.is_some_and(|flags| flags & sys::HX_DEV_INTR_RMV != 0);
         self.max_queues = (info.max_rx_queues, info.max_tx_queues);
+        self.max_rx_descriptors = info.rx_desc_lim.nb_max;
         let l4 = sys::HX_OFFLOAD_RX_UDP_CKSUM | sys::HX_OFFLOAD_RX_TCP_CKSUM;
         let behind = || {
             (info.if_index != 0)
@@ -173,36 +190,16 @@ impl Open {
             )));
         }
         self.check_queues(setup)?;
-        let mark = log::mark();
-        // SAFETY: the port exists and is stopped; no queue handle is out (`&mut self`).
-        let error = unsafe {
-            sys::hx_port_configure(
-                self.id,
-                setup.rx_queues,
-                setup.tx_queues,
-                u32::from(self.frames.device_mtu),
-                self.rx_offloads,
-                self.tells_removal,
-            )
-        };
-        if error != 0 {
-            return Err(self.driver_error("it cannot be configured", error, mark));
-        }
-        if self.kind == Kind::Tap {
-            // Its kernel side has an MTU of its own, which the configuration does not reach.
-            // SAFETY: a configured, stopped port.
-            let error = unsafe { sys::rte_eth_dev_set_mtu(self.id, self.frames.device_mtu) };
-            if error != 0 {
-                return Err(self.driver_error("its MTU cannot be set", error, mark));
-            }
-        }
-        let (mut rx_descriptors, mut tx_descriptors) = (setup.rx_descriptors, setup.tx_descriptors);
+        self.setup = setup.clone();
+        self.rx_interrupts = setup.rx_interrupts && self.interrupt_kind != Interrupts::None;
+        self.configure_device()?;
+        let (rx, tx) = (
+            &raw mut self.setup.rx_descriptors,
+            &raw mut self.setup.tx_descriptors,
+        );
         // SAFETY: two numbers that are read and written.
-        unsafe {
-            sys::rte_eth_dev_adjust_nb_rx_tx_desc(self.id, &raw mut rx_descriptors, &raw mut tx_descriptors)
-        };
-        self.rx_descriptors = rx_descriptors;
-        self.make_pool(setup, rx_descriptors, tx_descriptors)?;
+        unsafe { sys::rte_eth_dev_adjust_nb_rx_tx_desc(self.id, rx, tx) };
+        self.make_pool()?;
         if let Some(kernel) = &self.kernel {
             kernel.make_room(self.mtu).map_err(|e| {
                 Error::Unsupported(format!(
@@ -215,8 +212,52 @@ impl Open {
                 ))
             })?;
         }
-        self.set_up_queues(setup, rx_descriptors, tx_descriptors)?;
+        self.set_up_queues()?;
         self.listen_for_removal();
+        self.promiscuous()
+    }
+
+    /// With receive interrupts if they are wanted, without if the device does not take that.
+    fn configure_device(&mut self) -> Result<()> {
+        let mark = log::mark();
+        let mut error = self.configure_once();
+        if error != 0 && self.rx_interrupts {
+            self.without_interrupts(&format!("it cannot be configured with them: {}", strerror(error)));
+            error = self.configure_once();
+        }
+        if error != 0 {
+            return Err(self.driver_error("it cannot be configured", error, mark));
+        }
+        if self.kind == Kind::Tap {
+            // Its kernel side has an MTU of its own, which the configuration does not reach.
+            // SAFETY: a configured, stopped port.
+            let error = unsafe { sys::rte_eth_dev_set_mtu(self.id, self.frames.device_mtu) };
+            if error != 0 {
+                return Err(self.driver_error("its MTU cannot be set", error, mark));
+            }
+        }
+        Ok(())
+    }
+
+    fn configure_once(&mut self) -> i32 {
+        // SAFETY: the port exists and is stopped; no queue handle is out (`&mut self`).
+        unsafe {
+            sys::hx_port_configure(
+                self.id,
+                self.setup.rx_queues,
+                self.setup.tx_queues,
+                u32::from(self.frames.device_mtu),
+                self.rx_offloads,
+                self.tells_removal,
+                self.rx_interrupts,
+            )
+        }
+    }
+
+    /// Configures a stopped port anew, with the buffers that it has.
+    pub(super) fn set_up_again(&mut self) -> Result<()> {
+        self.configure_device()?;
+        self.set_up_queues()?;
         self.promiscuous()
     }
 
@@ -237,10 +278,11 @@ impl Open {
     }
 
     /// The port's pool: one of a closed port if its shape fits, else a new one.
-    fn make_pool(&mut self, setup: &PortSetup, rx_descriptors: u16, tx_descriptors: u16) -> Result<()> {
-        let fill = u32::from(setup.rx_queues) * self.kind.queue_fill(rx_descriptors);
+    fn make_pool(&mut self) -> Result<()> {
+        let setup = &self.setup;
+        let fill = u32::from(setup.rx_queues) * self.kind.queue_fill(setup.rx_descriptors);
         // What the transmit rings of the other side hold, and a burst for each queue in haechi's hands.
-        let moving = u32::from(setup.tx_queues) * u32::from(tx_descriptors)
+        let moving = u32::from(setup.tx_queues) * u32::from(setup.tx_descriptors)
             + u32::from(setup.rx_queues) * MAX_BURST as u32;
         if setup.packet_buffers < fill + moving {
             return Err(Error::Memory(format!(
@@ -268,25 +310,26 @@ impl Open {
         Ok(())
     }
 
-    fn set_up_queues(&mut self, setup: &PortSetup, rx_descriptors: u16, tx_descriptors: u16) -> Result<()> {
+    fn set_up_queues(&mut self) -> Result<()> {
         // So that no other port of this process is being set up: drivers keep lists, and the new
         // descriptors are this one's.
         let eal = self.eal.clone();
         let _control = eal.control();
         let before = descriptors::driver_descriptors();
-        let result = self.set_up_each_queue(setup, rx_descriptors, tx_descriptors);
+        let result = self.set_up_each_queue();
         self.descriptors = descriptors::driver_descriptors();
         self.descriptors.retain(|d| !before.contains(d));
         result
     }
 
-    fn set_up_each_queue(&self, setup: &PortSetup, rx_descriptors: u16, tx_descriptors: u16) -> Result<()> {
+    fn set_up_each_queue(&self) -> Result<()> {
         let Some(pool) = &self.pool else { return Ok(()) };
+        let setup = &self.setup;
         let mark = log::mark();
         for queue in 0..setup.tx_queues {
             // SAFETY: a configured, stopped port and a queue of its; null takes the driver's defaults; any NUMA node.
             let error = unsafe {
-                sys::rte_eth_tx_queue_setup(self.id, queue, tx_descriptors, u32::MAX, std::ptr::null())
+                sys::rte_eth_tx_queue_setup(self.id, queue, setup.tx_descriptors, u32::MAX, std::ptr::null())
             };
             if error != 0 {
                 return Err(self.driver_error("a transmit queue cannot be set up", error, mark));
@@ -298,7 +341,7 @@ impl Open {
                 sys::rte_eth_rx_queue_setup(
                     self.id,
                     queue,
-                    rx_descriptors,
+                    setup.rx_descriptors,
                     u32::MAX,
                     std::ptr::null(),
                     pool.raw(),
@@ -364,13 +407,7 @@ impl Open {
         if self.started {
             return Ok(());
         }
-        let mark = log::mark();
-        // SAFETY: configured, its queues are set up, and no handle is out (`&mut self`).
-        let error = unsafe { sys::rte_eth_dev_start(self.id) };
-        if error != 0 {
-            return Err(self.driver_error("it does not start", error, mark));
-        }
-        self.started = true;
+        self.start_device()?;
         if let Some(kernel) = &self.kernel {
             kernel.set_up(true).map_err(|e| {
                 Error::Driver(format!(
@@ -391,6 +428,7 @@ impl Open {
         // SAFETY: no queue handle is out (`&mut self`), so nobody polls.
         let error = unsafe { sys::rte_eth_dev_stop(self.id) };
         self.started = false;
+        self.interrupts.clear();
         if error == 0 {
             Ok(())
         } else {
@@ -447,7 +485,22 @@ impl Open {
     }
 
     pub(super) fn ring_size(&self) -> u32 {
-        self.kind.ring_size(self.rx_descriptors, &self.args)
+        self.kind.ring_size(self.setup.rx_descriptors, &self.args)
+    }
+
+    pub(super) fn larger_ring(&self, frames: u32) -> Option<(String, u32)> {
+        let larger = self.kind.larger_ring(frames, self.max_rx_descriptors)?;
+        (larger.1 > self.ring_size()).then_some(larger)
+    }
+
+    /// See [`Kind::line_speed`].
+    pub(super) fn line_speed(&self) -> Option<u32> {
+        self.kind.line_speed(self.link().speed_mbps)
+    }
+
+    /// A started queue's interrupt.
+    pub(super) fn interrupt(&self, queue: u16) -> Option<Interrupt> {
+        self.interrupts.get(usize::from(queue)).copied()
     }
 }
 

@@ -27,6 +27,7 @@ pub mod value;
 pub use compile::{CompileError, RuleIds, compile};
 pub use diagnostic::{Diagnostic, Diagnostics, Place, Severity, ValueError};
 pub use diff::{Diff, diff, restart_needed};
+pub use names::IMPLICIT_DROP;
 pub use net::{AddressRef, CpuList, Device, PortRange, Service, ServiceRef};
 pub use schema::schema_json;
 pub use source::{Checked, DiskFiles, Files, check, check_files, load, load_text};

@@ -415,7 +415,7 @@ impl Node for RunningNode {
                 ..status(&rule.name, id.and_then(|id| counters.get(id.index())))
             });
         }
-        rules.push(status("implicit_drop", last.first()));
+        rules.push(status(config::IMPLICIT_DROP, last.first()));
         Ok(rules)
     }
 

@@ -607,6 +607,41 @@ fn warnings() {
         "[[zone]]\nname = \"dmz\"\n[address_sets]",
         "fw:17:8: warning: no port is in zone \"dmz\"",
     );
+    for (service, finding) in [
+        (
+            "icmp/3/4",
+            "no rule is asked about ICMP errors; help: remove it: an error belongs to the session that it is about",
+        ),
+        (
+            "icmpv6/packet-too-big",
+            "no rule is asked about ICMP errors; help: remove it",
+        ),
+        (
+            "icmp/echo-reply",
+            "it answers a request; help: name the echo request instead: its replies pass with the session",
+        ),
+        (
+            "icmpv6/129/0",
+            "it answers a request; help: name the echo request",
+        ),
+        (
+            "icmpv6/135",
+            "no rule is asked about neighbour discovery and MLD; help: remove it: they cross by themselves",
+        ),
+    ] {
+        let finding = format!("warning: \"{service}\" never opens a session: {finding}");
+        one(
+            "service = [\"@web\"]",
+            &format!("service = [\"@web\", \"{service}\"]"),
+            &format!("fw:25:20: {finding}"),
+        );
+        // In a set: there, and not where it is used.
+        one(
+            "web = [\"tcp/80\", \"tcp/443\"]",
+            &format!("web = [\"{service}\", \"tcp/443\"]"),
+            &format!("fw:19:8: {finding}"),
+        );
+    }
     let second = |rest: &str| {
         format!(
             "action = \"allow\"\n[[rule]]\nname = \"second\"\naction = \"drop\"\nfrom = \"trust\"\n{rest}"

@@ -13,6 +13,7 @@ use serde_json::Value;
 fn haechi(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_haechi"))
         .args(arguments)
+        .env_remove("COLUMNS")
         .stdin(Stdio::null())
         .output()
         .unwrap()
@@ -332,6 +333,35 @@ fn show_prints_tables() {
             all.contains(reason.name()) && all.contains(reason.help()),
             "{all}"
         );
+    }
+}
+
+/// What is not written to a terminal may be shown on one: `COLUMNS` says how wide that is.
+#[test]
+fn tables_fit_the_columns_that_the_environment_names() {
+    let served = busy();
+    for what in ["ports", "workers", "rules", "counters", "sessions"] {
+        let widest = |columns: &str| {
+            let output = Command::new(env!("CARGO_BIN_EXE_haechi"))
+                .args(["show", what, "--socket", path(&served.socket)])
+                .env("COLUMNS", columns)
+                .output()
+                .unwrap();
+            assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+            let table = text(&output.stdout);
+            (
+                table.lines().map(|line| line.chars().count()).max().unwrap(),
+                table,
+            )
+        };
+        for columns in [50, 80] {
+            let (widest, table) = widest(&columns.to_string());
+            assert!(widest <= columns, "{what} in {columns} columns:\n{table}");
+        }
+        let whole = done(&["show", what, "--socket", path(&served.socket)]);
+        for columns in ["0", "", "wide", "1000"] {
+            assert_eq!(widest(columns).1, whole, "COLUMNS={columns}");
+        }
     }
 }
 

@@ -59,6 +59,14 @@ if [[ -t 1 ]]; then
 else
     GREEN='' RED='' BOLD='' PLAIN=''
 fi
+# How wide a line may be.
+WIDTH=0
+if [[ -t 1 ]]; then
+    exec {screen}>&1
+    read -r _ WIDTH < <(stty size <&"$screen" 2>/dev/null) || true
+    exec {screen}>&-
+fi
+((WIDTH > 0)) || WIDTH=80
 
 pass() { passed=$((passed + 1)) && echo "${GREEN}[pass]${PLAIN} $*"; }
 fail() { failed=$((failed + 1)) && echo "${RED}[FAIL]${PLAIN} $*"; }
@@ -398,7 +406,8 @@ show_refused() {
 show_tables() {
     local table
     for table in sessions "counters" rules ports; do
-        if "$BINARY" show "$table" --socket "$SOCKET" >"$STATE/table" 2>>"$LOG" && [[ -s $STATE/table ]]; then
+        # Seven characters are the indent.
+        if COLUMNS=$((WIDTH - 7)) "$BINARY" show "$table" --socket "$SOCKET" >"$STATE/table" 2>>"$LOG" && [[ -s $STATE/table ]]; then
             pass "haechi show $table"
             sed 's/^/       /' "$STATE/table"
         else

@@ -102,6 +102,13 @@ fn it_shows_everything_and_leaves_nothing() {
             "no {word}: {said}"
         );
     }
+    // Its tables are for a terminal of 80 columns where there is none.
+    let tables = said
+        .split("[pass] ")
+        .filter(|part| part.starts_with("haechi show "));
+    for line in tables.flat_map(str::lines) {
+        assert!(line.chars().count() <= 80, "{line}");
+    }
     assert_eq!(run.stderr(), "");
     assert_eq!(quickstart.left(), Vec::<PathBuf>::new());
 }

@@ -8,6 +8,8 @@
 )]
 
 mod harness;
+#[path = "../support/hugepages.rs"]
+mod hugepages;
 mod interfaces;
 mod packets;
 mod refusals;

@@ -4,6 +4,7 @@
 
 mod control_support;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -192,6 +193,23 @@ fn schema_and_completions_are_what_they_claim() {
             script.contains("haechi") && script.contains("both-directions"),
             "{shell}"
         );
+        // What `--help` does not show is not offered.
+        let words: BTreeSet<&str> = script.split(|c: char| !c.is_ascii_alphanumeric()).collect();
+        for word in ["sessions", "kill", "completions", "socket", "limit", "version"] {
+            assert!(words.contains(word), "no {word} for {shell}");
+        }
+        for word in [
+            "confirm",
+            "rollback",
+            "doctor",
+            "bind",
+            "unbind",
+            "neighbours",
+            "routes",
+            "supported",
+        ] {
+            assert!(!words.contains(word), "{word} for {shell}");
+        }
     }
     let mut bash = Command::new("bash")
         .arg("-n")

@@ -536,7 +536,22 @@ fn values_of_rules() {
     );
     for (span, message) in [
         ("30", "`30` has no unit; help: write `30s` for seconds"),
-        ("5y", "`y` is not a unit of time"),
+        (
+            "5y",
+            "`y` is not a unit of time; help: durations are written like",
+        ),
+        ("2 hours", "a duration has no blanks in it; help: write `2h`"),
+        (" 2h 4 min ", "a duration has no blanks in it; help: write `2h4m`"),
+        (
+            "1 week",
+            "a duration has no blanks in it; help: durations are written like",
+        ),
+        (
+            "4m 2h",
+            "a duration has no blanks in it; help: durations are written like",
+        ),
+        ("90seconds", "`seconds` is not a unit of time; help: write `90s`"),
+        ("2H", "`H` is not a unit of time; help: write `2h`"),
         ("0s", "a duration must be longer than nothing"),
         ("1s1h", "units go from the largest to the smallest"),
         ("300d", "longer than 200 days"),

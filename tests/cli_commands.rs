@@ -183,6 +183,74 @@ fn check_says_what_it_understood() {
 }
 
 #[test]
+fn check_reads_text_that_ends_and_says_what_is_none() {
+    let directory = Directory::new();
+    let latin = directory.file("latin1.toml", b"version = 1\n# f\xc3\xbcr M\xfcller\n");
+    assert_eq!(
+        fails(1, &["check", path(&latin)]),
+        format!(
+            "{}:2:8: error: cannot read it: it is not UTF-8 text: byte 0xfc in line 2, column 8\n  \
+             = help: save it as UTF-8\n1 error, 0 warnings\n",
+            latin.display()
+        )
+    );
+    let includes = directory.file("main.toml", "version = 1\ninclude = [\"latin1.toml\"]\n");
+    let error = fails(1, &["check", path(&includes)]);
+    assert!(
+        error.contains("main.toml:2:12: error: cannot read `")
+            && error.contains("byte 0xfc in line 2, column 8")
+            && error.contains("help: save it as UTF-8"),
+        "{error}"
+    );
+    // Nobody writes into the pipe, nothing ends the device.
+    let pipe = directory.path("pipe");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &pipe,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+        0,
+    )
+    .unwrap();
+    for (file, what) in [
+        (path(&pipe), "a named pipe"),
+        ("/dev/zero", "a device"),
+        (path(&directory.0), "a directory"),
+    ] {
+        for command in ["check", "run -c", "apply"] {
+            let output = Command::new("timeout")
+                .args(["30", env!("CARGO_BIN_EXE_haechi")])
+                .args(command.split(' '))
+                .arg(file)
+                .output()
+                .unwrap();
+            let error = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{command} {file}: {error}");
+            let expected = format!("error: cannot read it: it is {what}, not a file");
+            let refused = error.contains(&expected) && error.contains("write the configuration to a file");
+            assert!(
+                refused || command == "run -c" && cfg!(not(feature = "dpdk")),
+                "{error}"
+            );
+        }
+    }
+    // What another command writes beside this one does end.
+    let file = directory.file("fw.toml", CONFIG);
+    for shell in [
+        r#""$0" check <(cat "$1")"#,
+        r#"cat "$1" | "$0" check /dev/stdin"#,
+        r#""$0" check /dev/stdin <"$1""#,
+    ] {
+        let output = Command::new("bash")
+            .args(["-c", shell, env!("CARGO_BIN_EXE_haechi"), path(&file)])
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(0), "{shell}: {}", text(&output.stderr));
+        assert!(text(&output.stdout).contains(": ok: node fw-test"), "{shell}");
+    }
+}
+
+#[test]
 fn schema_and_completions_are_what_they_claim() {
     let schema: Value = serde_json::from_str(&done(&["schema"])).unwrap();
     assert!(schema["$schema"].as_str().unwrap().contains("json-schema.org"));

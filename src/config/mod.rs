@@ -30,6 +30,6 @@ pub use diff::{Diff, diff, restart_needed};
 pub use names::IMPLICIT_DROP;
 pub use net::{AddressRef, CpuList, Device, PortRange, Service, ServiceRef};
 pub use schema::schema_json;
-pub use source::{Checked, DiskFiles, Files, check, check_files, load, load_text};
+pub use source::{Checked, DiskFiles, Files, NotUtf8, check, check_files, load, load_text};
 pub use units::{Rate, TimeSpan};
 pub use value::{Config, Conntrack, Idle, Matcher, Mode, Node, Port, Rule, RxQueues, Transparent, Zone};

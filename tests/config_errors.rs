@@ -606,6 +606,16 @@ fn rules_that_cannot_match() {
 }
 
 #[test]
+fn keys_of_later_versions() {
+    one(
+        "action = \"allow\"",
+        "action = \"allow\"\nhelper = \"ftp\"",
+        "fw:27:1: error: `rule.helper` is not supported yet; \
+         help: remove the key; a later version has application-level gateways",
+    );
+}
+
+#[test]
 fn warnings() {
     one(
         "from = \"trust\"",

@@ -299,6 +299,13 @@ pub fn facts(facts: &[(&str, String)]) -> String {
     text
 }
 
+/// `1 rule`, `2 rules`.
+#[must_use]
+pub fn counted(n: u64, what: &str) -> String {
+    let plural = if n == 1 { "" } else { "s" };
+    format!("{n} {what}{plural}")
+}
+
 /// `1234567` as `1.23M`: three digits that count.
 #[must_use]
 pub fn count(n: u64) -> String {

@@ -11,7 +11,7 @@ use crate::control::node::{
     Counters, NodeState, PortStatus, Rss, RuleStatus, SessionInfo, SessionPage, SessionQuery, Status,
     WorkerStatus,
 };
-use crate::control::table::{self, addresses, cut, names, numbers, words};
+use crate::control::table::{self, addresses, counted, cut, names, numbers, words};
 use crate::engine::DropReason;
 use crate::packet::Malformed;
 
@@ -92,8 +92,7 @@ pub(super) fn kill(args: &KillArgs) -> Done {
     if args.output.json {
         return output::print_json(&report);
     }
-    let plural = if report.killed == 1 { "" } else { "s" };
-    output::print(&format!("{} session{plural} ended\n", report.killed))
+    output::print(&format!("{} ended\n", counted(report.killed, "session")))
 }
 
 fn filter(words: &[String]) -> Result<SessionFilter, Failure> {
@@ -179,7 +178,12 @@ fn status_text(s: &Status) -> String {
         ),
         (
             "config",
-            format!("{}, generation {}, {} rules", s.config, s.generation, s.rules),
+            format!(
+                "{}, generation {}, {}",
+                s.config,
+                s.generation,
+                counted(s.rules as u64, "rule")
+            ),
         ),
         ("ports", format!("{} of {} up", s.ports_up, s.ports)),
         ("workers", s.workers.to_string()),
@@ -351,11 +355,11 @@ fn counters_text(counters: &Counters, all: bool, width: Option<u16>) -> String {
     let (malformed, kinds) = count_rows(&kinds, &counters.malformed, all);
     let mut hidden = Vec::new();
     if reasons > 0 {
-        hidden.push(format!("{reasons} reasons"));
+        hidden.push(counted(reasons as u64, "reason"));
     }
     // Where nothing was malformed, the reason of that name says it for all kinds.
     if kinds > 0 && !malformed.is_empty() {
-        hidden.push(format!("{kinds} kinds of malformed packets"));
+        hidden.push(format!("{} of malformed packets", counted(kinds as u64, "kind")));
     }
     for (heading, rows) in [("dropped for", drops), ("malformed", malformed)] {
         if !rows.is_empty() {
@@ -366,7 +370,7 @@ fn counters_text(counters: &Counters, all: bool, width: Option<u16>) -> String {
     }
     if !hidden.is_empty() {
         text.push_str(&format!(
-            "\n{} without a drop are not shown (--all)\n",
+            "\nnot shown: {} without a drop (--all)\n",
             hidden.join(" and ")
         ));
     }
@@ -435,8 +439,7 @@ fn sessions_text(sessions: &[SessionInfo], more: bool, width: Option<u16>) -> St
         ]
     });
     let mut text = table::render(&columns, rows.collect(), width);
-    let plural = if sessions.len() == 1 { "" } else { "s" };
-    text.push_str(&format!("{} session{plural}", sessions.len()));
+    text.push_str(&counted(sessions.len() as u64, "session"));
     text.push_str(if more {
         "; there may be more (--limit, --all, or a filter)\n"
     } else {

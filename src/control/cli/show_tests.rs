@@ -238,9 +238,7 @@ fn what_malformed_packets_were_is_shown_where_there_were_any() {
     let (reasons, zeros) = (DropReason::COUNT - 1, Malformed::ALL.len() - 1);
     assert_eq!(
         kinds[4],
-        format!(
-            "{reasons} reasons and {zeros} kinds of malformed packets without a drop are not shown (--all)"
-        )
+        format!("not shown: {reasons} reasons and {zeros} kinds of malformed packets without a drop (--all)")
     );
     let none = counters_text(&Counters::default(), false, None);
     assert!(!none.to_lowercase().contains("malformed"), "{none}");
@@ -248,4 +246,43 @@ fn what_malformed_packets_were_is_shown_where_there_were_any() {
     for kind in Malformed::ALL {
         assert!(all.contains(kind.name()) && all.contains(kind.help()), "{all}");
     }
+}
+
+#[test]
+fn one_is_not_several() {
+    let drops = |dropped: usize| {
+        let reasons = DropReason::ALL.iter().take(dropped);
+        let counters = Counters {
+            drops: reasons.map(|r| (r.name().to_owned(), 1)).collect(),
+            ..Counters::default()
+        };
+        counters_text(&counters, false, None)
+    };
+    let all_but = |n: usize| drops(DropReason::COUNT - n);
+    assert!(all_but(1).ends_with("\nnot shown: 1 reason without a drop (--all)\n"));
+    assert!(all_but(2).ends_with("\nnot shown: 2 reasons without a drop (--all)\n"));
+    let status = |rules| {
+        let status = Status {
+            version: String::new(),
+            node: String::new(),
+            mode: String::new(),
+            state: NodeState::Ready,
+            pid: 1,
+            uptime_s: 0.0,
+            config: "fw.toml".to_owned(),
+            generation: 1,
+            sessions: 0,
+            max_sessions: 1,
+            rules,
+            workers: 1,
+            ports: 2,
+            ports_up: 2,
+            packet_buffers: 1,
+            packet_buffers_in_use: 0,
+            warnings: Vec::new(),
+        };
+        status_text(&status)
+    };
+    assert!(status(1).contains(" generation 1, 1 rule\n"), "{}", status(1));
+    assert!(status(0).contains(" generation 1, 0 rules\n"));
 }

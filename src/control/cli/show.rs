@@ -307,15 +307,20 @@ fn rules_text(rules: &[RuleStatus], now: f64, width: Option<u16>) -> String {
                 zones.join(",")
             }
         };
+        let action = match (r.removed, r.enabled) {
+            (true, _) => format!("{} (removed)", r.action),
+            (false, true) => r.action.clone(),
+            (false, false) => format!("{} (disabled)", r.action),
+        };
+        let [from, to] = match r.removed {
+            true => [String::new(), String::new()],
+            false => [zones(&r.from), zones(&r.to)],
+        };
         vec![
             r.name.clone(),
-            if r.enabled {
-                r.action.clone()
-            } else {
-                format!("{} (disabled)", r.action)
-            },
-            zones(&r.from),
-            zones(&r.to),
+            action,
+            from,
+            to,
             r.sessions.to_string(),
             table::count(r.packets),
             table::bytes(r.bytes),

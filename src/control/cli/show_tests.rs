@@ -105,6 +105,7 @@ fn rule(name: String) -> RuleStatus {
         name,
         action: "allow".to_owned(),
         enabled: false,
+        removed: false,
         from: vec!["a".to_owned(), "another-zone".to_owned()],
         to: Vec::new(),
         description: Some("a long description of what it is good for".to_owned()),

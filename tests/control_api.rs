@@ -566,10 +566,49 @@ fn one_connection_too_many_is_told_so() {
         })
         .collect();
     let refused = answer(&mut connect(&served.socket));
-    assert_eq!(refused.error(503), "too many connections to the control socket");
+    assert_eq!(
+        refused.error(503),
+        "the node has as many API connections as it takes (3)"
+    );
     drop(open);
     // The slots are free again once the server has seen the ends.
     while served.get("/v1/status").code != 200 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// However many clients hold their connections and say nothing: who comes then is told the reason.
+#[test]
+fn the_command_line_says_that_all_connections_are_taken() {
+    let limits = Limits {
+        connections: 4,
+        head: Duration::from_secs(300),
+        ..Limits::default()
+    };
+    let served = Served::with(TestNode::new(CONFIG), limits);
+    let show = || {
+        std::process::Command::new(env!("CARGO_BIN_EXE_haechi"))
+            .args(["show", "status", "--socket"])
+            .arg(&served.socket)
+            .output()
+            .unwrap()
+    };
+    // In waves below the listener's backlog: the first four have a slot, four more are told so with patience, the
+    // others at once.
+    let mut open = Vec::new();
+    for _ in 0..10 {
+        open.extend((0..40).map(|_| connect(&served.socket)));
+        let output = show();
+        assert_eq!(
+            (output.status.code(), &*String::from_utf8_lossy(&output.stderr)),
+            (
+                Some(1),
+                "haechi: the node has as many API connections as it takes (4) (close some, or try again)\n"
+            )
+        );
+    }
+    drop(open);
+    while !show().status.success() {
         std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -120,7 +120,7 @@ def burst(options, node, work, rings):
     """testpmd sends as many packets as the receive ring holds, as fast as it can, to a node that sleeps."""
     tool = subprocess.Popen(
         ["stdbuf", "-oL", "dpdk-testpmd", "--lcores", f"(0,1)@{options.control}", "--main-lcore", "0", "--no-pci"]
-        + ["--no-huge", "-m", "256", "--file-prefix", options.prefix + "t"]
+        + ["--no-huge", "-m", "256", "--file-prefix", options.file_prefix]
         + ["--vdev", f"net_memif0,role=client,id=0,rsize=10,socket-abstract=no,socket={work}/memif.sock"]
         + ["--", "-i", "--nb-cores=1", "--total-num-mbufs=8192", "--burst=32", "--no-flush-rx", "--port-topology=loop"],
         stdin=subprocess.PIPE,
@@ -226,7 +226,8 @@ def main():
     parser.add_argument("--cpu", type=int, default=os.cpu_count() - 1)
     parser.add_argument("--json")
     parser.add_argument("--haechi", required=True)
-    parser.add_argument("--prefix", required=True)
+    parser.add_argument("--prefix", required=True, help="of the namespaces and interfaces")
+    parser.add_argument("--file-prefix", required=True, help="of DPDK's runtime directories; the caller removes them")
     options = parser.parse_args()
     work = tempfile.mkdtemp(prefix="haechi-idle.")
     try:
@@ -239,7 +240,6 @@ def main():
         return 1
     finally:
         shutil.rmtree(work, ignore_errors=True)
-        shutil.rmtree(f"/var/run/dpdk/{options.prefix}t", ignore_errors=True)
     return 0
 
 

@@ -26,6 +26,9 @@ if [ -z "$haechi" ]; then
     haechi=${CARGO_TARGET_DIR:-$root/target}/release/haechi
 fi
 
+# shellcheck source=benches/run_dirs.sh
+source "$here/run_dirs.sh"
+sweep_run_dirs idle
 prefix=hxi$$
 driver=
 # shellcheck disable=SC2317 # called by the trap
@@ -37,6 +40,7 @@ cleanup() {
     # A veth dies with its peer, at the latest now.
     ip link del "${prefix}a" 2>/dev/null || true
     ip link del "${prefix}b" 2>/dev/null || true
+    remove_run_dirs "idle-$$"
 }
 trap cleanup EXIT
 trap 'exit 130' INT
@@ -57,7 +61,7 @@ for side in a b; do
 done
 
 # In the background, because only then does a signal reach this shell's trap while it waits.
-python3 "$here/idle.py" --haechi "$haechi" --prefix "$prefix" "${pass[@]}" &
+python3 "$here/idle.py" --haechi "$haechi" --prefix "$prefix" --file-prefix "idle-$$" "${pass[@]}" &
 driver=$!
 status=0
 wait "$driver" || status=$?

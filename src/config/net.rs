@@ -280,6 +280,45 @@ fn parse_icmp(text: Option<&str>, names: &[(&str, u8)]) -> Result<IcmpMatch, Val
     })
 }
 
+impl Service {
+    /// Why no packet of this service opens a session, whatever the rules say, and what to do about it; `None`: it may.
+    #[must_use]
+    pub fn never_opens(self) -> Option<(&'static str, &'static str)> {
+        const ERROR: (&str, &str) = (
+            "no rule is asked about ICMP errors",
+            "remove it: an error belongs to the session that it is about",
+        );
+        const DISCOVERY: (&str, &str) = (
+            "no rule is asked about neighbour discovery and MLD",
+            "remove it: they cross by themselves",
+        );
+        const REPLY: (&str, &str) = (
+            "it answers a request",
+            "name the echo request instead: its replies pass with the session",
+        );
+        match self {
+            Self::Icmp(IcmpMatch {
+                icmp_type: Some(icmp_type),
+                code,
+            }) => match icmp_type {
+                0 if code.is_none_or(|code| code == 0) => Some(REPLY),
+                3 | 4 | 5 | 11 | 12 => Some(ERROR),
+                _ => None,
+            },
+            Self::Icmpv6(IcmpMatch {
+                icmp_type: Some(icmp_type),
+                code,
+            }) => match icmp_type {
+                0..=127 => Some(ERROR),
+                129 if code.is_none_or(|code| code == 0) => Some(REPLY),
+                130..=137 | 143 => Some(DISCOVERY),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}
+
 impl fmt::Display for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

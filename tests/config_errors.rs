@@ -643,7 +643,7 @@ fn warnings() {
         ),
         (
             "icmp/echo-reply",
-            "it answers a request; help: name the echo request instead: its replies pass with the session",
+            "it answers a request; help: name the request instead: its replies pass with the session",
         ),
         (
             "icmpv6/129/0",

@@ -8,6 +8,7 @@ use std::str::FromStr;
 use ipnet::IpNet;
 
 use super::diagnostic::{TextValue, ValueError};
+use crate::flow::track::answered_type;
 
 /// A member of a list of addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -294,25 +295,23 @@ impl Service {
         );
         const REPLY: (&str, &str) = (
             "it answers a request",
-            "name the echo request instead: its replies pass with the session",
+            "name the request instead: its replies pass with the session",
         );
         match self {
             Self::Icmp(IcmpMatch {
                 icmp_type: Some(icmp_type),
-                code,
+                ..
             }) => match icmp_type {
-                0 if code.is_none_or(|code| code == 0) => Some(REPLY),
                 3 | 4 | 5 | 11 | 12 => Some(ERROR),
-                _ => None,
+                _ => answered_type(true, icmp_type).map(|_| REPLY),
             },
             Self::Icmpv6(IcmpMatch {
                 icmp_type: Some(icmp_type),
-                code,
+                ..
             }) => match icmp_type {
                 0..=127 => Some(ERROR),
-                129 if code.is_none_or(|code| code == 0) => Some(REPLY),
                 130..=137 | 143 => Some(DISCOVERY),
-                _ => None,
+                _ => answered_type(false, icmp_type).map(|_| REPLY),
             },
             _ => None,
         }

@@ -647,7 +647,7 @@ fn warnings() {
         ),
         (
             "icmpv6/129/0",
-            "it answers a request; help: name the echo request",
+            "it answers a request; help: name the request instead",
         ),
         (
             "icmpv6/135",

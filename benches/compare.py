@@ -235,11 +235,7 @@ class Testpmd(Contestant):
         return ["dpdk-testpmd", *eal, "--", *app]
 
     def prefix(self):
-        return f"compare-{os.getpid()}-testpmd"
-
-    def kill(self):
-        super().kill()
-        shutil.rmtree(f"/var/run/dpdk/{self.prefix()}", ignore_errors=True)  # which the EAL leaves behind
+        return f"{self.case.file_prefix}-testpmd"
 
     def warm_up(self):
         self.page.run(True)
@@ -432,6 +428,7 @@ class Case:
         self.flows, self.source, self.work = flows, source, work
         self.length, self.seed, self.cpu = options.length, options.seed, options.cpu
         self.flowgen, self.haechi, self.before = options.flowgen, options.haechi, options.before
+        self.file_prefix = options.file_prefix
         self.pcaps = []
         if source == "pcap":
             self.pcaps = [os.path.join(work, name) for name in ("originals.pcap", "replies.pcap")]
@@ -576,6 +573,7 @@ def parse_options():
     parser.add_argument("--flowgen", required=True)
     parser.add_argument("--haechi", default="")
     parser.add_argument("--before", default="")
+    parser.add_argument("--file-prefix", required=True, help="of DPDK's runtime directories; the caller removes them")
     parser.add_argument("--keep", action="store_true")
     options = parser.parse_args()
     unknown = set(options.contestants) - set(CONTESTANTS) | set(options.source) - {"null", "pcap"}

@@ -69,6 +69,9 @@ need pkg-config command -v pkg-config
 need dpdk command -v dpdk-testpmd
 need libdpdk-dev pkg-config --exists libdpdk
 
+# shellcheck source=benches/run_dirs.sh
+source "$here/run_dirs.sh"
+sweep_run_dirs compare
 work=$(mktemp -d /tmp/haechi-compare.XXXXXX)
 pages=/sys/kernel/mm/hugepages/hugepages-2048kB
 pages_before=$(cat "$pages"/nr_hugepages)
@@ -79,6 +82,7 @@ cleanup() {
     if [ -n "$driver" ] && kill -TERM "$driver" 2>/dev/null; then wait "$driver" || true; fi
     [ "$(cat "$pages"/nr_hugepages)" = "$pages_before" ] || echo "$pages_before" >"$pages"/nr_hugepages
     rm -rf "$work"
+    remove_run_dirs "compare-$$"
 }
 trap cleanup EXIT
 trap 'exit 130' INT
@@ -109,7 +113,7 @@ fi
 
 mkdir -p "$here/results"
 # In the background, because only then does a signal reach this shell's trap while it waits.
-python3 "$here/compare.py" --flowgen "$work/flowgen.so" --haechi "$haechi" "${pass[@]}" &
+python3 "$here/compare.py" --flowgen "$work/flowgen.so" --file-prefix "compare-$$" --haechi "$haechi" "${pass[@]}" &
 driver=$!
 status=0
 wait "$driver" || status=$?

@@ -146,7 +146,7 @@ class Peer:
         self.output = os.path.join(node.work, "testpmd")
         self.tool = subprocess.Popen(
             ["stdbuf", "-oL", "dpdk-testpmd", "--lcores", f"(0,1)@{options.control}", "--main-lcore", "0", "--no-pci"]
-            + ["--no-huge", "-m", "256", "--file-prefix", options.prefix + "t", "--vdev", device]
+            + ["--no-huge", "-m", "256", "--file-prefix", options.file_prefix, "--vdev", device]
             + ["--", "-i", "--nb-cores=1", "--total-num-mbufs=8192", "--burst=32", "--no-flush-rx", "--port-topology=loop"]
             + ["--rxd=1024", "--txd=1024"],
             stdin=subprocess.PIPE,
@@ -317,7 +317,8 @@ def main():
     parser.add_argument("--cpu", type=int, default=os.cpu_count() - 1)
     parser.add_argument("--json")
     parser.add_argument("--haechi", required=True)
-    parser.add_argument("--prefix", required=True)
+    parser.add_argument("--prefix", required=True, help="of the namespaces and interfaces")
+    parser.add_argument("--file-prefix", required=True, help="of DPDK's runtime directories; the caller removes them")
     options = parser.parse_args()
     work = tempfile.mkdtemp(prefix="haechi-idle.")
     try:
@@ -330,7 +331,6 @@ def main():
         return 1
     finally:
         shutil.rmtree(work, ignore_errors=True)
-        shutil.rmtree(f"/var/run/dpdk/{options.prefix}t", ignore_errors=True)
     return 0
 
 

@@ -26,6 +26,9 @@ if [ -z "$haechi" ]; then
     haechi=${CARGO_TARGET_DIR:-$root/target}/release/haechi
 fi
 
+# shellcheck source=benches/run_dirs.sh
+source "$here/run_dirs.sh"
+sweep_run_dirs idle
 prefix=hxi$$
 driver=
 # shellcheck disable=SC2317 # called by the trap
@@ -36,6 +39,7 @@ cleanup() {
     ip netns del "${prefix}B" 2>/dev/null || true
     # A veth dies with its peer, at the latest now.
     for link in a b ra rb; do ip link del "$prefix$link" 2>/dev/null || true; done
+    remove_run_dirs "idle-$$"
 }
 trap cleanup EXIT
 trap 'exit 130' INT
@@ -56,7 +60,7 @@ for side in a b; do
 done
 
 # In the background, because only then does a signal reach this shell's trap while it waits.
-python3 "$here/idle.py" --haechi "$haechi" --prefix "$prefix" "${pass[@]}" &
+python3 "$here/idle.py" --haechi "$haechi" --prefix "$prefix" --file-prefix "idle-$$" "${pass[@]}" &
 driver=$!
 status=0
 wait "$driver" || status=$?

@@ -7,6 +7,7 @@
 #   deploy/quickstart.sh --stop           stop what --keep left running
 #   deploy/quickstart.sh --binary FILE    use this haechi instead of building one
 set -euo pipefail
+FROM=$PWD
 cd "$(dirname "$0")/.."
 # shellcheck source=deploy/packages.sh
 source deploy/packages.sh
@@ -26,11 +27,22 @@ usage() {
     sed -n '2,/^set/{s/^# \{0,1\}//p}' "$0"
 }
 
+wrong_usage() {
+    echo "deploy/quickstart.sh: $*" >&2
+    exit 2
+}
+
 while (($#)); do
     case $1 in
     --keep) KEEP=yes ;;
     --stop) STOP=yes ;;
-    --binary) BINARY=$(realpath "${2:?--binary needs a file}") && shift ;;
+    --binary)
+        (($# >= 2)) || wrong_usage "--binary needs the file of a haechi program behind it"
+        [[ $2 == /* ]] && BINARY=$2 || BINARY=$FROM/$2
+        [[ -f $BINARY && -x $BINARY ]] || wrong_usage "--binary $2: there is no such program"
+        BINARY=$(realpath "$BINARY")
+        shift
+        ;;
     -h | --help) usage && exit 0 ;;
     *) usage >&2 && exit 2 ;;
     esac
@@ -47,6 +59,14 @@ if [[ -t 1 ]]; then
 else
     GREEN='' RED='' BOLD='' PLAIN=''
 fi
+# How wide a line may be.
+WIDTH=0
+if [[ -t 1 ]]; then
+    exec {screen}>&1
+    read -r _ WIDTH < <(stty size <&"$screen" 2>/dev/null) || true
+    exec {screen}>&-
+fi
+((WIDTH > 0)) || WIDTH=80
 
 pass() { passed=$((passed + 1)) && echo "${GREEN}[pass]${PLAIN} $*"; }
 fail() { failed=$((failed + 1)) && echo "${RED}[FAIL]${PLAIN} $*"; }
@@ -85,16 +105,16 @@ alive() {
     state=$(sed 's/.*) //; s/ .*//' "/proc/$1/stat" 2>/dev/null) && [[ -n $state && $state != Z ]]
 }
 
-# Ends haechi first, then everything else that runs in the namespaces, then removes them and all files.
+# Ends haechi first, then everything else that runs in the namespaces of ours, then removes them and all files.
 tear_down() {
     local ns pid
-    if [[ -s $STATE/pid ]]; then
+    if [[ -s $STATE/pid && -e $STATE/made-$FIREWALL ]]; then
         pid=$(<"$STATE/pid")
         # The number may be another process's by now: it is ours only in our namespace.
         if ip netns pids "$FIREWALL" 2>/dev/null | grep -qx "$pid"; then end_process "$pid"; fi
     fi
     for ns in "$CLIENT" "$SERVER" "$FIREWALL"; do
-        [[ -e /run/netns/$ns ]] || continue
+        [[ -e $STATE/made-$ns && -e /run/netns/$ns ]] || continue
         for pid in $(ip netns pids "$ns"); do end_process "$pid"; done
         ip netns del "$ns" || true
     done
@@ -114,7 +134,7 @@ cleanup() {
         tear_down
     fi
     if [[ -n $LOG ]]; then
-        if ((status == 0)); then
+        if ((status == 0)) || [[ ! -s $LOG ]]; then
             rm -f "$LOG"
         else
             # What an interrupted user wants to know is on the screen already.
@@ -125,7 +145,7 @@ cleanup() {
 }
 
 if [[ $STOP == yes ]]; then
-    if [[ ! -e $STATE ]] && ! ip netns list | grep -Eq "^($CLIENT|$SERVER|$FIREWALL)( |$)"; then
+    if [[ ! -e $STATE ]]; then
         echo "nothing to stop"
         exit 0
     fi
@@ -140,6 +160,23 @@ trap 'exit 143' TERM HUP
 LOG=$(mktemp "/tmp/$NAME-quickstart.XXXXXX.log")
 
 # --- the pieces
+
+# Takes the names, or says who has them: only what this script made may it remove.
+take_names() {
+    local ns taken=()
+    if [[ -e $STATE ]]; then
+        die "a quickstart is running already, or was killed: deploy/quickstart.sh --stop"
+    fi
+    for ns in "$CLIENT" "$SERVER" "$FIREWALL"; do
+        [[ ! -e /run/netns/$ns ]] || taken+=("$ns")
+    done
+    if ((${#taken[@]})); then
+        die "there are network namespaces of these names, not made here: ${taken[*]}." \
+            "Remove them, or choose other names: HAECHI_QUICKSTART=demo deploy/quickstart.sh"
+    fi
+    mkdir "$STATE" || die "cannot make $STATE"
+    OURS=yes
+}
 
 prepare() {
     quietly install_packages "${PACKAGES_BUILD[@]}" "${PACKAGES_DEMO[@]}" ||
@@ -158,13 +195,22 @@ prepare() {
     pass "haechi is built ($((SECONDS - start)) s)"
 }
 
+# Makes a namespace. The record comes first: a kill between the two must not leave one that nobody knows of.
+add_netns() {
+    : >"$STATE/made-$1"
+    ip netns add "$1" || {
+        rm "$STATE/made-$1"
+        die "ip netns add $1"
+    }
+}
+
 in_client() { ip netns exec "$CLIENT" "$@"; }
 
 # One end of a veth for a host, the other for haechi. The host's end does its checksums and segments in software:
 # there is no NIC behind it that would.
 join() {
     local ns=$1 near=$2 address=$3 address6=$4
-    ip netns add "$ns"
+    add_netns "$ns"
     ip -n "$ns" link set lo up
     ip -n "$FIREWALL" link add name "$near" type veth peer name eth0 netns "$ns"
     ip netns exec "$ns" ethtool -K eth0 tx off tso off gso off gro off >>"$LOG" 2>&1
@@ -175,7 +221,7 @@ join() {
 }
 
 build_network() {
-    ip netns add "$FIREWALL"
+    add_netns "$FIREWALL"
     ip netns exec "$FIREWALL" sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1
     join "$CLIENT" inside "$CLIENT_IP" "$CLIENT_IP6"
     join "$SERVER" outside "$SERVER_IP" "$SERVER_IP6"
@@ -360,7 +406,8 @@ show_refused() {
 show_tables() {
     local table
     for table in sessions "counters" rules ports; do
-        if "$BINARY" show "$table" --socket "$SOCKET" >"$STATE/table" 2>>"$LOG" && [[ -s $STATE/table ]]; then
+        # Seven characters are the indent.
+        if COLUMNS=$((WIDTH - 7)) "$BINARY" show "$table" --socket "$SOCKET" >"$STATE/table" 2>>"$LOG" && [[ -s $STATE/table ]]; then
             pass "haechi show $table"
             sed 's/^/       /' "$STATE/table"
         else
@@ -404,11 +451,8 @@ TEXT
 # --- all of it
 
 echo "${BOLD}haechi quickstart${PLAIN}"
+take_names
 prepare
-if [[ -e /run/netns/$FIREWALL ]] || ! mkdir "$STATE" 2>/dev/null; then
-    die "a quickstart is running already, or was killed: deploy/quickstart.sh --stop"
-fi
-OURS=yes
 build_network
 start_haechi
 start_servers

@@ -106,7 +106,7 @@ if ! cargo deny --version >/dev/null 2>&1; then
     run cargo install --locked cargo-deny --version 0.18.3 || echo "cargo-deny could not be installed" >&2
 fi
 
-# Huge pages for the tests that want them; those tests accept that there are none, and say so.
+# Huge pages for the tests that want them, before memory is in pieces. Those tests reserve what is missing, and fail without.
 if [[ -w $HUGEPAGES ]] && (($(<"$HUGEPAGES") < 256)); then
     HUGEPAGES_BEFORE=$(<"$HUGEPAGES")
     echo 256 >"$HUGEPAGES" || true

@@ -4,6 +4,7 @@
 
 mod control_support;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -13,6 +14,7 @@ use serde_json::Value;
 fn haechi(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_haechi"))
         .args(arguments)
+        .env_remove("COLUMNS")
         .stdin(Stdio::null())
         .output()
         .unwrap()
@@ -181,6 +183,74 @@ fn check_says_what_it_understood() {
 }
 
 #[test]
+fn check_reads_text_that_ends_and_says_what_is_none() {
+    let directory = Directory::new();
+    let latin = directory.file("latin1.toml", b"version = 1\n# f\xc3\xbcr M\xfcller\n");
+    assert_eq!(
+        fails(1, &["check", path(&latin)]),
+        format!(
+            "{}:2:8: error: cannot read it: it is not UTF-8 text: byte 0xfc in line 2, column 8\n  \
+             = help: save it as UTF-8\n1 error, 0 warnings\n",
+            latin.display()
+        )
+    );
+    let includes = directory.file("main.toml", "version = 1\ninclude = [\"latin1.toml\"]\n");
+    let error = fails(1, &["check", path(&includes)]);
+    assert!(
+        error.contains("main.toml:2:12: error: cannot read `")
+            && error.contains("byte 0xfc in line 2, column 8")
+            && error.contains("help: save it as UTF-8"),
+        "{error}"
+    );
+    // Nobody writes into the pipe, nothing ends the device.
+    let pipe = directory.path("pipe");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &pipe,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+        0,
+    )
+    .unwrap();
+    for (file, what) in [
+        (path(&pipe), "a named pipe"),
+        ("/dev/zero", "a device"),
+        (path(&directory.0), "a directory"),
+    ] {
+        for command in ["check", "run -c", "apply"] {
+            let output = Command::new("timeout")
+                .args(["30", env!("CARGO_BIN_EXE_haechi")])
+                .args(command.split(' '))
+                .arg(file)
+                .output()
+                .unwrap();
+            let error = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{command} {file}: {error}");
+            let expected = format!("error: cannot read it: it is {what}, not a file");
+            let refused = error.contains(&expected) && error.contains("write the configuration to a file");
+            assert!(
+                refused || command == "run -c" && cfg!(not(feature = "dpdk")),
+                "{error}"
+            );
+        }
+    }
+    // What another command writes beside this one does end.
+    let file = directory.file("fw.toml", CONFIG);
+    for shell in [
+        r#""$0" check <(cat "$1")"#,
+        r#"cat "$1" | "$0" check /dev/stdin"#,
+        r#""$0" check /dev/stdin <"$1""#,
+    ] {
+        let output = Command::new("bash")
+            .args(["-c", shell, env!("CARGO_BIN_EXE_haechi"), path(&file)])
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(0), "{shell}: {}", text(&output.stderr));
+        assert!(text(&output.stdout).contains(": ok: node fw-test"), "{shell}");
+    }
+}
+
+#[test]
 fn schema_and_completions_are_what_they_claim() {
     let schema: Value = serde_json::from_str(&done(&["schema"])).unwrap();
     assert!(schema["$schema"].as_str().unwrap().contains("json-schema.org"));
@@ -191,6 +261,23 @@ fn schema_and_completions_are_what_they_claim() {
             script.contains("haechi") && script.contains("both-directions"),
             "{shell}"
         );
+        // What `--help` does not show is not offered.
+        let words: BTreeSet<&str> = script.split(|c: char| !c.is_ascii_alphanumeric()).collect();
+        for word in ["sessions", "kill", "completions", "socket", "limit", "version"] {
+            assert!(words.contains(word), "no {word} for {shell}");
+        }
+        for word in [
+            "confirm",
+            "rollback",
+            "doctor",
+            "bind",
+            "unbind",
+            "neighbours",
+            "routes",
+            "supported",
+        ] {
+            assert!(!words.contains(word), "{word} for {shell}");
+        }
     }
     let mut bash = Command::new("bash")
         .arg("-n")
@@ -332,6 +419,35 @@ fn show_prints_tables() {
             all.contains(reason.name()) && all.contains(reason.help()),
             "{all}"
         );
+    }
+}
+
+/// What is not written to a terminal may be shown on one: `COLUMNS` says how wide that is.
+#[test]
+fn tables_fit_the_columns_that_the_environment_names() {
+    let served = busy();
+    for what in ["ports", "workers", "rules", "counters", "sessions"] {
+        let widest = |columns: &str| {
+            let output = Command::new(env!("CARGO_BIN_EXE_haechi"))
+                .args(["show", what, "--socket", path(&served.socket)])
+                .env("COLUMNS", columns)
+                .output()
+                .unwrap();
+            assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+            let table = text(&output.stdout);
+            (
+                table.lines().map(|line| line.chars().count()).max().unwrap(),
+                table,
+            )
+        };
+        for columns in [50, 80] {
+            let (widest, table) = widest(&columns.to_string());
+            assert!(widest <= columns, "{what} in {columns} columns:\n{table}");
+        }
+        let whole = done(&["show", what, "--socket", path(&served.socket)]);
+        for columns in ["0", "", "wide", "1000"] {
+            assert_eq!(widest(columns).1, whole, "COLUMNS={columns}");
+        }
     }
 }
 

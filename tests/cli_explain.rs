@@ -172,26 +172,6 @@ fn what_cannot_be_explained_is_one_line() {
         ),
         (
             &file,
-            &["--from", "trust", "--packet", "carrier pigeon"],
-            "packet \"carrier pigeon\": ",
-        ),
-        (
-            &file,
-            &["--from", "trust", "--packet", "from untrust"],
-            "the packet are missing",
-        ),
-        (
-            &file,
-            &[
-                "--from",
-                "trust",
-                "--packet",
-                "after lunch tcp 10.0.0.5:1 > 192.0.2.7:80",
-            ],
-            "after lunch: ",
-        ),
-        (
-            &file,
             &[
                 "--from",
                 "trust",
@@ -210,7 +190,11 @@ fn what_cannot_be_explained_is_one_line() {
             &["--pcap", "lan=/nonexistent.pcap"],
             "/nonexistent.pcap: cannot be read",
         ),
-        (&wrong, &["--from", "trust", "--packet", "x"], "wrong.toml:1:"),
+        (
+            &wrong,
+            &["--from", "trust", "--packet", "tcp 10.0.0.5:1 > 192.0.2.7:80"],
+            "wrong.toml:1:",
+        ),
     ];
     for (file, arguments, words) in table {
         let error = refused(&[&["explain", "-c", path(file)], *arguments].concat());
@@ -221,6 +205,43 @@ fn what_cannot_be_explained_is_one_line() {
         (status, error.as_str()),
         (Some(2), "haechi: --pcap =x: PORT=FILE needs both\n")
     );
+}
+
+/// As wrong as a filter that is none, whether a file or a node is asked, and before either is.
+#[test]
+fn a_packet_that_is_none_is_wrong_usage() {
+    let missing = ["-c", "/nonexistent/fw.toml"];
+    let nobody = ["--socket", "/nonexistent/h.sock"];
+    for (words, why) in [
+        ("carrier pigeon", "unknown protocol \"carrier\": write tcp, udp, "),
+        // What comes first is said first.
+        ("foo 1.2.3.4:5 > nowhere", "unknown protocol \"foo\""),
+        ("proto/999 1.2.3.4 > 5.6.7.8", "unknown protocol \"proto/999\""),
+        (
+            "proto/47 1.2.3.4:5 > 5.6.7.8",
+            "\"1.2.3.4:5\" is not an IPv4 or IPv6 address",
+        ),
+        (
+            "tcp 1.2.3.4 > 5.6.7.8:9",
+            "\"1.2.3.4\" is not an address with a port",
+        ),
+        ("icmp fd00::1 > fd00::2", "IPv6 has \"icmpv6\""),
+        ("from untrust", "the packet are missing"),
+        ("after lunch tcp 10.0.0.5:1 > 192.0.2.7:80", "after lunch: "),
+        ("", "the protocol is missing"),
+    ] {
+        for of in [missing, nobody] {
+            let (status, output, error) = haechi(&["explain", of[0], of[1], "--packet", words]);
+            assert_eq!((status, output.as_str()), (Some(2), ""), "{words}: {error}");
+            assert!(error.contains(why), "{words}: {error}");
+        }
+    }
+    let (status, _, usage) = haechi(&["explain"]);
+    assert_eq!(status, Some(2));
+    for option in ["--packet", "--pcap"] {
+        assert!(usage.contains(option), "{usage}");
+    }
+    assert!(done(&["explain", "--help"]).contains("each on a line of its own"));
 }
 
 #[test]

@@ -267,6 +267,77 @@ fn the_node() {
     );
 }
 
+/// A name that a filter or an option would read as something else cannot be used once it is there.
+#[test]
+fn names_that_filters_could_not_name() {
+    for (name, problem, help) in [
+        ("a,b", "has a `,` in it, which ends a name in a filter", "\"a-b\""),
+        ("a=b", "has a `=` in it, which ends a name in a filter", "\"a-b\""),
+        ("hi, all", "has a `,` in it", "\"hi-all\""),
+        (
+            "hi all",
+            "has a blank in it, which ends a name in a filter",
+            "\"hi-all\"",
+        ),
+        ("hi\u{a0}all", "has a blank in it", "\"hi-all\""),
+        ("it's", "has a quote in it", "\"it-s\""),
+        ("a`b", "has a quote in it", "\"a-b\""),
+        ("a\\\"b", "has a quote in it", "\"a-b\""),
+        ("a\\tb", "has control characters in it", "\"a-b\""),
+        (" a ", "has blanks around it", "\"a\""),
+        (",", "has a `,` in it", "write another name"),
+        ("any", "cannot be \"any\"", "write another name"),
+    ] {
+        let place = |line: u32, kind: &str| format!("fw:{line}:8: error: the name of a {kind} {problem}");
+        for (text, expected) in [
+            (
+                GOOD.replace("name = \"out\"", &format!("name = \"{name}\"")),
+                place(21, "rule"),
+            ),
+            (format!("{GOOD}[[zone]]\nname = \"{name}\"\n"), place(28, "zone")),
+            (
+                GOOD.replace("\"lan\"\n", &format!("\"{name}\"\n")),
+                place(12, "port"),
+            ),
+            (
+                GOOD.replace("servers = ", &format!("\"{name}\" = ")),
+                place(17, "address set").replace(":8:", ":1:"),
+            ),
+        ] {
+            let found = findings(&text);
+            let found = found.iter().find(|f| f.starts_with(&expected));
+            let found = found.unwrap_or_else(|| panic!("no {expected} in {:#?}", findings(&text)));
+            assert!(found.contains(help), "{found}");
+        }
+    }
+    one(
+        "name = \"out\"",
+        "name = \"implicit_drop\"",
+        "fw:21:8: error: the name of a rule cannot be \"implicit_drop\", which counts what no rule matched",
+    );
+    // What only looks odd is fine, and so is a node's name, which is only shown.
+    for name in [
+        "a-b_c.d",
+        "ÄÖ",
+        "r!",
+        "10%",
+        "a/b",
+        "a+b&c;d",
+        "(x)",
+        "implicit_drop2",
+    ] {
+        let text = GOOD.replace("name = \"out\"", &format!("name = \"{name}\""));
+        assert_eq!(findings(&text), [""; 0], "{name}");
+        let filter: haechi::control::SessionFilter = format!("rule={name},x from!={name}").parse().unwrap();
+        assert!(filter.pairs().eq([
+            ("rule".to_owned(), &*format!("{name},x")),
+            ("from!".to_owned(), name)
+        ]));
+    }
+    let text = GOOD.replace("burst = 32", "burst = 32\nname = \"Bob's firewall, 2nd floor\"");
+    assert_eq!(findings(&text), [""; 0]);
+}
+
 #[test]
 fn ports_and_devices() {
     one(
@@ -465,7 +536,22 @@ fn values_of_rules() {
     );
     for (span, message) in [
         ("30", "`30` has no unit; help: write `30s` for seconds"),
-        ("5y", "`y` is not a unit of time"),
+        (
+            "5y",
+            "`y` is not a unit of time; help: durations are written like",
+        ),
+        ("2 hours", "a duration has no blanks in it; help: write `2h`"),
+        (" 2h 4 min ", "a duration has no blanks in it; help: write `2h4m`"),
+        (
+            "1 week",
+            "a duration has no blanks in it; help: durations are written like",
+        ),
+        (
+            "4m 2h",
+            "a duration has no blanks in it; help: durations are written like",
+        ),
+        ("90seconds", "`seconds` is not a unit of time; help: write `90s`"),
+        ("2H", "`H` is not a unit of time; help: write `2h`"),
         ("0s", "a duration must be longer than nothing"),
         ("1s1h", "units go from the largest to the smallest"),
         ("300d", "longer than 200 days"),
@@ -520,6 +606,16 @@ fn rules_that_cannot_match() {
 }
 
 #[test]
+fn keys_of_later_versions() {
+    one(
+        "action = \"allow\"",
+        "action = \"allow\"\nhelper = \"ftp\"",
+        "fw:27:1: error: `rule.helper` is not supported yet; \
+         help: remove the key; a later version has application-level gateways",
+    );
+}
+
+#[test]
 fn warnings() {
     one(
         "from = \"trust\"",
@@ -536,6 +632,41 @@ fn warnings() {
         "[[zone]]\nname = \"dmz\"\n[address_sets]",
         "fw:17:8: warning: no port is in zone \"dmz\"",
     );
+    for (service, finding) in [
+        (
+            "icmp/3/4",
+            "no rule is asked about ICMP errors; help: remove it: an error belongs to the session that it is about",
+        ),
+        (
+            "icmpv6/packet-too-big",
+            "no rule is asked about ICMP errors; help: remove it",
+        ),
+        (
+            "icmp/echo-reply",
+            "it answers a request; help: name the request instead: its replies pass with the session",
+        ),
+        (
+            "icmpv6/129/0",
+            "it answers a request; help: name the request instead",
+        ),
+        (
+            "icmpv6/135",
+            "no rule is asked about neighbour discovery and MLD; help: remove it: they cross by themselves",
+        ),
+    ] {
+        let finding = format!("warning: \"{service}\" never opens a session: {finding}");
+        one(
+            "service = [\"@web\"]",
+            &format!("service = [\"@web\", \"{service}\"]"),
+            &format!("fw:25:20: {finding}"),
+        );
+        // In a set: there, and not where it is used.
+        one(
+            "web = [\"tcp/80\", \"tcp/443\"]",
+            &format!("web = [\"{service}\", \"tcp/443\"]"),
+            &format!("fw:19:8: {finding}"),
+        );
+    }
     let second = |rest: &str| {
         format!(
             "action = \"allow\"\n[[rule]]\nname = \"second\"\naction = \"drop\"\nfrom = \"trust\"\n{rest}"

@@ -227,7 +227,7 @@ fn paths_are_relative_to_their_file() {
     .unwrap();
     let errors = config::load(&directory.join("latin1.toml")).unwrap_err();
     assert!(
-        errors.to_string().contains("line 2 is not UTF-8 text"),
+        errors.to_string().contains("byte 0xe9 in line 2, column 17"),
         "{errors}"
     );
     assert!(config::load(&directory).is_err());

@@ -5,6 +5,10 @@ use std::fmt::{Debug, Display};
 use std::str::FromStr;
 
 use haechi::config::{self, AddressRef, CpuList, Device, PortRange, Rate, Service, ServiceRef, TimeSpan};
+use haechi::flow::track::opening;
+use haechi::packet::RxChecksum;
+use haechi::packet::parse::{ParseOptions, parse};
+use haechi::packet::synth::PacketSpec;
 use proptest::prelude::*;
 
 fn reads_back<T: FromStr<Err = config::ValueError> + Display + Debug + PartialEq>(text: &str) {
@@ -15,6 +19,36 @@ fn reads_back<T: FromStr<Err = config::ValueError> + Display + Debug + PartialEq
             Ok(&value),
             "{text} was written as {written}"
         );
+    }
+}
+
+/// What is said to open no session is what the parser and the tracker let open none.
+#[test]
+fn services_that_never_open_a_session() {
+    for (protocol, ends) in [("icmp", "10.0.0.1 > 10.0.0.2"), ("icmpv6", "fd00::1 > fd00::2")] {
+        for icmp_type in 0..=u8::MAX {
+            for code in [0, 1] {
+                let packet = format!("{protocol} {ends} {icmp_type}/{code}");
+                let frame = packet.parse::<PacketSpec>().unwrap().frame();
+                let meta = parse(&frame, RxChecksum::default(), ParseOptions::default());
+                let service = |text: String| text.parse::<Service>().unwrap();
+                let never = service(format!("{protocol}/{icmp_type}/{code}")).never_opens();
+                assert_eq!(
+                    never.is_none(),
+                    opening(&meta).is_some(),
+                    "{packet}: {:?}",
+                    meta.kind
+                );
+                // Without a code it is the one that every message in use has.
+                if code == 0 {
+                    assert_eq!(service(format!("{protocol}/{icmp_type}")).never_opens(), never);
+                }
+            }
+        }
+        assert_eq!(protocol.parse::<Service>().unwrap().never_opens(), None);
+    }
+    for service in ["tcp", "tcp/80", "udp/53", "proto/1", "proto/58", "proto/47"] {
+        assert_eq!(service.parse::<Service>().unwrap().never_opens(), None);
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use control_support::{CONFIG, Directory, LAN, Served, TestNode, answer, connect, request};
 use haechi::control::api::{ControlSocket, Limits, MAX_BODY_BYTES};
+use haechi::control::node::{ApplyRequest, ExplainRequest};
 use haechi::engine::DropReason;
 use haechi::packet::Malformed;
 use serde_json::json;
@@ -237,9 +238,35 @@ fn what_cannot_be_is_refused_by_name() {
             400,
             "one of the two",
         ),
-        ("POST", "/v1/apply", "", 400, "body: EOF"),
-        ("POST", "/v1/apply", "{", 400, "body: EOF while parsing"),
-        ("POST", "/v1/apply", "[]", 400, "body: "),
+        ("POST", "/v1/apply", "", 400, "body: there is none"),
+        (
+            "POST",
+            "/v1/apply",
+            "{",
+            400,
+            "body: it is not JSON: EOF while parsing",
+        ),
+        (
+            "POST",
+            "/v1/apply",
+            "version = 1",
+            400,
+            "body: it is not JSON: expected value at line 1",
+        ),
+        (
+            "POST",
+            "/v1/apply",
+            "[]",
+            400,
+            "body: it is an array of length 0, expected an object with `files`",
+        ),
+        (
+            "POST",
+            "/v1/apply",
+            r#""version = 1""#,
+            400,
+            "body: it is the string \"version = 1\", expected an object with `files`",
+        ),
         ("POST", "/v1/apply", "{}", 400, "missing field `files`"),
         ("POST", "/v1/apply", r#"{"files": []}"#, 400, "`files`"),
         (
@@ -247,7 +274,7 @@ fn what_cannot_be_is_refused_by_name() {
             "/v1/apply",
             r#"{"files": [{"path": 7}]}"#,
             400,
-            "`files[0].path`",
+            "body: `files[0].path`: it is the number `7`, expected a string",
         ),
         (
             "POST",
@@ -261,7 +288,42 @@ fn what_cannot_be_is_refused_by_name() {
             "/v1/apply",
             r#"{"files": []} x"#,
             400,
-            "trailing characters",
+            "it goes on behind its end: trailing characters",
+        ),
+        (
+            "POST",
+            "/v1/apply",
+            r#"{"files": {"path": "x"}, "dry_run": true}"#,
+            400,
+            "body: `files`: it is an object, expected an array",
+        ),
+        (
+            "POST",
+            "/v1/apply",
+            r#"{"files": ["x"]}"#,
+            400,
+            "body: `files[0]`: it is the string \"x\", expected an object with `path` and `text`",
+        ),
+        (
+            "POST",
+            "/v1/explain",
+            r#"{"packets": ["tcp 10.0.0.1:1 > 10.0.0.2:80"]}"#,
+            400,
+            "body: `packets[0]`: it is the string \"tcp 10.0.0.1:1 > 10.0.0.2:80\", expected an object with `packet` or `frame`",
+        ),
+        (
+            "POST",
+            "/v1/explain",
+            r#"{"packets": [{"packet": null, "at_ns": -1}]}"#,
+            400,
+            "body: `packets[0].at_ns`: it is the number `-1`, expected a whole number, 0 or more",
+        ),
+        (
+            "POST",
+            "/v1/explain",
+            r#"{"packets": [], "both_directions": 1}"#,
+            400,
+            "body: `both_directions`: it is the number `1`, expected true or false",
         ),
         (
             "POST",
@@ -325,6 +387,21 @@ fn what_cannot_be_is_refused_by_name() {
         let error = answer.error(*code);
         assert!(error.contains(words), "{method} {target} {body}: {error}");
         assert!(
+            !error.contains("struct") && !error.contains("invalid"),
+            "in a user's words: {error}"
+        );
+        if error.starts_with("body: ") && !error.contains("has to hold") {
+            let fix = answer.body["fix"].as_str().unwrap();
+            let shape = fix.strip_prefix("it is like ").unwrap();
+            let shape: serde_json::Value = serde_json::from_str(shape).unwrap();
+            let key = if *target == "/v1/apply" {
+                "files"
+            } else {
+                "packets"
+            };
+            assert!(shape[key].is_array(), "{fix}");
+        }
+        assert!(
             answer
                 .head
                 .to_lowercase()
@@ -334,6 +411,60 @@ fn what_cannot_be_is_refused_by_name() {
         );
     }
     served.get("/v1/status").ok();
+}
+
+/// The README's examples of the API, as they stand there.
+#[test]
+fn the_examples_of_the_readme_work() {
+    let served = Served::new(CONFIG);
+    let readme = include_str!("../README.md");
+    let (_, section) = readme.split_once("\n## Control API\n").unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let mut routes = Vec::new();
+    for line in section.lines().filter(|line| line.starts_with("curl ")) {
+        let words: Vec<_> = line.split(['\'', ' ']).collect();
+        let target = words
+            .iter()
+            .find_map(|word| word.strip_prefix("http://localhost"));
+        let target = target.unwrap_or_else(|| panic!("no route in {line}"));
+        let body = line
+            .split_once(" -d '")
+            .map(|(_, rest)| rest.split('\'').next().unwrap());
+        let method = match (words.contains(&"DELETE"), body) {
+            (true, _) => "DELETE",
+            (false, Some(_)) => "POST",
+            (false, None) => "GET",
+        };
+        let answer = request(&served.socket, method, target, body.unwrap_or_default());
+        assert_eq!(answer.code, 200, "{line}: {}", answer.body);
+        routes.push(format!("{method} {}", target.split('?').next().unwrap()));
+    }
+    let apply = ApplyRequest::SHAPE.replace(
+        "version = 1\\n...",
+        &CONFIG.replace('\n', "\\n").replace('"', "\\\""),
+    );
+    let report = request(&served.socket, "POST", "/v1/apply", &apply).ok();
+    assert_eq!(report["applied"], false);
+    routes.push("POST /v1/apply".to_owned());
+    for shape in [ApplyRequest::SHAPE, ExplainRequest::SHAPE] {
+        assert!(section.contains(shape), "{shape}");
+    }
+    routes.sort();
+    routes.dedup();
+    assert_eq!(
+        routes,
+        [
+            "DELETE /v1/sessions",
+            "GET /v1/counters",
+            "GET /v1/ports",
+            "GET /v1/rules",
+            "GET /v1/sessions",
+            "GET /v1/status",
+            "GET /v1/workers",
+            "POST /v1/apply",
+            "POST /v1/explain",
+        ]
+    );
 }
 
 #[test]
@@ -435,10 +566,49 @@ fn one_connection_too_many_is_told_so() {
         })
         .collect();
     let refused = answer(&mut connect(&served.socket));
-    assert_eq!(refused.error(503), "too many connections to the control socket");
+    assert_eq!(
+        refused.error(503),
+        "the node has as many API connections as it takes (3)"
+    );
     drop(open);
     // The slots are free again once the server has seen the ends.
     while served.get("/v1/status").code != 200 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// However many clients hold their connections and say nothing: who comes then is told the reason.
+#[test]
+fn the_command_line_says_that_all_connections_are_taken() {
+    let limits = Limits {
+        connections: 4,
+        head: Duration::from_secs(300),
+        ..Limits::default()
+    };
+    let served = Served::with(TestNode::new(CONFIG), limits);
+    let show = || {
+        std::process::Command::new(env!("CARGO_BIN_EXE_haechi"))
+            .args(["show", "status", "--socket"])
+            .arg(&served.socket)
+            .output()
+            .unwrap()
+    };
+    // In waves below the listener's backlog: the first four have a slot, four more are told so with patience, the
+    // others at once.
+    let mut open = Vec::new();
+    for _ in 0..10 {
+        open.extend((0..40).map(|_| connect(&served.socket)));
+        let output = show();
+        assert_eq!(
+            (output.status.code(), &*String::from_utf8_lossy(&output.stderr)),
+            (
+                Some(1),
+                "haechi: the node has as many API connections as it takes (4) (close some, or try again)\n"
+            )
+        );
+    }
+    drop(open);
+    while !show().status.success() {
         std::thread::sleep(Duration::from_millis(5));
     }
 }

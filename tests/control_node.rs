@@ -573,6 +573,81 @@ fn live_copies_idle_out_as_the_live_ones_will() {
     assert_eq!(explain(&served, &later)[0]["reason"], "no_session");
 }
 
+/// The rows' sessions are all sessions, also those that a removed rule let in and that have had no packet since.
+#[test]
+fn a_removed_rule_is_listed_while_it_has_sessions() {
+    let served = busy();
+    let rows = |expected: &[(&str, u64, bool)]| {
+        let list = served.get("/v1/rules").ok();
+        let rows: Vec<_> = list["rules"].as_array().unwrap().iter().collect();
+        let short: Vec<_> = rows
+            .iter()
+            .map(|r| {
+                (
+                    r["name"].as_str().unwrap(),
+                    r["sessions"].as_u64().unwrap(),
+                    r["removed"].as_bool().unwrap(),
+                )
+            })
+            .collect();
+        assert_eq!(short, expected);
+        let sum: u64 = short.iter().map(|row| row.1).sum();
+        assert_eq!(served.get("/v1/status").ok()["sessions"], sum, "{short:?}");
+        list["rules"].clone()
+    };
+    let apply = |text: &str| served.post("/v1/apply", &files(&[("/x.toml", text)])).ok();
+    let (mail, none) = (("no-mail", 0, false), ("implicit_drop", 0, false));
+    let publish = ("publish", 0, false);
+    rows(&[("lan-out", 5, false), mail, publish, none]);
+    apply(&CONFIG.replace("\"lan-out\"", "\"everything\""));
+    let list = rows(&[
+        ("everything", 0, false),
+        mail,
+        publish,
+        none,
+        ("lan-out", 5, true),
+    ]);
+    assert_eq!(
+        (&list[4]["action"], &list[4]["from"], &list[4]["enabled"]),
+        (&json!("allow"), &json!([]), &json!(true))
+    );
+    let text = |what: &str| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_haechi"))
+            .args(["show", what, "--socket"])
+            .arg(&served.socket)
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let shown = text("rules");
+    let last = shown.lines().last().unwrap();
+    assert!(last.starts_with("lan-out        allow (removed)  "), "{shown}");
+    // A packet moves its session to the rule that allows it now.
+    assert!(
+        served
+            .node
+            .send(LAN, "tcp 10.0.0.5:1000 > 192.0.2.7:80 ack seq=101 ack=301")
+    );
+    rows(&[
+        ("everything", 1, false),
+        mail,
+        publish,
+        none,
+        ("lan-out", 4, true),
+    ]);
+    served.delete("/v1/sessions?rule=lan-out").ok();
+    rows(&[("everything", 1, false), mail, publish, none]);
+    // Under its old name it is that rule again, and one that is switched off is still there.
+    apply(&CONFIG.replace("\"lan-out\"", "\"lan-out\"\nenabled = false"));
+    rows(&[
+        ("lan-out", 0, false),
+        mail,
+        publish,
+        none,
+        ("everything", 1, true),
+    ]);
+}
+
 #[test]
 fn explain_judges_by_the_policy_of_the_moment() {
     let served = busy();

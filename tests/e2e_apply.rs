@@ -238,6 +238,31 @@ fn open_connections_outlive_an_apply_that_allows_them_and_end_under_one_that_doe
     assert_eq!(node.api.get("/v1/status")["generation"], generation);
     kept.write_all(b"hello").unwrap();
     kept_there.read_exact(&mut [0; 5]).unwrap();
+
+    // The session of a rule that is removed stands under its name until its next packet.
+    let answer = apply(&lab, &node, |text| text.replace("\"web\"", "\"www\""));
+    assert_eq!(answer.code, 200, "{}", answer.body);
+    let (web, www) = (node.api.rule("web"), node.api.rule("www"));
+    assert_eq!(
+        (&web["removed"], &web["sessions"]),
+        (&true.into(), &1.into()),
+        "{web}"
+    );
+    assert_eq!(
+        (&www["removed"], &www["sessions"]),
+        (&false.into(), &0.into()),
+        "{www}"
+    );
+    kept.write_all(b"hello").unwrap();
+    kept_there.read_exact(&mut [0; 5]).unwrap();
+    assert_eq!(node.api.rule("www")["sessions"], 1);
+    let rules = node.api.get("/v1/rules");
+    let names = rules["rules"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|rule| &rule["name"]);
+    assert_eq!(names.collect::<Vec<_>>(), ["www", "implicit_drop"]);
 }
 
 #[test]

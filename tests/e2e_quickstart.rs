@@ -102,8 +102,78 @@ fn it_shows_everything_and_leaves_nothing() {
             "no {word}: {said}"
         );
     }
+    // Its tables are for a terminal of 80 columns where there is none.
+    let tables = said
+        .split("[pass] ")
+        .filter(|part| part.starts_with("haechi show "));
+    for line in tables.flat_map(str::lines) {
+        assert!(line.chars().count() <= 80, "{line}");
+    }
     assert_eq!(run.stderr(), "");
     assert_eq!(quickstart.left(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_binary_that_is_not_there_is_wrong_usage() {
+    let quickstart = Quickstart::new();
+    let file = quickstart.dir.path().join("not-a-program");
+    std::fs::write(&file, "").unwrap();
+    for (arguments, why) in [
+        (&["--binary"][..], "needs the file of a haechi program"),
+        (&["--keep", "--binary"], "needs the file of a haechi program"),
+        (
+            &["--binary", "/nonexistent"],
+            "--binary /nonexistent: there is no such program",
+        ),
+        (&["--binary", ""], "there is no such program"),
+        (&["--binary", "/tmp"], "there is no such program"),
+        (&["--binary", file.to_str().unwrap()], "there is no such program"),
+    ] {
+        let output = quickstart.command(arguments).output().unwrap();
+        let (said, complaint) = (
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr),
+        );
+        assert_eq!(
+            (output.status.code(), &*said),
+            (Some(2), ""),
+            "{arguments:?}: {complaint}"
+        );
+        assert!(
+            complaint.contains(why) && complaint.lines().count() == 1,
+            "{complaint}"
+        );
+    }
+    // A path that is relative is so to where the user is.
+    let mut command = quickstart.command(&["--binary", "not-a-program", "--stop"]);
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    assert_eq!(
+        process::run(command.current_dir(quickstart.dir.path())),
+        "nothing to stop\n"
+    );
+}
+
+#[test]
+fn what_somebody_else_made_is_left_alone() {
+    for which in ["client", "server", "firewall"] {
+        let quickstart = Quickstart::new();
+        let theirs = lab::Netns::new(&format!("{}-{which}", quickstart.name));
+        let mut run = quickstart.start(&[]);
+        assert_eq!(run.wait().code(), Some(1), "{}", run.stdout());
+        let said = run.stdout();
+        assert!(
+            said.contains(&format!(
+                "[FAIL] there are network namespaces of these names, not made here: {}.",
+                theirs.name()
+            )),
+            "{said}"
+        );
+        assert_eq!(
+            process::run(&mut quickstart.command(&["--stop"])),
+            "nothing to stop\n"
+        );
+        assert_eq!(quickstart.left(), [Path::new("/run/netns").join(theirs.name())]);
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The lab itself, with a bridge or dpdk-testpmd where the node would be.
+//! The lab itself, with a bridge where the node would be.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod lab;

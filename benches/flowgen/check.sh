@@ -5,8 +5,11 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 work=$(mktemp -d /tmp/haechi-flowgen.XXXXXX)
+# shellcheck source=benches/run_dirs.sh
+source "$here/../run_dirs.sh"
+sweep_run_dirs flowgen
 prefix=flowgen-$$
-trap 'rm -rf "$work" "/var/run/dpdk/$prefix"' EXIT
+trap 'rm -rf "$work" && remove_run_dirs "$prefix"' EXIT
 trap 'exit 130' INT TERM HUP
 
 # shellcheck disable=SC2046 # pkg-config prints words

@@ -39,6 +39,12 @@ impl RuleIds {
         Some(id)
     }
 
+    /// The name's id; `None`: it has none.
+    #[must_use]
+    pub fn id(&self, name: &str) -> Option<RuleId> {
+        self.by_name.get(name).copied()
+    }
+
     /// The name of an id, also of a rule that is no longer there.
     #[must_use]
     pub fn name(&self, id: RuleId) -> Option<&str> {

@@ -1,11 +1,13 @@
 //! Reads a file and what it includes into one tree.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
+use super::diagnostic::Place;
 use super::report::Report;
-use super::source::Files;
+use super::source::{Files, NotUtf8};
 use super::tree::{self, Span, Table, Value};
 
 /// A file that was read or is being read.
@@ -26,15 +28,30 @@ pub(super) fn read_all(files: &dyn Files, path: &Path, report: &mut Report) -> O
     let text = match files.read(path) {
         Ok(text) => text,
         Err(error) => {
+            let bad = error.get_ref().and_then(|e| e.downcast_ref::<NotUtf8>());
+            let place = Place {
+                file: path.to_owned(),
+                line: bad.map_or(0, |bad| bad.line),
+                column: bad.map_or(0, |bad| bad.column),
+            };
             report.file_error(
-                path,
+                place,
                 format!("cannot read it: {error}"),
-                "check the path and who may read it",
+                help(&error, "check the path and who may read it"),
             );
             return None;
         }
     };
     Some(reader.read(path, text, None, report))
+}
+
+/// What to do about a file that cannot be read.
+fn help<'h>(error: &io::Error, otherwise: &'h str) -> &'h str {
+    match error.kind() {
+        io::ErrorKind::InvalidData => "save it as UTF-8",
+        io::ErrorKind::InvalidInput => "write the configuration to a file and name that",
+        _ => otherwise,
+    }
 }
 
 /// A configuration has no more files: what includes more is a mistake.
@@ -99,7 +116,7 @@ impl Reader<'_> {
                 report.incomplete = true;
                 report
                     .error(span, format!("cannot read `{}`: {error}", path.display()))
-                    .help("the path is relative to the file that it stands in");
+                    .help(help(&error, "the path is relative to the file that it stands in"));
             }
         }
     }

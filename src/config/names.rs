@@ -17,6 +17,8 @@ pub(super) struct Names {
 
 /// Longest name, in bytes.
 const MAX_NAME: usize = 64;
+/// What the list of rules calls the packets that no rule matched (`GET /v1/rules`).
+pub const IMPLICIT_DROP: &str = "implicit_drop";
 
 impl Names {
     /// Everything that the tree names, as far as it has the right shape; names used twice are reported.
@@ -91,24 +93,42 @@ fn keys(root: &Table, table: &str) -> BTreeMap<String, Span> {
     }
 }
 
-/// A name as it may be: shown in tables, put into URLs and filters, told apart from `any` and `@set`.
+/// What a filter (`rule=a,b from=trust`), a packet in words or `--pcap PORT=FILE` would take for the end of a name, and
+/// quotes, which nobody could tell from those around it.
+const MARKS: [char; 5] = [',', '=', '"', '\'', '`'];
+
+/// A name as it may be: shown in tables, put into URLs and filters, told apart from `any` and `@set`. A node's is only shown.
 pub(super) fn check_name(kind: &str, name: &str, span: Span, walk: &mut Walk<'_>) {
+    let is_mark = |c: char| kind != "node" && (c.is_whitespace() || MARKS.contains(&c));
     let problem = if name.is_empty() {
         "is empty".to_owned()
     } else if name == "any" {
         "cannot be \"any\", which means all of them".to_owned()
+    } else if kind == "rule" && name == IMPLICIT_DROP {
+        format!("cannot be \"{IMPLICIT_DROP}\", which counts what no rule matched")
     } else if name.len() > MAX_NAME {
         format!("is longer than {MAX_NAME} bytes")
     } else if name.starts_with('@') {
         "cannot start with `@`, which marks a set".to_owned()
-    } else if name.chars().any(char::is_control) || name.trim() != name {
-        "has control characters, or blanks around it".to_owned()
+    } else if name.chars().any(char::is_control) {
+        "has control characters in it".to_owned()
+    } else if name.trim() != name {
+        "has blanks around it".to_owned()
+    } else if let Some(mark) = name.chars().find(|c| is_mark(*c)) {
+        match mark {
+            _ if mark.is_whitespace() => "has a blank in it, which ends a name in a filter".to_owned(),
+            ',' | '=' => format!("has a `{mark}` in it, which ends a name in a filter"),
+            _ => "has a quote in it".to_owned(),
+        }
     } else {
         return;
     };
-    walk.error(
-        span,
-        format!("the name of a {kind} {problem}"),
-        "write another name",
-    );
+    let is_bad = |c: char| c.is_control() || c.is_whitespace() || is_mark(c);
+    let words: Vec<_> = name.split(is_bad).filter(|word| !word.is_empty()).collect();
+    let plain = words.join("-");
+    let help = match plain.is_empty() || plain == name || plain.len() > MAX_NAME {
+        true => "write another name".to_owned(),
+        false => format!("write another name, like \"{plain}\""),
+    };
+    walk.error(span, format!("the name of a {kind} {problem}"), help);
 }

@@ -8,6 +8,7 @@ use std::str::FromStr;
 use ipnet::IpNet;
 
 use super::diagnostic::{TextValue, ValueError};
+use crate::flow::track::answered_type;
 
 /// A member of a list of addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -278,6 +279,43 @@ fn parse_icmp(text: Option<&str>, names: &[(&str, u8)]) -> Result<IcmpMatch, Val
         icmp_type: Some(number),
         code,
     })
+}
+
+impl Service {
+    /// Why no packet of this service opens a session, whatever the rules say, and what to do about it; `None`: it may.
+    #[must_use]
+    pub fn never_opens(self) -> Option<(&'static str, &'static str)> {
+        const ERROR: (&str, &str) = (
+            "no rule is asked about ICMP errors",
+            "remove it: an error belongs to the session that it is about",
+        );
+        const DISCOVERY: (&str, &str) = (
+            "no rule is asked about neighbour discovery and MLD",
+            "remove it: they cross by themselves",
+        );
+        const REPLY: (&str, &str) = (
+            "it answers a request",
+            "name the request instead: its replies pass with the session",
+        );
+        match self {
+            Self::Icmp(IcmpMatch {
+                icmp_type: Some(icmp_type),
+                ..
+            }) => match icmp_type {
+                3 | 4 | 5 | 11 | 12 => Some(ERROR),
+                _ => answered_type(true, icmp_type).map(|_| REPLY),
+            },
+            Self::Icmpv6(IcmpMatch {
+                icmp_type: Some(icmp_type),
+                ..
+            }) => match icmp_type {
+                0..=127 => Some(ERROR),
+                130..=137 | 143 => Some(DISCOVERY),
+                _ => answered_type(false, icmp_type).map(|_| REPLY),
+            },
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for Service {

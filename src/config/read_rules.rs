@@ -70,14 +70,20 @@ pub(super) fn address(text: &str, span: Span, names: &Names, walk: &mut Walk<'_>
 
 pub(super) fn service(text: &str, span: Span, names: &Names, walk: &mut Walk<'_>) -> Option<ServiceRef> {
     let member = parse(text, span, walk)?;
-    if let ServiceRef::Set(name) = &member {
-        check_set(
+    match &member {
+        ServiceRef::Set(name) => check_set(
             name,
             span,
             ("service", &names.service_sets),
             ("address", &names.address_sets),
             walk,
-        );
+        ),
+        ServiceRef::Service(service) => {
+            if let Some((why, help)) = service.never_opens() {
+                let message = format!("\"{text}\" never opens a session: {why}");
+                walk.report.warning(span, message).help(help);
+            }
+        }
     }
     Some(member)
 }

@@ -85,15 +85,11 @@ impl Report {
         self.files[span.file].broken_lines.insert(line);
     }
 
-    /// An error about a file as a whole.
-    pub(super) fn file_error(&mut self, path: &Path, message: String, help: &str) {
+    /// An error about a file that could not be read.
+    pub(super) fn file_error(&mut self, place: Place, message: String, help: &str) {
         let diagnostic = Diagnostic {
             severity: Severity::Error,
-            place: Place {
-                file: path.to_owned(),
-                line: 0,
-                column: 0,
-            },
+            place,
             message,
             help: Some(help.to_owned()),
             related: None,

@@ -90,7 +90,7 @@ impl<'t> Section<'t> {
                 walk.error(
                     entry.key,
                     format!("`{}` is not supported yet", self.full(key)),
-                    format!("{feature} comes with a later version; remove the key"),
+                    format!("remove the key; a later version has {feature}"),
                 );
             }
         }

@@ -15,7 +15,7 @@ pub trait Files {
     /// A file's text.
     ///
     /// # Errors
-    /// As the file system says; `InvalidData` when it is not UTF-8.
+    /// As the file system says; `InvalidData` with [`NotUtf8`] when it is not UTF-8, `InvalidInput` when it is no file.
     fn read(&self, path: &Path) -> io::Result<String>;
 
     /// The path that tells whether two paths are the same file.
@@ -26,6 +26,57 @@ pub trait Files {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DiskFiles;
 
+/// The first byte of a file that is not UTF-8, and where it stands; lines and columns count from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it is not UTF-8 text: byte 0x{byte:02x} in line {line}, column {column}")]
+pub struct NotUtf8 {
+    /// The byte.
+    pub byte: u8,
+    /// Its line.
+    pub line: usize,
+    /// Its column, in characters.
+    pub column: usize,
+}
+
+impl NotUtf8 {
+    fn of(error: &std::string::FromUtf8Error) -> Self {
+        let (good, bad) = error.as_bytes().split_at(error.utf8_error().valid_up_to());
+        let good = String::from_utf8_lossy(good);
+        Self {
+            byte: bad.first().copied().unwrap_or_default(),
+            line: good.matches('\n').count() + 1,
+            column: good.rsplit('\n').next().unwrap_or_default().chars().count() + 1,
+        }
+    }
+}
+
+/// The file system that pipes without a name are in (statfs(2)).
+const PIPEFS: i64 = 0x5049_5045;
+
+/// Opens what ends. A device never may, and a named pipe waits until somebody writes to it. One without a name is the
+/// other end of a command that the shell runs beside this one: `haechi check <(generate)`, `generate | haechi check /dev/stdin`.
+fn open(path: &Path) -> io::Result<std::fs::File> {
+    use std::os::unix::fs::FileTypeExt as _;
+    let kind = std::fs::metadata(path)?.file_type();
+    let is_pipeline = || kind.is_fifo() && rustix::fs::statfs(path).is_ok_and(|of| of.f_type == PIPEFS);
+    if !kind.is_file() && !is_pipeline() {
+        let what = if kind.is_dir() {
+            "directory"
+        } else if kind.is_fifo() {
+            "named pipe"
+        } else if kind.is_socket() {
+            "socket"
+        } else {
+            "device"
+        };
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("it is a {what}, not a file"),
+        ));
+    }
+    std::fs::File::open(path)
+}
+
 /// No configuration is longer: a path to something else (a device, a log) ends here and not in all of the memory.
 const MAX_FILE_BYTES: u64 = 16 << 20;
 
@@ -33,24 +84,12 @@ impl Files for DiskFiles {
     fn read(&self, path: &Path) -> io::Result<String> {
         use std::io::Read as _;
         let mut bytes = Vec::new();
-        let read = std::fs::File::open(path)?
-            .take(MAX_FILE_BYTES + 1)
-            .read_to_end(&mut bytes)?;
+        let read = open(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
         if read as u64 > MAX_FILE_BYTES {
             return Err(io::Error::other("longer than 16 MiB"));
         }
-        String::from_utf8(bytes).map_err(|error| {
-            let at = error.utf8_error().valid_up_to();
-            let line = error.as_bytes()[..at]
-                .iter()
-                .filter(|byte| **byte == b'\n')
-                .count()
-                + 1;
-            io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("line {line} is not UTF-8 text"),
-            )
-        })
+        String::from_utf8(bytes)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, NotUtf8::of(&error)))
     }
 
     fn identity(&self, path: &Path) -> PathBuf {

@@ -45,6 +45,21 @@ impl FromStr for TimeSpan {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
+        Self::parse(text).map_err(|error| {
+            // `2 hours` as `2h`, if that is what it can only mean.
+            match short(text).filter(|short| Self::parse(short).is_ok()) {
+                Some(short) => ValueError::with_help(error.message, format!("write `{short}`")),
+                None => error,
+            }
+        })
+    }
+}
+
+impl TimeSpan {
+    fn parse(text: &str) -> Result<Self, ValueError> {
+        if text.contains(char::is_whitespace) {
+            return Err("a duration has no blanks in it".into());
+        }
         let mut rest = text;
         let mut total_ms = 0_u64;
         let mut last_unit_ms = u64::MAX;
@@ -85,6 +100,31 @@ impl FromStr for TimeSpan {
         }
         Ok(Self(Nanos::from_millis(total_ms)))
     }
+}
+
+/// A duration as people say it, with blanks and whole words, in the form of the file; `None`: it has words of other kinds.
+fn short(text: &str) -> Option<String> {
+    let mut short = String::new();
+    let mut rest = text.trim_start();
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, behind) = rest.split_at(digits);
+        let behind = behind.trim_start();
+        let letters = behind.bytes().take_while(u8::is_ascii_alphabetic).count();
+        let (word, behind) = behind.split_at(letters);
+        let unit = match word.to_ascii_lowercase().as_str() {
+            "d" | "day" | "days" => "d",
+            "h" | "hr" | "hrs" | "hour" | "hours" => "h",
+            "m" | "min" | "mins" | "minute" | "minutes" => "m",
+            "s" | "sec" | "secs" | "second" | "seconds" => "s",
+            "ms" | "msec" | "msecs" | "millisecond" | "milliseconds" => "ms",
+            _ => return None,
+        };
+        short.push_str(number);
+        short.push_str(unit);
+        rest = behind.trim_start();
+    }
+    Some(short)
 }
 
 impl fmt::Display for TimeSpan {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::node::{ApplyReport, ApplyRequest, DiagnosticInfo, ErrorKind, NodeError, Severity};
+use super::table::counted;
 use crate::config::{self, Config, Diagnostic, Diagnostics, Files as _, Rule};
 use crate::flow::Session;
 use crate::policy::{Action, ClassifyKey, Policy};
@@ -90,10 +91,13 @@ pub fn refused<'s>(policy: &Policy, sessions: impl IntoIterator<Item = &'s Sessi
 #[must_use]
 pub fn invalid(file: &Path, diagnostics: &Diagnostics) -> NodeError {
     let errors = diagnostics.errors().count();
-    let plural = if errors == 1 { "" } else { "s" };
     let mut error = NodeError::new(
         ErrorKind::Refused,
-        format!("{}: the configuration has {errors} error{plural}", file.display()),
+        format!(
+            "{}: the configuration has {}",
+            file.display(),
+            counted(errors as u64, "error")
+        ),
     )
     .fix("correct them; nothing was changed");
     error.diagnostics = diagnostics.iter().map(DiagnosticInfo::from).collect();

@@ -1,5 +1,7 @@
 //! The control API's client: what the command line is made of.
 
+mod patient;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,6 +15,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
 
+use self::patient::Patient;
 use super::SessionFilter;
 use super::node::{
     ApplyReport, ApplyRequest, Counters, Cursor, ErrorKind, ExplainReport, ExplainRequest, KillReport,
@@ -200,9 +203,10 @@ impl Client {
         let stream = UnixStream::connect(&self.socket)
             .await
             .map_err(|e| self.unreachable(&e))?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|e| broken(e.to_string()))?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(Patient::new(stream)))
+                .await
+                .map_err(|e| broken(e.to_string()))?;
         tokio::spawn(async move {
             // The request that is under way sees the same error.
             let _ = connection.await;
@@ -250,6 +254,9 @@ impl Client {
             io::ErrorKind::PermissionDenied => {
                 error("permission denied").fix("run as root, or as a member of the socket's group")
             }
+            // Its queue of connections that it has not even looked at is full (unix(7): EAGAIN).
+            io::ErrorKind::WouldBlock => error("more clients wait for the node than it lets wait")
+                .fix("close some API connections, or try again"),
             _ => error(&format!("cannot connect: {e}")).fix("name the node's control socket with --socket"),
         }
     }

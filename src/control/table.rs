@@ -3,66 +3,127 @@
 use std::fmt::Write as _;
 use std::io::IsTerminal;
 
-use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Row, Table, Width, presets};
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
-/// A column: its heading, on which side it is aligned, and whether it may be cut or left out when the terminal is
-/// narrow.
+/// A column: its heading, on which side it is aligned, and how it may give way when the terminal is narrow.
 #[derive(Clone, Copy, Debug)]
 pub struct Column {
     heading: &'static str,
     right: bool,
-    /// Characters that always stay.
-    keep: Option<u16>,
+    cut: Cut,
     /// The higher, the earlier it is left out; 0: never.
     spare: u8,
+    /// It is left out when even the least of the others leaves no room for it, not before they are cut.
+    dear: bool,
+}
+
+/// How cells may be cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cut {
+    Never,
+    /// At their ends, down to so many characters.
+    End(u16),
+    /// In the middle: names that begin alike stay apart.
+    Middle(u16),
+    /// An address in its middle; its port stays.
+    Address(u16),
 }
 
 impl Column {
-    /// One that is left out when the terminal is too narrow for all: the highest `order` first.
+    /// One that is left out when the terminal is too narrow for all: the highest `order` first, those of one together.
     #[must_use]
     pub const fn spare(self, order: u8) -> Self {
         Self { spare: order, ..self }
+    }
+
+    /// One that is left out when nothing else helps.
+    #[must_use]
+    pub const fn dear(self) -> Self {
+        Self {
+            spare: 1,
+            dear: true,
+            ..self
+        }
+    }
+
+    /// Characters that it must have, of the `need` that its longest cell has: to be read with ease, or (`tight`) at all.
+    fn least(self, need: u16, tight: bool) -> u16 {
+        let keep = match self.cut {
+            Cut::Never => return need,
+            Cut::End(keep) | Cut::Middle(keep) | Cut::Address(keep) if !tight => keep,
+            Cut::End(keep) | Cut::Middle(keep) => keep.min(SHORTEST),
+            Cut::Address(keep) => keep.min(SHORTEST_ADDRESS),
+        };
+        need.min(keep)
+    }
+
+    /// A cell in at most `width` characters.
+    fn fit(self, cell: &str, width: u16) -> String {
+        let width = usize::from(width);
+        if cell.chars().count() <= width {
+            return cell.to_owned();
+        }
+        match self.cut {
+            Cut::Never => cell.to_owned(),
+            Cut::End(_) => cell.chars().take(width.saturating_sub(1)).chain(['…']).collect(),
+            Cut::Middle(_) => cut_middle(cell, width),
+            Cut::Address(_) => cut_address(cell, width),
+        }
+    }
+}
+
+/// Characters to which what may be cut is cut before the table is wider than the terminal.
+const SHORTEST: u16 = 8;
+/// An address's first and last group and its port.
+const SHORTEST_ADDRESS: u16 = 13;
+
+const fn column(heading: &'static str, right: bool, cut: Cut) -> Column {
+    Column {
+        heading,
+        right,
+        cut,
+        spare: 0,
+        dear: false,
     }
 }
 
 /// A column of words, never cut.
 #[must_use]
 pub const fn words(heading: &'static str) -> Column {
-    Column {
-        heading,
-        right: false,
-        keep: None,
-        spare: 0,
-    }
+    column(heading, false, Cut::Never)
 }
 
 /// A column of words, cut down to `keep` characters when the terminal is narrow.
 #[must_use]
 pub const fn cut(heading: &'static str, keep: u16) -> Column {
-    Column {
-        heading,
-        right: false,
-        keep: Some(keep),
-        spare: 0,
-    }
+    column(heading, false, Cut::End(keep))
+}
+
+/// A column of names that have to be told apart: like [`cut`], but in the middle.
+#[must_use]
+pub const fn names(heading: &'static str, keep: u16) -> Column {
+    column(heading, false, Cut::Middle(keep))
+}
+
+/// A column of addresses with or without a port (`10.0.0.5:80`, `[2001:db8::1]:80`), cut in the middle of the address.
+#[must_use]
+pub const fn addresses(heading: &'static str, keep: u16) -> Column {
+    column(heading, false, Cut::Address(keep))
 }
 
 /// A column of numbers, never cut.
 #[must_use]
 pub const fn numbers(heading: &'static str) -> Column {
-    Column {
-        heading,
-        right: true,
-        keep: None,
-        spare: 0,
-    }
+    column(heading, true, Cut::Never)
 }
 
-/// The width to print for: the terminal's; `None` when the output is not one, so that nothing is cut.
+/// The width to print for: the terminal's; where the output is none, `COLUMNS` of the environment; `None`: nobody says, so
+/// that nothing is cut.
 #[must_use]
 pub fn terminal_width() -> Option<u16> {
     if !std::io::stdout().is_terminal() {
-        return None;
+        let columns = std::env::var("COLUMNS").ok()?;
+        return columns.parse().ok().filter(|columns| *columns > 0);
     }
     match rustix::termios::tcgetwinsize(std::io::stdout()) {
         Ok(size) if size.ws_col > 0 => Some(size.ws_col),
@@ -73,48 +134,47 @@ pub fn terminal_width() -> Option<u16> {
 /// Blanks between columns.
 const GAP: u16 = 2;
 
-/// Lines of text, one a row, the headings first. In `width` characters columns that may be cut are, with an ellipsis,
-/// and columns that are to spare are left out as far as it takes.
+/// Lines of text, one a row, the headings first. In `width` characters columns that are to spare are left out, and those
+/// that may be cut are, with an ellipsis, as far as it takes.
 #[must_use]
-pub fn render(columns: &[Column], rows: Vec<Vec<String>>, width: Option<u16>) -> String {
+pub fn render(columns: &[Column], mut rows: Vec<Vec<String>>, width: Option<u16>) -> String {
+    for cell in rows.iter_mut().flatten() {
+        // A description of two lines.
+        if cell.contains(char::is_control) {
+            *cell = cell.replace(char::is_control, " ");
+        }
+    }
     let needs: Vec<u16> = (0..columns.len())
         .map(|place| need(columns, &rows, place))
         .collect();
-    let shown = fitting(columns, &needs, width);
+    let shown = match width {
+        Some(width) => fitting(columns, &needs, width),
+        None => needs.iter().copied().enumerate().collect(),
+    };
     let mut table = Table::new();
     table
         .load_preset(presets::NOTHING)
         .force_no_tty()
-        .set_truncation_indicator("…")
-        .set_header(shown.iter().map(|place| columns[*place].heading.to_uppercase()))
-        .set_content_arrangement(match width {
-            Some(_) => ContentArrangement::Dynamic,
-            None => ContentArrangement::Disabled,
-        });
-    if let Some(width) = width {
-        table.set_width(width);
-    }
-    table.add_rows(rows.into_iter().map(|mut row| {
-        let mut row = Row::from(
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .set_header(
             shown
                 .iter()
-                .map(|place| row.get_mut(*place).map(std::mem::take).unwrap_or_default()),
+                .map(|(place, width)| cut("", 0).fit(&columns[*place].heading.to_uppercase(), *width)),
         );
-        row.max_height(1);
-        row
+    table.add_rows(rows.into_iter().map(|row| {
+        let cell = |(place, width): &(usize, u16)| {
+            let cell = row.get(*place).map(String::as_str);
+            columns[*place].fit(cell.unwrap_or_default(), *width)
+        };
+        shown.iter().map(cell).collect::<Vec<_>>()
     }));
-    for (to, from) in shown.iter().enumerate() {
+    for (to, (from, _)) in shown.iter().enumerate() {
         let Some(column) = table.column_mut(to) else {
             continue;
         };
         column.set_padding((0, GAP));
         if columns[*from].right {
             column.set_cell_alignment(CellAlignment::Right);
-        }
-        if width.is_some() {
-            // Constraints count the padding.
-            let least = least(columns[*from], needs[*from]) + GAP;
-            column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(least)));
         }
     }
     let mut text = String::new();
@@ -130,32 +190,101 @@ fn need(columns: &[Column], rows: &[Vec<String>], place: usize) -> u16 {
     let cells = rows.iter().filter_map(|row| row.get(place));
     let heading = columns[place].heading.chars().count();
     let widest = cells.map(|cell| cell.chars().count()).fold(heading, usize::max);
-    u16::try_from(widest).unwrap_or(u16::MAX - GAP)
+    u16::try_from(widest).unwrap_or(u16::MAX)
 }
 
-/// Characters that a column must have.
-fn least(column: Column, need: u16) -> u16 {
-    column
-        .keep
-        .map_or(need, |keep| need.min(keep))
-        .min(u16::MAX - GAP)
-}
-
-/// The places of the columns that there is room for.
-fn fitting(columns: &[Column], needs: &[u16], width: Option<u16>) -> Vec<usize> {
+/// The places of the columns that there is room for, each with its width.
+fn fitting(columns: &[Column], needs: &[u16], width: u16) -> Vec<(usize, u16)> {
     let mut shown: Vec<usize> = (0..columns.len()).collect();
-    let Some(width) = width else {
-        return shown;
+    // No gap follows the last one.
+    let room = u64::from(width) + u64::from(GAP);
+    let sum = |shown: &[usize], cell: &dyn Fn(usize) -> u16| -> u64 {
+        shown
+            .iter()
+            .map(|place| u64::from(cell(*place)) + u64::from(GAP))
+            .sum()
     };
-    loop {
-        let least = |place: &usize| u64::from(least(columns[*place], needs[*place]) + GAP);
-        let total: u64 = shown.iter().map(least).sum();
-        let spare = shown.iter().copied().filter(|place| columns[*place].spare > 0);
-        match spare.max_by_key(|place| columns[*place].spare) {
-            Some(place) if total > u64::from(width) => shown.retain(|other| *other != place),
-            _ => return shown,
+    let least = |place: usize, tight| columns[place].least(needs[place], tight);
+    for tight in [false, true] {
+        while sum(&shown, &|place| least(place, tight)) > room {
+            let spare = shown.iter().map(|place| columns[*place]);
+            let spare = spare.filter(|column| column.spare > 0 && (tight || !column.dear));
+            let Some(first) = spare.map(|column| column.spare).max() else {
+                break;
+            };
+            shown.retain(|place| columns[*place].spare != first);
         }
     }
+    let tight = sum(&shown, &|place| least(place, false)) > room;
+    // What is left goes to the narrowest first, so that only the longest are cut, and all of them to one width.
+    let widths = |level: u16| move |place: usize| least(place, tight).max(needs[place].min(level));
+    let (mut level, mut too_much) = (0, width.saturating_add(1));
+    while level + 1 < too_much {
+        let middle = level + (too_much - level) / 2;
+        match sum(&shown, &widths(middle)) <= room {
+            true => level = middle,
+            false => too_much = middle,
+        }
+    }
+    shown
+        .into_iter()
+        .map(|place| (place, widths(level)(place)))
+        .collect()
+}
+
+/// `a-rather-long-name` as `a-rat…-name`.
+fn cut_middle(text: &str, width: usize) -> String {
+    let letters: Vec<char> = text.chars().collect();
+    let kept = width.saturating_sub(1);
+    let (head, tail) = (kept.div_ceil(2), letters.len() - kept / 2);
+    let (head, tail) = (&letters[..head], &letters[tail..]);
+    head.iter().chain(&['…']).chain(tail).collect()
+}
+
+/// `[2001:db8:1:2:3:4:5:6]:443` as `[2001:db8:…:6]:443`: whole groups where the first and the last of them have room.
+fn cut_address(text: &str, width: usize) -> String {
+    let (open, rest) = match text.strip_prefix('[') {
+        Some(rest) => ("[", rest),
+        None => ("", text),
+    };
+    // What follows the address: of an IPv6 one without brackets nothing does.
+    let port = match (rest.find(']'), rest.rfind(':')) {
+        (Some(bracket), _) => bracket,
+        (None, Some(colon)) if rest.contains('.') => colon,
+        _ => rest.len(),
+    };
+    let (address, port) = rest.split_at(port);
+    let Some(room) = width
+        .checked_sub(open.len() + port.len())
+        .filter(|room| *room >= 3)
+    else {
+        return cut_middle(text, width);
+    };
+    let mark = if address.contains(':') { ':' } else { '.' };
+    let groups: Vec<&str> = address.split(mark).collect();
+    let shortened = |head: usize, tail: usize| {
+        let (head, tail) = (&groups[..head], &groups[groups.len() - tail..]);
+        let mark = mark.to_string();
+        format!("{}{mark}…{mark}{}", head.join(&mark), tail.join(&mark))
+    };
+    let fits = |head: usize, tail: usize| {
+        head + tail < groups.len() && shortened(head, tail).chars().count() <= room
+    };
+    let (mut head, mut tail) = (1, 1);
+    let address = if fits(head, tail) {
+        while fits(head, tail + 1) || fits(head + 1, tail) {
+            // The first groups tell networks apart, the last ones hosts.
+            if head <= tail && fits(head + 1, tail) || !fits(head, tail + 1) {
+                head += 1;
+            } else {
+                tail += 1;
+            }
+        }
+        shortened(head, tail)
+    } else {
+        cut_middle(address, room)
+    };
+    format!("{open}{address}{port}")
 }
 
 /// Names and values, one a line, the values aligned.
@@ -168,6 +297,13 @@ pub fn facts(facts: &[(&str, String)]) -> String {
         let _ = writeln!(text, "{name:<widest$}  {value}");
     }
     text
+}
+
+/// `1 rule`, `2 rules`.
+#[must_use]
+pub fn counted(n: u64, what: &str) -> String {
+    let plural = if n == 1 { "" } else { "s" };
+    format!("{n} {what}{plural}")
 }
 
 /// `1234567` as `1.23M`: three digits that count.
@@ -344,5 +480,60 @@ mod tests {
             "{narrow}"
         );
         assert_eq!(narrow.lines().count(), 3, "one line a row:\n{narrow}");
+    }
+
+    #[test]
+    fn what_is_cut_shares_what_there_is() {
+        let columns = [
+            names("name", 20),
+            addresses("end", 20),
+            cut("note", 20),
+            words("mode").dear(),
+        ];
+        let row = [
+            "a-name-of-thirty-two-characters-",
+            "[2001:db8:aaaa:bbbb::9]:443",
+            "short",
+            "on",
+        ];
+        let line = |width| {
+            let text = render(&columns, vec![row.map(str::to_owned).to_vec()], Some(width));
+            text.lines().nth(1).unwrap_or_default().to_owned()
+        };
+        assert_eq!(
+            line(80),
+            "a-name-of-thirty-two-characters-  [2001:db8:aaaa:bbbb::9]:443  short  on"
+        );
+        assert_eq!(
+            line(70),
+            "a-name-of-thir…o-characters-  [2001:db8:aaaa:bbbb::9]:443  short  on"
+        );
+        assert_eq!(line(60), "a-name-of-t…haracters-  [2001:db8:…::9]:443  short  on");
+        assert_eq!(line(40), "a-name…ters-  [200…::9]:443  short  on");
+        assert_eq!(line(36), "a-na…rs-  [200…::9]:443  short  on");
+        assert_eq!(line(33), "a-nam…ters-  [200…::9]:443  short");
+    }
+
+    #[test]
+    fn an_address_keeps_its_ends_and_its_port() {
+        for (address, width, short) in [
+            ("10.0.0.5:1234", 13, "10.0.0.5:1234"),
+            ("255.255.255.255:65535", 20, "255.255.….255:65535"),
+            ("255.255.255.255:65535", 13, "255…255:65535"),
+            ("255.255.255.255", 13, "255.255.….255"),
+            ("[2001:db8:1:2:3:4:5:6]:443", 24, "[2001:db8:1:…:4:5:6]:443"),
+            ("[2001:db8:1:2:3:4:5:6]:443", 18, "[2001:db8:…:6]:443"),
+            ("2001:db8:1:2:3:4:5:6", 12, "2001:db8:…:6"),
+            ("[2001:db8::ffff:1]:65535", 17, "[2001:…:1]:65535"),
+            ("[2001:db8::ffff:eeee]:65535", 13, "[20…ee]:65535"),
+            ("2001:db8::ffff:eeee", 5, "20…ee"),
+            ("[2001:db8::]:65535", 3, "[…5"),
+        ] {
+            assert_eq!(
+                addresses("", 0).fit(address, width),
+                short,
+                "{address} in {width}"
+            );
+        }
     }
 }

@@ -56,8 +56,9 @@ pub const fn opens_tcp(flags: u8) -> bool {
 /// 792; RFC 950, appendix I); echo (RFC 4443, section 4.2), node information (RFC 4620), home agent addresses and mobile
 /// prefixes (RFC 6275, sections 6.6 and 6.8).
 #[inline]
-const fn answered_type(meta: &PacketMeta) -> Option<u8> {
-    match (meta.has(PacketMeta::IPV4), meta.icmp_type()) {
+#[must_use]
+pub const fn answered_type(ipv4: bool, icmp_type: u8) -> Option<u8> {
+    match (ipv4, icmp_type) {
         (true, 0) => Some(8),
         (true, asks @ (14 | 16 | 18)) | (false, asks @ (129 | 140 | 145 | 147)) => Some(asks - 1),
         _ => None,
@@ -68,7 +69,7 @@ const fn answered_type(meta: &PacketMeta) -> Option<u8> {
 #[inline]
 #[must_use]
 pub const fn is_icmp_reply(meta: &PacketMeta) -> bool {
-    answered_type(meta).is_some()
+    answered_type(meta.has(PacketMeta::IPV4), meta.icmp_type()).is_some()
 }
 
 /// What of an ICMP packet other than an echo or an error is part of its flow's key: type and code of the query, the same
@@ -76,7 +77,7 @@ pub const fn is_icmp_reply(meta: &PacketMeta) -> bool {
 #[inline]
 #[must_use]
 pub const fn icmp_query(meta: &PacketMeta) -> u16 {
-    let icmp_type = match answered_type(meta) {
+    let icmp_type = match answered_type(meta.has(PacketMeta::IPV4), meta.icmp_type()) {
         Some(asks) => asks,
         None => meta.icmp_type(),
     };

@@ -13,7 +13,7 @@ use super::lock::ControlLock;
 use super::ports::NodePort;
 use super::stats::{Counts, PortCounts};
 use crate::base::{Generation, Nanos, WorkerId};
-use crate::config::{self, Config, Matcher, RuleIds};
+use crate::config::{self, Config, RuleIds};
 use crate::control::SessionFilter;
 use crate::control::apply;
 use crate::control::explain::live::{Live, explain};
@@ -21,6 +21,7 @@ use crate::control::node::{
     ApplyReport, ApplyRequest, Counters, Cursor, ErrorKind, ExplainReport, ExplainRequest, KillReport, Node,
     NodeError, NodeState, PortStatus, RuleStatus, SessionPage, SessionQuery, Status, WorkerStatus,
 };
+use crate::control::rules;
 use crate::control::view::{LiveSession, Names};
 use crate::dpdk::Mempool;
 use crate::dpdk::tsc::TscClock;
@@ -28,7 +29,7 @@ use crate::engine::{DropReason, IMPLICIT_DROP, RuleCounters};
 use crate::flow::FlowKey;
 use crate::flow::table::SessionId;
 use crate::packet::Malformed;
-use crate::policy::{Action, Policy};
+use crate::policy::Policy;
 
 /// A worker that takes longer than this over a command is reported, not waited for.
 const ASK: Duration = Duration::from_secs(1);
@@ -381,42 +382,14 @@ impl Node for RunningNode {
     }
 
     fn rules(&self) -> Result<Vec<RuleStatus>, NodeError> {
-        let (config, mut ids) = {
+        let (config, ids) = {
             let in_force = self.in_force();
             (in_force.config.clone(), in_force.ids.clone())
         };
         let counters = self.rule_counters(0, ids.len())?;
-        let last = self.rule_counters(IMPLICIT_DROP.index(), 1)?;
-        let status = |name: &str, counters: Option<&RuleCounters>| {
-            let counters = counters.copied().unwrap_or_default();
-            RuleStatus {
-                name: name.to_owned(),
-                action: action(Action::Drop).to_owned(),
-                enabled: true,
-                from: zones(&Matcher::Any),
-                to: zones(&Matcher::Any),
-                description: None,
-                sessions: counters.sessions,
-                packets: counters.packets,
-                bytes: counters.bytes,
-                last_hit: (counters.last_hit > Nanos(0)).then(|| self.unix(counters.last_hit)),
-            }
-        };
-        let mut rules: Vec<_> = Vec::with_capacity(config.rules.len() + 1);
-        for rule in &config.rules {
-            // On the copy: a rule that was never enabled gets an id beyond all counters.
-            let id = ids.try_id(&rule.name);
-            rules.push(RuleStatus {
-                action: action(rule.action).to_owned(),
-                enabled: rule.enabled,
-                from: zones(&rule.from),
-                to: zones(&rule.to),
-                description: rule.description.clone(),
-                ..status(&rule.name, id.and_then(|id| counters.get(id.index())))
-            });
-        }
-        rules.push(status("implicit_drop", last.first()));
-        Ok(rules)
+        let no_rule = self.rule_counters(IMPLICIT_DROP.index(), 1)?;
+        let no_rule = no_rule.first().copied().unwrap_or_default();
+        Ok(rules::rows(&config, &ids, &counters, no_rule, |at| self.unix(at)))
     }
 
     fn counters(&self) -> Result<Counters, NodeError> {
@@ -566,21 +539,6 @@ impl Node for RunningNode {
     fn explain(&self, request: &ExplainRequest) -> Result<ExplainReport, NodeError> {
         let (names, policy) = self.names_and_policy();
         explain(request, &policy, &names, self)
-    }
-}
-
-fn zones(matcher: &Matcher<String>) -> Vec<String> {
-    match matcher {
-        Matcher::Any => vec!["any".to_owned()],
-        Matcher::OneOf(zones) => zones.clone(),
-    }
-}
-
-fn action(action: Action) -> &'static str {
-    match action {
-        Action::Allow => "allow",
-        Action::Drop => "drop",
-        Action::Reject => "reject",
     }
 }
 

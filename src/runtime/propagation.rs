@@ -231,6 +231,17 @@ mod tests {
     }
 
     #[test]
+    fn users_are_told_how_long_the_grace_is() {
+        let said = format!("{} seconds", Propagation::GRACE.to_duration().as_secs());
+        for text in [
+            include_str!("../../README.md"),
+            include_str!("../../dpdk-config/reference.toml"),
+        ] {
+            assert!(text.contains(&said), "{said}");
+        }
+    }
+
+    #[test]
     fn released_it_gives_back_what_it_took() {
         let mut p = both_up();
         assert_eq!(p.release(), None);

@@ -27,8 +27,8 @@ use haechi::control::node::{
     NodeState, PortStatus, Rss, RuleStatus, SessionPage, SessionQuery, Status, WorkerStatus,
 };
 use haechi::control::view::{LiveSession, Names};
-use haechi::control::{NodeError, SessionFilter, apply};
-use haechi::engine::{Batch, DropReason, Engine, Note, Outputs};
+use haechi::control::{NodeError, SessionFilter, apply, rules};
+use haechi::engine::{Batch, DropReason, Engine, IMPLICIT_DROP, Note, Outputs, RuleCounters};
 use haechi::flow::table::Entry;
 use haechi::flow::{FlowKey, HashSeed};
 use haechi::packet::synth::PacketSpec;
@@ -308,29 +308,15 @@ impl Node for TestNode {
 
     fn rules(&self) -> Result<Vec<RuleStatus>, NodeError> {
         Ok(self.with(|worker| {
-            let rule = |rule: &config::Rule| {
-                let counters = worker
-                    .engine
-                    .policy()
-                    .rules
-                    .iter()
-                    .find(|r| r.name == rule.name)
-                    .map(|r| worker.engine.rules()[r.id.index()])
-                    .unwrap_or_default();
-                RuleStatus {
-                    name: rule.name.clone(),
-                    action: format!("{:?}", rule.action).to_lowercase(),
-                    enabled: rule.enabled,
-                    from: rule.from.members().to_vec(),
-                    to: rule.to.members().to_vec(),
-                    description: rule.description.clone(),
-                    sessions: counters.sessions,
-                    packets: counters.packets,
-                    bytes: counters.bytes,
-                    last_hit: None,
-                }
+            // Times of a clock that the test moves mean nothing to the program that shows them.
+            let timeless = |counters: &RuleCounters| RuleCounters {
+                last_hit: Nanos(0),
+                ..*counters
             };
-            worker.config.rules.iter().map(rule).collect()
+            let counters = worker.engine.rules();
+            let known: Vec<_> = counters[..worker.ids.len()].iter().map(timeless).collect();
+            let no_rule = timeless(&counters[IMPLICIT_DROP.index()]);
+            rules::rows(&worker.config, &worker.ids, &known, no_rule, |_| 0.0)
         }))
     }
 

@@ -8,6 +8,8 @@
 )]
 
 mod harness;
+#[path = "../support/hugepages.rs"]
+mod hugepages;
 mod interfaces;
 mod interrupts;
 mod packets;

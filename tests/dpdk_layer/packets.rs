@@ -7,6 +7,7 @@ use haechi::packet::PacketBuf;
 use proptest::prelude::*;
 
 use crate::harness::{Side, close, config, device, eal, fill, scenario, setup, side, tagged_frame};
+use crate::hugepages::FreeHugePages;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -244,6 +245,7 @@ fn pcap_files_are_replayed() {
 /// With huge pages: ports, pools and tables, side by side with other processes, and nothing stays when all is gone.
 #[test]
 fn huge_pages_are_used_and_given_back() {
+    let _pages = FreeHugePages::reserve(64);
     scenario("packets::huge_pages_are_used_and_given_back", None, || {
         use haechi::base::slab::Memory as _;
         let mut config = config();

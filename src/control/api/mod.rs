@@ -27,7 +27,7 @@ pub use socket::ControlSocket;
 /// What clients may use up.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at once. As many more are told 503 and closed; beyond that they are closed.
+    /// Connections at once. More are told 503 and closed: as many more with patience, beyond that at once.
     pub connections: usize,
     /// Calls into the node at once; more wait, within their request's time.
     pub calls: usize,
@@ -86,6 +86,7 @@ pub async fn serve_within(
     })?;
     let router = routes::router(node, limits);
     let slots = Arc::new(Semaphore::new(limits.connections));
+    let refusal: Arc<str> = Arc::from(too_many(limits.connections));
     let turned_away = Arc::new(Semaphore::new(limits.connections));
     let graceful = GracefulShutdown::new();
     let mut shutdown = pin!(shutdown);
@@ -104,11 +105,16 @@ pub async fn serve_within(
             }
         };
         let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
-            if let Ok(slot) = Arc::clone(&turned_away).try_acquire_owned() {
-                tokio::spawn(async move {
-                    turn_away(stream).await;
-                    drop(slot);
-                });
+            match Arc::clone(&turned_away).try_acquire_owned() {
+                Ok(slot) => {
+                    let refusal = Arc::clone(&refusal);
+                    tokio::spawn(async move {
+                        turn_away(stream, &refusal).await;
+                        drop(slot);
+                    });
+                }
+                // A socket just made has room for it, and whoever is to read it can.
+                Err(_) => drop(rustix::io::write(&stream, refusal.as_bytes())),
             }
             continue;
         };
@@ -139,21 +145,25 @@ pub async fn serve_within(
     Ok(())
 }
 
-/// Tells a client that there are too many.
-async fn turn_away(stream: UnixStream) {
+/// What a client is told for which there is no slot: a whole answer.
+fn too_many(connections: usize) -> String {
     let error = NodeError::new(
         ErrorKind::Unavailable,
-        "too many connections to the control socket",
+        format!("the node has as many API connections as it takes ({connections})"),
     )
     .fix("close some, or try again");
     let body = serde_json::to_string(&error).unwrap_or_default();
-    let answer = format!(
+    format!(
         "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
          connection: close\r\n\r\n{body}",
         body.len()
-    );
+    )
+}
+
+/// Tells a client so, and lets it read that before the connection goes.
+async fn turn_away(stream: UnixStream, refusal: &str) {
     let exchange = async {
-        let mut rest = answer.as_bytes();
+        let mut rest = refusal.as_bytes();
         while !rest.is_empty() {
             stream.writable().await?;
             match stream.try_write(rest) {

@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::error::Category;
 use tokio::sync::Semaphore;
 
 use super::Limits;
@@ -201,7 +202,7 @@ async fn kill(State(shared): State<Shared>, RawQuery(query): RawQuery) -> Answer
 
 async fn apply(State(shared): State<Shared>, RawQuery(query): RawQuery, body: ReadBody) -> Answer {
     no_parameters(query.as_deref())?;
-    let request: ApplyRequest = parse_body(body)?;
+    let request: ApplyRequest = parse_body(body, ApplyRequest::SHAPE)?;
     if request.files.is_empty() {
         return Err(bad("body: `files` has to hold the configuration file".to_owned()));
     }
@@ -210,7 +211,7 @@ async fn apply(State(shared): State<Shared>, RawQuery(query): RawQuery, body: Re
 
 async fn explain(State(shared): State<Shared>, RawQuery(query): RawQuery, body: ReadBody) -> Answer {
     no_parameters(query.as_deref())?;
-    let request: ExplainRequest = parse_body(body)?;
+    let request: ExplainRequest = parse_body(body, ExplainRequest::SHAPE)?;
     shared.call(move |node| node.explain(&request)).await
 }
 
@@ -264,24 +265,52 @@ fn too_large() -> NodeError {
     bad(format!("body: it is larger than {} MiB", MAX_BODY_BYTES >> 20))
 }
 
-/// Reads a request's body as JSON; refusals name the field and the place.
-fn parse_body<T: DeserializeOwned>(body: ReadBody) -> Result<T, NodeError> {
+/// Reads a request's body as JSON; refusals name the field and the place, and show a body of the right `shape`.
+fn parse_body<T: DeserializeOwned>(body: ReadBody, shape: &str) -> Result<T, NodeError> {
     let bytes = body.map_err(|e| match e.status() {
         StatusCode::PAYLOAD_TOO_LARGE => too_large(),
         _ => bad(format!("body: {e}")),
     })?;
+    let wrong = |why: String| bad(format!("body: {why}")).fix(format!("it is like {shape}"));
+    if bytes.trim_ascii().is_empty() {
+        return Err(wrong("there is none".to_owned()));
+    }
     let mut json = serde_json::Deserializer::from_slice(&bytes);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|e| {
         let path = e.path().to_string();
         let why = e.into_inner();
-        if matches!(path.as_str(), "." | "?") {
-            bad(format!("body: {why}"))
-        } else {
-            bad(format!("body: `{path}`: {why}"))
+        match (why.classify(), path.as_str()) {
+            (Category::Data, "." | "?") => wrong(in_words_of_json(&why.to_string())),
+            (Category::Data, path) => wrong(format!("`{path}`: {}", in_words_of_json(&why.to_string()))),
+            _ => wrong(format!("it is not JSON: {why}")),
         }
     })?;
-    json.end().map_err(|e| bad(format!("body: {e}")))?;
+    json.end()
+        .map_err(|e| wrong(format!("it goes on behind its end: {e}")))?;
     Ok(value)
+}
+
+/// What serde says of a wrong value, which it calls by the names of its own data model and of Rust's types.
+fn in_words_of_json(said: &str) -> String {
+    let mut said = said.to_owned();
+    for (theirs, json) in [
+        ("invalid type: map,", "it is an object,"),
+        ("invalid type: sequence,", "it is an array,"),
+        ("invalid type: integer ", "it is the number "),
+        ("invalid value: integer ", "it is the number "),
+        ("invalid type: floating point ", "it is the number "),
+        ("invalid type: string ", "it is the string "),
+        ("invalid type: boolean ", "it is "),
+        ("invalid type: ", "it is "),
+        ("invalid length", "it is an array of length"),
+        ("expected a sequence", "expected an array"),
+        ("expected a map", "expected an object"),
+        ("expected a boolean", "expected true or false"),
+        ("expected u64", "expected a whole number, 0 or more"),
+    ] {
+        said = said.replacen(theirs, json, 1);
+    }
+    said
 }
 
 /// The query's `key=value` pairs, unescaped, in order.

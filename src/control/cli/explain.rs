@@ -16,6 +16,7 @@ use crate::control::client::Client;
 use crate::control::explain::capture::{Capture, Frame};
 use crate::control::explain::{Conversation, Simulator, live};
 use crate::control::node::{ErrorKind, ExplainPacket, ExplainRequest, Fate, Verdict};
+use crate::control::table::counted;
 use crate::control::view::Names;
 
 pub(super) fn explain(args: &ExplainArgs) -> Result<(), Failure> {
@@ -287,10 +288,9 @@ impl Totals {
     }
 
     fn text(&self) -> String {
-        let plural = if self.packets == 1 { "" } else { "s" };
         let mut text = format!(
-            "{} packet{plural}: {} forwarded, {} dropped",
-            self.packets,
+            "{}: {} forwarded, {} dropped",
+            counted(self.packets, "packet"),
             self.forwarded,
             self.packets - self.forwarded
         );

@@ -14,6 +14,7 @@ use crate::config::{self, Checked, Config, DiskFiles, Files};
 use crate::control::apply;
 use crate::control::client::Client;
 use crate::control::node::{ApplyReport, ApplyRequest, DiagnosticInfo, ErrorKind, NodeError, SourceFile};
+use crate::control::table::counted;
 
 /// What `check` says of a file, in JSON.
 #[derive(Serialize)]
@@ -87,18 +88,12 @@ fn ok_line(file: &Path, s: &Summary) -> String {
         "{}: ok: node {}, {mode} mode, {} in {}, {}, {}{disabled}, {}\n",
         file.display(),
         s.node,
-        counted(s.ports, "port"),
-        counted(s.pairs, "pair"),
-        counted(s.zones, "zone"),
-        counted(s.rules, "rule"),
-        counted(s.workers, "worker")
+        counted(s.ports as u64, "port"),
+        counted(s.pairs as u64, "pair"),
+        counted(s.zones as u64, "zone"),
+        counted(s.rules as u64, "rule"),
+        counted(s.workers as u64, "worker")
     )
-}
-
-/// `1 rule`, `2 rules`.
-fn counted(n: usize, what: &str) -> String {
-    let plural = if n == 1 { "" } else { "s" };
-    format!("{n} {what}{plural}")
 }
 
 /// All findings on standard error, and how many there are.
@@ -111,11 +106,9 @@ pub(super) fn print_findings(checked: &Checked) {
         checked.diagnostics.errors().count(),
         checked.diagnostics.warnings().count(),
     );
-    let (errors, warnings) = (counted(errors, "error"), counted(warnings, "warning"));
-    output::complain(&format!(
-        "{errors}, {warnings}
-"
-    ));
+    let errors = counted(errors as u64, "error");
+    let warnings = counted(warnings as u64, "warning");
+    output::complain(&format!("{errors}, {warnings}\n"));
 }
 
 /// The file system, remembering what was read: exactly what the node is to see.

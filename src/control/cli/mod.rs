@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use clap::{ArgGroup, Args, CommandFactory, Parser, Subcommand};
 
 use self::output::Failure;
+use super::explain::check_words;
 use super::{DEFAULT_SOCKET, SessionFilter};
 
 /// A stateful firewall appliance on DPDK.
@@ -98,6 +99,8 @@ pub struct CheckArgs {
 /// `haechi explain`.
 #[derive(Debug, Args)]
 #[command(after_help = EXPLAIN_HELP)]
+#[command(group = ArgGroup::new("packets").args(["packet", "pcap"]).required(true))]
+#[command(mut_arg("json", |arg| arg.help("Print JSON: one object for each packet, each on a line of its own")))]
 pub struct ExplainArgs {
     /// Configuration file; without it a running node is asked
     #[arg(short, long, value_name = "FILE", conflicts_with = "socket")]
@@ -109,12 +112,7 @@ pub struct ExplainArgs {
     #[arg(long, value_name = "NAME")]
     port: Option<String>,
     /// A packet in words; repeat it for a conversation
-    #[arg(
-        long,
-        value_name = "WORDS",
-        required_unless_present = "pcap",
-        conflicts_with = "pcap"
-    )]
+    #[arg(long, value_name = "WORDS", value_parser = packet_words)]
     packet: Vec<String>,
     /// A capture (pcap or pcapng, Ethernet); repeat it as PORT=FILE to merge those of several ports by time
     #[arg(long, value_name = "[PORT=]FILE")]
@@ -270,6 +268,10 @@ struct Output {
 pub struct Later {
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
     rest: Vec<OsString>,
+}
+
+fn packet_words(words: &str) -> Result<String, String> {
+    check_words(words).map(|()| words.to_owned())
 }
 
 fn filter_word(word: &str) -> Result<String, String> {

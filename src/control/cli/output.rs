@@ -3,6 +3,7 @@
 use std::io::{self, ErrorKind as IoErrorKind, Write};
 use std::process::ExitCode;
 
+use clap::Command;
 use serde::Serialize;
 
 use crate::control::node::{DiagnosticInfo, ErrorKind, NodeError, Severity};
@@ -130,6 +131,25 @@ pub(super) fn diagnostic_text(d: &DiagnosticInfo) -> String {
 /// `haechi completions SHELL`.
 pub(super) fn completions(shell: clap_complete::Shell) -> Result<(), Failure> {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut super::grammar(), "haechi", &mut script);
+    clap_complete::generate(shell, &mut shown(&super::grammar()), "haechi", &mut script);
     print(&String::from_utf8_lossy(&script))
+}
+
+/// What `--help` shows of a command: the generator would offer hidden commands and options too.
+fn shown(command: &Command) -> Command {
+    let mut shown = Command::new(command.get_name().to_owned())
+        .args(command.get_arguments().filter(|arg| !arg.is_hide_set()).cloned())
+        .subcommands(
+            command
+                .get_subcommands()
+                .filter(|command| !command.is_hide_set())
+                .map(self::shown),
+        );
+    if let Some(about) = command.get_about() {
+        shown = shown.about(about.clone());
+    }
+    if let Some(version) = command.get_version() {
+        shown = shown.version(version.to_owned());
+    }
+    shown
 }

@@ -11,7 +11,7 @@ use crate::control::node::{
     Counters, NodeState, PortStatus, Rss, RuleStatus, SessionInfo, SessionPage, SessionQuery, Status,
     WorkerStatus,
 };
-use crate::control::table::{self, cut, numbers, words};
+use crate::control::table::{self, addresses, counted, cut, names, numbers, words};
 use crate::engine::DropReason;
 use crate::packet::Malformed;
 
@@ -92,8 +92,7 @@ pub(super) fn kill(args: &KillArgs) -> Done {
     if args.output.json {
         return output::print_json(&report);
     }
-    let plural = if report.killed == 1 { "" } else { "s" };
-    output::print(&format!("{} session{plural} ended\n", report.killed))
+    output::print(&format!("{} ended\n", counted(report.killed, "session")))
 }
 
 fn filter(words: &[String]) -> Result<SessionFilter, Failure> {
@@ -179,7 +178,12 @@ fn status_text(s: &Status) -> String {
         ),
         (
             "config",
-            format!("{}, generation {}, {} rules", s.config, s.generation, s.rules),
+            format!(
+                "{}, generation {}, {}",
+                s.config,
+                s.generation,
+                counted(s.rules as u64, "rule")
+            ),
         ),
         ("ports", format!("{} of {} up", s.ports_up, s.ports)),
         ("workers", s.workers.to_string()),
@@ -197,20 +201,20 @@ fn status_text(s: &Status) -> String {
 
 fn ports_text(ports: &[PortStatus], width: Option<u16>) -> String {
     let columns = [
-        words("port"),
-        words("zone"),
-        words("peer").spare(3),
+        names("port", 12),
+        names("zone", 8).spare(3),
+        names("peer", 8).spare(4),
         words("link"),
         numbers("rx"),
-        numbers("rx bytes").spare(4),
+        numbers("rx bytes").spare(5),
         numbers("tx"),
-        numbers("tx bytes").spare(4),
-        numbers("missed"),
-        numbers("tx dropped"),
-        numbers("queues").spare(5),
-        words("rss").spare(6),
-        cut("driver", 8).spare(7),
-        cut("device", 8).spare(8),
+        numbers("tx bytes").spare(5),
+        numbers("missed").spare(1),
+        numbers("tx dropped").spare(2),
+        numbers("queues").spare(6),
+        words("rss").spare(7),
+        cut("driver", 8).spare(8),
+        cut("device", 8).spare(9),
     ];
     let rows = ports.iter().map(|p| {
         let link = match (p.link_up, p.speed_mbps) {
@@ -256,14 +260,14 @@ fn workers_text(workers: &[WorkerStatus], width: Option<u16>) -> String {
         numbers("worker"),
         numbers("cpu"),
         numbers("busy"),
-        numbers("cycles/packet").spare(4),
+        numbers("cycles/packet").spare(6),
         numbers("packets"),
-        numbers("forwarded"),
+        numbers("forwarded").spare(2),
         numbers("dropped"),
-        numbers("handed over").spare(3),
-        numbers("sessions"),
-        numbers("max gap").spare(2),
-        numbers("expiry lag").spare(1),
+        numbers("handed over").spare(5),
+        numbers("sessions").spare(1),
+        numbers("max gap").spare(4),
+        numbers("expiry lag").spare(3),
     ];
     let rows = workers.iter().map(|w| {
         vec![
@@ -285,15 +289,15 @@ fn workers_text(workers: &[WorkerStatus], width: Option<u16>) -> String {
 
 fn rules_text(rules: &[RuleStatus], now: f64, width: Option<u16>) -> String {
     let columns = [
-        words("rule"),
+        names("rule", 24),
         words("action"),
-        cut("from", 6),
-        cut("to", 6),
+        cut("from", 6).spare(3),
+        cut("to", 6).spare(3),
         numbers("sessions"),
-        numbers("packets"),
-        numbers("bytes").spare(1),
-        words("last hit"),
-        cut("description", 8).spare(2),
+        numbers("packets").spare(1),
+        numbers("bytes").spare(4),
+        words("last hit").spare(2),
+        cut("description", 8).spare(5),
     ];
     let rows = rules.iter().map(|r| {
         let zones = |zones: &[String]| {
@@ -303,15 +307,20 @@ fn rules_text(rules: &[RuleStatus], now: f64, width: Option<u16>) -> String {
                 zones.join(",")
             }
         };
+        let action = match (r.removed, r.enabled) {
+            (true, _) => format!("{} (removed)", r.action),
+            (false, true) => r.action.clone(),
+            (false, false) => format!("{} (disabled)", r.action),
+        };
+        let [from, to] = match r.removed {
+            true => [String::new(), String::new()],
+            false => [zones(&r.from), zones(&r.to)],
+        };
         vec![
             r.name.clone(),
-            if r.enabled {
-                r.action.clone()
-            } else {
-                format!("{} (disabled)", r.action)
-            },
-            zones(&r.from),
-            zones(&r.to),
+            action,
+            from,
+            to,
             r.sessions.to_string(),
             table::count(r.packets),
             table::bytes(r.bytes),
@@ -351,22 +360,22 @@ fn counters_text(counters: &Counters, all: bool, width: Option<u16>) -> String {
     let (malformed, kinds) = count_rows(&kinds, &counters.malformed, all);
     let mut hidden = Vec::new();
     if reasons > 0 {
-        hidden.push(format!("{reasons} reasons"));
+        hidden.push(counted(reasons as u64, "reason"));
     }
     // Where nothing was malformed, the reason of that name says it for all kinds.
     if kinds > 0 && !malformed.is_empty() {
-        hidden.push(format!("{kinds} kinds of malformed packets"));
+        hidden.push(format!("{} of malformed packets", counted(kinds as u64, "kind")));
     }
     for (heading, rows) in [("dropped for", drops), ("malformed", malformed)] {
         if !rows.is_empty() {
-            let columns = [words(heading), numbers("packets"), cut("meaning", 20)];
+            let columns = [cut(heading, 20), numbers("packets"), cut("meaning", 20).spare(1)];
             text.push('\n');
             text.push_str(&table::render(&columns, rows, width));
         }
     }
     if !hidden.is_empty() {
         text.push_str(&format!(
-            "\n{} without a drop are not shown (--all)\n",
+            "\nnot shown: {} without a drop (--all)\n",
             hidden.join(" and ")
         ));
     }
@@ -398,19 +407,24 @@ fn count_rows(
 }
 
 fn sessions_text(sessions: &[SessionInfo], more: bool, width: Option<u16>) -> String {
+    // Sessions may differ in their VLAN alone.
+    let vlan = match sessions.iter().any(|s| !s.vlan.is_empty()) {
+        true => words("vlan"),
+        false => words("vlan").spare(9),
+    };
     let columns = [
-        words("protocol"),
-        cut("source", 15),
-        cut("destination", 15),
-        words("vlan").spare(3),
-        words("state"),
-        cut("rule", 8),
-        cut("from", 6).spare(5),
-        cut("to", 6).spare(5),
-        numbers("packets").spare(2),
-        numbers("bytes").spare(4),
-        numbers("age").spare(6),
-        numbers("expires").spare(1),
+        words("protocol").dear(),
+        addresses("source", 20),
+        addresses("destination", 20),
+        vlan,
+        words("state").spare(2),
+        names("rule", 8).spare(3),
+        cut("from", 6).spare(7),
+        cut("to", 6).spare(7),
+        numbers("packets").spare(5),
+        numbers("bytes").spare(6),
+        numbers("age").spare(8),
+        numbers("expires").spare(4),
     ];
     let rows = sessions.iter().map(|s| {
         let vlan: Vec<_> = s.vlan.iter().map(u16::to_string).collect();
@@ -430,8 +444,7 @@ fn sessions_text(sessions: &[SessionInfo], more: bool, width: Option<u16>) -> St
         ]
     });
     let mut text = table::render(&columns, rows.collect(), width);
-    let plural = if sessions.len() == 1 { "" } else { "s" };
-    text.push_str(&format!("{} session{plural}", sessions.len()));
+    text.push_str(&counted(sessions.len() as u64, "session"));
     text.push_str(if more {
         "; there may be more (--limit, --all, or a filter)\n"
     } else {

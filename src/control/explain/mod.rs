@@ -23,7 +23,7 @@ use crate::packet::view::link_header;
 use crate::packet::{PacketKind, PacketMeta, RxChecksum, VecPacket};
 use crate::policy::{Policy, VlanMode};
 
-pub use words::{Conversation, describe};
+pub use words::{Conversation, check_words, describe};
 
 /// Time that the engine's coarse clock can look back on (see [`crate::base::Tick`]), with room to spare.
 const LONGEST_STEP: Nanos = Nanos::from_secs(300 * 86_400);

@@ -10,7 +10,7 @@ use crate::config::TimeSpan;
 use crate::control::node::{ErrorKind, NodeError};
 use crate::control::view::{self, vlan_tags};
 use crate::packet::parse::Malformed;
-use crate::packet::synth::{Content, PacketSpec};
+use crate::packet::synth::{Content, PacketSpec, SpecError};
 use crate::packet::{PacketKind, PacketMeta};
 
 /// TCP flags by bit, as they are written (RFC 9293, section 3.1; RFC 3168).
@@ -149,7 +149,7 @@ impl Conversation {
     ) -> Result<Ready, NodeError> {
         let wrong = |why: String| NodeError::new(ErrorKind::BadRequest, format!("packet \"{text}\": {why}"));
         let line = Line::parse(text).map_err(wrong)?;
-        let mut spec: PacketSpec = line.packet.parse().map_err(|e| wrong(format!("{e}")))?;
+        let mut spec = line.spec().map_err(wrong)?;
         // Where the frame comes in does not change how it is parsed.
         let way = Way::of(&simulator.parse(&spec.frame(), PortId(0)));
         let ingress = match ingress(simulator, line.from, line.port)? {
@@ -241,7 +241,25 @@ impl Conversation {
     }
 }
 
+/// Is this a packet in words ([`Conversation`]), under whatever configuration?
+///
+/// # Errors
+/// Says what is wrong with it.
+pub fn check_words(text: &str) -> Result<(), String> {
+    Line::parse(text)?.spec().map(drop)
+}
+
 impl<'a> Line<'a> {
+    fn spec(&self) -> Result<PacketSpec, String> {
+        let protocol = self.packet.split_whitespace().next().unwrap_or_default();
+        if !matches!(protocol, "" | "tcp" | "udp" | "icmp" | "icmpv6") {
+            // What follows an unknown protocol cannot be judged: that comes first.
+            let alone: Result<PacketSpec, _> = format!("{protocol} 192.0.2.1 > 192.0.2.2").parse();
+            alone.map_err(|e| e.to_string())?;
+        }
+        self.packet.parse().map_err(|e: SpecError| e.to_string())
+    }
+
     fn parse(text: &'a str) -> Result<Self, String> {
         let mut line = Self {
             after_ns: 0,

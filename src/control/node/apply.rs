@@ -7,7 +7,7 @@ use super::DiagnosticInfo;
 /// `POST /v1/apply`: the files themselves, so that the node needs no access to the client's file system and reads
 /// exactly what the client saw.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object with `files`")]
 pub struct ApplyRequest {
     /// The main file first, then everything that it includes.
     pub files: Vec<SourceFile>,
@@ -16,9 +16,15 @@ pub struct ApplyRequest {
     pub dry_run: bool,
 }
 
+impl ApplyRequest {
+    /// What a body looks like, for people who got it wrong.
+    pub const SHAPE: &'static str =
+        r#"{"files": [{"path": "/etc/haechi/haechi.toml", "text": "version = 1\n..."}], "dry_run": true}"#;
+}
+
 /// One file of a configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object with `path` and `text`")]
 pub struct SourceFile {
     /// Its absolute path on the client's side: what diagnostics name and what `include` is resolved against.
     pub path: String,

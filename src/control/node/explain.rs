@@ -6,7 +6,7 @@ use super::{SessionInfo, Word};
 
 /// `POST /v1/explain`: packets, in order; each sees the sessions that those before it made.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object with `packets`")]
 pub struct ExplainRequest {
     /// The packets.
     pub packets: Vec<ExplainPacket>,
@@ -16,9 +16,15 @@ pub struct ExplainRequest {
     pub both_directions: bool,
 }
 
+impl ExplainRequest {
+    /// What a body looks like, for people who got it wrong.
+    pub const SHAPE: &'static str =
+        r#"{"packets": [{"from": "trust", "packet": "tcp 10.0.0.5:1234 > 192.0.2.7:80 syn"}]}"#;
+}
+
 /// A packet to be explained: in words or as a frame, one of the two.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object with `packet` or `frame`")]
 pub struct ExplainPacket {
     /// In words: `tcp 10.0.0.5:1234 > 192.0.2.7:80 syn`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -46,7 +46,8 @@ pub trait Node: Send + Sync + 'static {
     /// See [`NodeError`].
     fn workers(&self) -> Result<Vec<WorkerStatus>, NodeError>;
 
-    /// Every rule, in the configuration's order, disabled ones too, and the implicit drop last.
+    /// Every rule, in the configuration's order, disabled ones too, the implicit drop, and last the removed rules that
+    /// still have sessions.
     ///
     /// # Errors
     /// See [`NodeError`].

@@ -158,7 +158,11 @@ pub struct RuleStatus {
     pub action: String,
     /// Disabled rules match nothing.
     pub enabled: bool,
-    /// Zones, as configured.
+    /// It is in no configuration any more, but holds sessions open that it allowed: until they end, or until their next
+    /// packet finds another rule.
+    #[serde(default)]
+    pub removed: bool,
+    /// Zones, as configured; none of a rule that was removed.
     pub from: Vec<String>,
     /// Zones, as configured.
     pub to: Vec<String>,

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use lab::config::Pmd;
 use lab::host::Kind;
-use lab::{Config, Host, Lab, traffic, wait_for};
+use lab::{Config, Host, Lab, Netns, traffic, wait_for};
 
 /// The client's side may reach these services; ports 23 are refused aloud, the rest in silence.
 const RULES: &str = r#"
@@ -275,4 +275,71 @@ fn jumbo_frames_cross_where_the_ports_are_set_up_for_them() {
             3000 - header
         ));
     }
+}
+
+/// Path MTU discovery (RFC 1191, RFC 8201) through the node: a router behind it has a narrow link, says so by ICMP, and the
+/// client's kernel sends smaller segments. Without the error the connection would stall.
+#[test]
+fn path_mtu_discovery_works_through_the_firewall() {
+    let mut lab = Lab::new();
+    let (client, router) = lab.pair("lan", "wan");
+    let far = Netns::new(&format!("{}-far", client.ns.name()));
+    router.ns.ip(&format!(
+        "link add n0 mtu 1280 type veth peer name e0 mtu 1500 netns {}",
+        far.name()
+    ));
+    for (key, value) in [
+        ("net/ipv4/ip_forward", "1"),
+        ("net/ipv6/conf/all/forwarding", "1"),
+    ] {
+        router.ns.sysctl(key, value);
+    }
+    for (ns, commands) in [
+        (
+            &router.ns,
+            [
+                "addr add 10.77.0.1/24 dev n0",
+                "addr add fd77::1/64 dev n0 nodad",
+                "link set n0 up",
+            ],
+        ),
+        (
+            &far,
+            [
+                "addr add 10.77.0.2/24 dev e0",
+                "addr add fd77::2/64 dev e0 nodad",
+                "link set e0 up",
+            ],
+        ),
+    ] {
+        commands.iter().for_each(|command| drop(ns.ip(command)));
+    }
+    far.ip("route add default via 10.77.0.1");
+    far.ip("route add default via fd77::1");
+    client.ns.ip(&format!("route add 10.77.0.0/24 via {}", router.v4));
+    client.ns.ip(&format!("route add fd77::/64 via {}", router.v6));
+    let node = lab.start(Config::new(
+        "[[rule]]\nname = \"out\"\nfrom = \"lan\"\naction = \"allow\"\n",
+    ));
+    let start = node.counters();
+    for address in ["10.77.0.2", "fd77::2"] {
+        let target: std::net::IpAddr = address.parse().unwrap();
+        let listener = far.run(|| std::net::TcpListener::bind((target, 8080)).unwrap());
+        let mut outgoing = client.connect(target, 8080);
+        let mut incoming = listener.accept().unwrap().0;
+        incoming.set_read_timeout(Some(lab::PATIENCE)).unwrap();
+        let sent = vec![0x5a; 200_000];
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::io::Write::write_all(&mut outgoing, &sent).unwrap();
+                outgoing.shutdown(std::net::Shutdown::Write).unwrap();
+            });
+            let mut got = Vec::new();
+            std::io::Read::read_to_end(&mut incoming, &mut got).unwrap();
+            assert!(got == sent, "{} of {} bytes", got.len(), sent.len());
+        });
+        let route = client.ns.ip(&format!("route get {address}"));
+        assert!(route.contains("mtu 1280"), "{route}");
+    }
+    assert_eq!(node.balance().drops, start.drops, "nothing was dropped");
 }

@@ -22,6 +22,8 @@ mod icmp;
 mod layer2;
 #[path = "engine/reject.rs"]
 mod reject;
+#[path = "engine/related.rs"]
+mod related;
 #[path = "engine/rules.rs"]
 mod rules;
 #[path = "engine/states.rs"]

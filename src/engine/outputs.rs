@@ -10,6 +10,8 @@ pub enum Why {
     Layer2,
     /// An established or half-open session.
     Session(SessionIx),
+    /// An ICMP error about a packet of a session.
+    Related(SessionIx),
     /// The first packet of a session, made now under this index into `Policy::rules`.
     NewSession(SessionIx, u32),
     /// No session: the rule that refused it (an index into `Policy::rules`); `None`: the implicit drop, or nothing to

@@ -375,6 +375,8 @@ impl Act<'_> {
                 question: sight.question,
             };
             self.flow(&flow, &scratch.matches)
+        } else if meta.kind == PacketKind::IcmpError {
+            self.related(meta, packet.bytes())
         } else {
             self.layer2(meta)
         };
@@ -457,7 +459,6 @@ impl Act<'_> {
             },
             PacketKind::BadChecksum => Verdict::Drop(DropReason::BadChecksum, Why::Layer2),
             PacketKind::Fragment => Verdict::Drop(DropReason::Fragment, Why::Layer2),
-            PacketKind::IcmpError => Verdict::Drop(DropReason::IcmpErrorUnrelated, Why::Layer2),
             // The kinds of flows never come here; should one, it is not let through.
             _ => {
                 let detail = usize::from(meta.detail).min(Malformed::ALL.len() - 1);
@@ -494,6 +495,6 @@ pub(super) struct FlowPacket<'a> {
     pub(super) key: &'a FlowKey,
     pub(super) hash: u64,
     pub(super) direction: Direction,
-    candidate: Candidate,
-    question: u8,
+    pub(super) candidate: Candidate,
+    pub(super) question: u8,
 }

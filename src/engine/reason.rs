@@ -57,7 +57,7 @@ reasons! {
     VlanTagged = "vlan_tagged",
     /// An IP fragment: not tracked yet.
     Fragment = "fragment",
-    /// An ICMP error: which session the packet that it carries belongs to is not looked up yet.
+    /// An ICMP error that is about no packet of a live session, a redirect, or a source quench.
     IcmpErrorUnrelated = "icmp_error_unrelated",
     /// A packet of a session that came in by a port of the wrong side.
     WrongPort = "wrong_port",

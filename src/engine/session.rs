@@ -3,7 +3,8 @@
 use super::process::{Act, FlowPacket, Verdict, port_policy};
 use super::{DropReason, IMPLICIT_DROP, Why, upkeep};
 use crate::base::SessionIx;
-use crate::flow::{Direction, Options, Segment, Tracked, track};
+use crate::flow::{Candidate, Direction, FlowKey, Options, Segment, Tracked, track};
+use crate::packet::parse::{may_relate, parse_embedded};
 use crate::packet::view::Tcp;
 use crate::packet::{PacketKind, PacketMeta};
 use crate::policy::{Action, SessionScope};
@@ -68,6 +69,51 @@ impl Act<'_> {
         }
         self.count(ix, flow.direction, meta);
         Verdict::Forward(Why::Session(ix))
+    }
+
+    /// An ICMP or ICMPv6 error: it passes to the end that sent the packet which it is about, if that packet was one of a live
+    /// session's, and has come in where that end's answers do. It keeps no session alive.
+    pub(super) fn related(&mut self, meta: &PacketMeta, frame: &[u8]) -> Verdict {
+        const UNRELATED: Verdict = Verdict::Drop(DropReason::IcmpErrorUnrelated, Why::Layer2);
+        let embedded = if may_relate(meta) {
+            parse_embedded(meta, frame)
+        } else {
+            None
+        };
+        let Some(embedded) = embedded.filter(|embedded| embedded.meta.source == meta.destination) else {
+            return UNRELATED;
+        };
+        let pair = port_policy(self.policy, meta.ingress).pair;
+        let (key, direction) = FlowKey::of(&embedded.meta, self.policy.transparent.domain(pair, meta.vlan));
+        let hash = self.table.hash(&key);
+        let Some(ix) = self.table.find(&key, hash) else {
+            return UNRELATED;
+        };
+        let session = self.table.get(ix);
+        let (expected, _) = session.ports_of(direction.reverse());
+        if expected != meta.ingress && !self.same_side(expected, meta) {
+            return Verdict::Drop(DropReason::WrongPort, Why::Session(ix));
+        }
+        if embedded.meta.kind == PacketKind::Tcp && !track::has_sent(session, direction, embedded.sequence) {
+            return UNRELATED;
+        }
+        if session.generation != self.policy.generation {
+            let flow = FlowPacket {
+                meta,
+                frame,
+                key: &key,
+                hash,
+                direction: direction.reverse(),
+                candidate: Candidate::NONE,
+                question: 0,
+            };
+            if let Err(verdict) = self.classify_again(&flow, ix) {
+                return verdict;
+            }
+        }
+        let rule = self.table.get(ix).rule;
+        self.run.add(self.rules, self.now, rule, ip_len(meta));
+        Verdict::Forward(Why::Related(ix))
     }
 
     /// Counts a packet that passes, for its session and its session's rule.

@@ -118,6 +118,13 @@ pub fn is_steady(session: &mut Session, sender: Direction, plain: impl FnOnce() 
     }
 }
 
+/// Can `sender` have sent a segment with this sequence number that is not acknowledged and forgotten? What an ICMP error
+/// about it must prove (RFC 5927, section 4.1).
+#[must_use]
+pub fn has_sent(session: &Session, sender: Direction, seq: u32) -> bool {
+    !is_strict(session) || window::was_sent(&session.tcp, sender, seq)
+}
+
 /// Tracks a packet of a session that is not TCP.
 #[inline]
 pub const fn track_other(session: &Session, sender: Direction) -> Tracked {

@@ -159,6 +159,12 @@ pub fn is_in_window(tcp: &[TcpSender; 2], sender: Direction, segment: &Segment) 
         && ack_is_not_too_old(s, r, newest)
 }
 
+/// Is this the sequence number of a segment that `sender` may have sent within the last window?
+pub(super) fn was_sent(tcp: &[TcpSender; 2], sender: Direction, seq: u32) -> bool {
+    let (s, r) = (&tcp[sender.index()], &tcp[sender.reverse().index()]);
+    s.has(TcpSender::SYN) && at_or_before(seq, s.end) && data_is_not_too_old(s, r, seq)
+}
+
 /// Notes what a segment with ACK that is in the window says.
 pub(super) fn advance(tcp: &mut [TcpSender; 2], sender: Direction, segment: &Segment) {
     let scale = scale(tcp, sender);

@@ -71,6 +71,7 @@ impl Record {
         let why = match note.why {
             Why::Layer2 => String::from("layer 2"),
             Why::Session(_) => String::from("session"),
+            Why::Related(_) => String::from("related"),
             Why::NewSession(_, rule) => format!("new session by {}", self.rules[rule as usize]),
             Why::Rule(Some(rule)) => format!("rule {}", self.rules[rule as usize]),
             Why::Rule(None) => String::from("no rule"),

@@ -326,6 +326,7 @@ fn verdict_text(v: &Verdict) -> String {
     let by = match &*v.by {
         "layer2" => String::new(),
         "session" => format!(": session of rule \"{rule}\"{state}"),
+        "related" => format!(": about a packet of a session of rule \"{rule}\"{state}"),
         "new_session" => format!(": rule \"{rule}\", new session{state}"),
         "rule" => format!(": rule \"{rule}\""),
         "implicit_drop" => ": no rule matches".to_owned(),

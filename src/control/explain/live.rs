@@ -55,7 +55,13 @@ pub fn explain(
     let packets = read_all(&simulator, &request.packets, request.both_directions)?;
     let keys: Vec<FlowKey> = packets
         .iter()
-        .filter_map(|packet| flow_key(policy, &simulator.parse(&packet.frame, packet.ingress)))
+        .filter_map(|packet| {
+            flow_key(
+                policy,
+                &simulator.parse(&packet.frame, packet.ingress),
+                &packet.frame,
+            )
+        })
         .map(|(key, _)| key)
         .collect();
     simulator.adopt(node.lookup(&keys)?);

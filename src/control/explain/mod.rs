@@ -18,7 +18,7 @@ use crate::base::{Nanos, PortId, WorkerId};
 use crate::engine::{Batch, DropReason, Engine, Note, Outputs, Why};
 use crate::flow::table::SessionId;
 use crate::flow::{Direction, FlowKey, HashSeed, TcpSender};
-use crate::packet::parse::{Malformed, ParseOptions, parse};
+use crate::packet::parse::{Malformed, ParseOptions, parse, parse_embedded};
 use crate::packet::view::link_header;
 use crate::packet::{PacketKind, PacketMeta, RxChecksum, VecPacket};
 use crate::policy::{Policy, VlanMode};
@@ -113,7 +113,8 @@ impl Simulator {
 
     /// The next sequence numbers of the TCP session that a packet belongs to: of its sender, and of the other end.
     pub(crate) fn next_numbers(&self, meta: &PacketMeta) -> [Option<u32>; 2] {
-        let Some((key, direction)) = flow_key(self.policy(), meta).filter(|_| meta.kind == PacketKind::Tcp)
+        let Some((key, direction)) =
+            flow_key(self.policy(), meta, &[]).filter(|_| meta.kind == PacketKind::Tcp)
         else {
             return [None; 2];
         };
@@ -214,6 +215,10 @@ impl Simulator {
                 verdict.by = Word::Borrowed("session");
                 ix
             }
+            Why::Related(ix) => {
+                verdict.by = Word::Borrowed("related");
+                ix
+            }
         };
         let Some(entry) = table.entry(session) else {
             return;
@@ -262,8 +267,10 @@ fn parse_as(policy: &Policy, frame: &[u8], ingress: PortId) -> PacketMeta {
     meta
 }
 
-/// The key by which the engine will look for the packet's session, if it is of a kind that has one.
-fn flow_key(policy: &Policy, meta: &PacketMeta) -> Option<(FlowKey, Direction)> {
+/// The key by which the engine will look for the packet's session, if it is of a kind that has one or carries one that has.
+fn flow_key(policy: &Policy, meta: &PacketMeta, frame: &[u8]) -> Option<(FlowKey, Direction)> {
+    let embedded = parse_embedded(meta, frame).map(|embedded| embedded.meta);
+    let meta = embedded.as_ref().unwrap_or(meta);
     let has_session = matches!(
         meta.kind,
         PacketKind::Tcp | PacketKind::Udp | PacketKind::Echo | PacketKind::Icmp | PacketKind::OtherIp

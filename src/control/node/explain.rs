@@ -87,7 +87,7 @@ pub struct Verdict {
     pub reason: Option<String>,
     /// More about it: which length of a malformed frame, ...
     pub detail: Option<String>,
-    /// By what it was judged: `layer2`, `session`, `new_session`, `rule`, `implicit_drop` or `none`.
+    /// By what it was judged: `layer2`, `session`, `related`, `new_session`, `rule`, `implicit_drop` or `none`.
     pub by: Word,
     /// The rule that decided, or that the session stands under.
     pub rule: Option<String>,

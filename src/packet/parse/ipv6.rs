@@ -193,6 +193,16 @@ fn is_mapped(address: &[u8; 16]) -> bool {
     address[..12] == [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff]
 }
 
+/// Protocol and L4 header of a packet that may be cut anywhere behind its L4 header's first 8 bytes. `None`: there is none, or
+/// only a later fragment's.
+pub(super) fn embedded(packet: &[u8]) -> Option<(u8, &[u8])> {
+    let ip = chunk::<HEADER>(packet, 0)?;
+    let walk = walk(packet, ip[6]).ok()?;
+    let later = walk.fragment.is_some_and(|fragment| fragment.offset != 0);
+    let l4 = packet.get(walk.offset..)?;
+    (!later).then_some((walk.protocol, l4))
+}
+
 /// Does an ICMPv6 error's body hold the header of the packet that it is about and the first 8 bytes behind it, or all
 /// there was (RFC 4443, section 2.4(c))?
 pub(super) fn is_embedded(packet: &[u8]) -> bool {

@@ -1,11 +1,11 @@
 //! TCP (RFC 9293) and UDP (RFC 768).
 
-use super::{Datagram, Malformed, PacketKind, PacketMeta, protocol};
+use super::{Datagram, Malformed, PacketKind, PacketMeta, be16, protocol};
 
 /// Ports, the same for both.
-fn ports(meta: &mut PacketMeta, l4: &[u8]) {
-    meta.source_port = u16::from_be_bytes([l4[0], l4[1]]);
-    meta.destination_port = u16::from_be_bytes([l4[2], l4[3]]);
+pub(super) fn ports<const N: usize>(meta: &mut PacketMeta, l4: &[u8; N]) {
+    meta.source_port = be16::<0, N>(l4);
+    meta.destination_port = be16::<2, N>(l4);
 }
 
 /// Options in their place: END, NO-OPERATION, or kind and length (RFC 9293, section 3.1).

@@ -6,6 +6,7 @@
 //! decides what is wrong. A test compares the two on the frames that both can take.
 
 mod arp;
+mod embedded;
 mod icmp;
 mod ipv4;
 mod ipv6;
@@ -13,6 +14,7 @@ mod l4;
 mod lanes;
 mod malformed;
 
+pub use embedded::{Embedded, may_relate, parse_embedded};
 pub use lanes::{Lanes, parse_lanes};
 pub use malformed::Malformed;
 

@@ -1,5 +1,6 @@
 //! The first packet of a flow: no session is known, the rules decide.
 
+use super::martian::is_martian;
 use super::process::{Act, FlowPacket, Verdict, port_policy};
 use super::session::{ip_len, segment};
 use super::{DropReason, IMPLICIT_DROP, Why};
@@ -52,6 +53,9 @@ impl Act<'_> {
     /// policy's refusal, NAT and limits between the rule and the insertion.
     pub(super) fn first(&mut self, flow: &FlowPacket<'_>, answer: RuleMatch) -> Verdict {
         let meta = flow.meta;
+        if is_martian(meta) {
+            return Verdict::Drop(DropReason::SpoofedSource, Why::Rule(None));
+        }
         let rule = answer.and_then(|place| Some((place, self.policy.rules.get(place as usize)?)));
         let Some(opening) = opening(meta, rule.map(|(_, rule)| rule)) else {
             return self.opens_nothing(flow, answer);

@@ -10,6 +10,7 @@
 pub mod batch;
 pub mod counters;
 mod first;
+mod martian;
 pub mod outputs;
 mod process;
 pub mod rate;

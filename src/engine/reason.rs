@@ -51,6 +51,8 @@ reasons! {
     TcpOutOfWindow = "tcp_out_of_window",
     /// A drop or reject rule matched, no rule matched, or the new policy refuses the session.
     Policy = "policy",
+    /// A source address that no packet can have here: the destination's own (LAND), loopback, multicast, unspecified.
+    SpoofedSource = "spoofed_source",
     /// Not IP and not ARP, and `[transparent] non_ip` says drop.
     NonIp = "non_ip",
     /// VLAN-tagged, and `[transparent] vlan` says drop.

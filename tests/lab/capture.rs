@@ -46,11 +46,9 @@ impl Capture {
             // The file header is written once the capture runs.
             let mut reader = PcapReader::new(stdout).unwrap();
             let _ = to_start.send(());
-            while let Some(Ok(packet)) = reader.next_packet() {
-                if to_test.send(packet.data.into_owned()).is_err() {
-                    return;
-                }
-            }
+            // Until there is no more, or nobody to listen.
+            let mut frames = std::iter::from_fn(|| Some(reader.next_packet()?.ok()?.data.into_owned()));
+            let _ = frames.try_for_each(|frame| to_test.send(frame));
         });
         started.recv_timeout(super::PATIENCE).expect("tcpdump starts");
         Self {

@@ -128,7 +128,8 @@ class Contestant:
         environment.update(
             LD_PRELOAD=self.case.flowgen,
             FLOWGEN_CTL=os.path.join(self.work, "flowgen.ctl"),
-            FLOWGEN_MODE="generate" if self.case.source == "null" else "count",
+            FLOWGEN_MODE="count" if self.case.source == "pcap" else "generate",
+            FLOWGEN_PROTOCOL="tcp" if self.case.source == "tcp" else "udp",
             FLOWGEN_FLOWS=str(self.case.flows),
             FLOWGEN_LENGTH=str(self.case.length),
             FLOWGEN_SEED=str(self.case.seed),
@@ -303,8 +304,10 @@ class Haechi(Contestant):
 
     def warm_up(self):
         self.page.run(True)
-        # Originals first, then replies: after one pass of the replies every session is established.
-        self.wait(lambda: self.page.port(1)["passes"] >= 1 or self.replied(), "has seen every flow's reply", 180)
+        # Originals first, then replies: after one pass of the replies every session is established. With TCP that pass may
+        # be the SYN+ACKs; the next one begins after the clients' ACKs.
+        passes = 2 if self.case.source == "tcp" else 1
+        self.wait(lambda: self.page.port(1)["passes"] >= passes or self.replied(), "has seen every flow's reply", 180)
         self.rest()
         self.expect_sessions("after the warm-up")
         self.before = self.counters()
@@ -318,7 +321,8 @@ class Haechi(Contestant):
         if found != self.case.flows:
             raise Failure(f"haechi holds {found} sessions {when}, not {self.case.flows}:\n{self.tail()}")
         first = Api(self.socket()).get("/v1/sessions?limit=1000")["sessions"]
-        other = [s for s in first if s["state"] != "udp_replied" or s["rule"] != self.rule or 0 in s["packets"]]
+        state = "established" if self.case.source == "tcp" else "udp_replied"
+        other = [s for s in first if s["state"] != state or s["rule"] != self.rule or 0 in s["packets"]]
         if other or not first:
             raise Failure(f"haechi holds a session {when} that is not established: {other[:1]}")
 
@@ -351,7 +355,7 @@ class Haechi(Contestant):
         sums = {key: since(lambda c, k=key: sum(p[k] for p in c["ports"])) for key in ("rx_packets", "tx_packets")}
         lost = {key: since(lambda c, k=key: sum(p[k] for p in c["ports"])) for key in ("rx_missed", "tx_dropped")}
         drops = {name: since(lambda c, n=name: drop_count(c["drops"], n)) for name in drop_names(after["drops"])}
-        if self.case.source == "null":
+        if self.case.source != "pcap":
             # The generator knows its replies from its originals: not even the warm-up may drop one.
             drops = {name: drop_count(after["drops"], name) for name in drops}
         forwarded = since(lambda c: sum(w["forwarded"] for w in c["workers"]))
@@ -576,7 +580,7 @@ def parse_options():
     parser.add_argument("--file-prefix", required=True, help="of DPDK's runtime directories; the caller removes them")
     parser.add_argument("--keep", action="store_true")
     options = parser.parse_args()
-    unknown = set(options.contestants) - set(CONTESTANTS) | set(options.source) - {"null", "pcap"}
+    unknown = set(options.contestants) - set(CONTESTANTS) | set(options.source) - {"null", "tcp", "pcap"}
     if unknown:
         parser.error(f"there is no {', '.join(sorted(unknown))}")
     if "before" in options.contestants and not options.before:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Judges captures of the generator's frames: check.py FLOWS LENGTH ORIGINALS REPLIES."""
+"""Judges captures of the generator's frames: check.py [tcp] FLOWS LENGTH ORIGINALS REPLIES."""
 
 import struct
 import sys
@@ -36,6 +36,31 @@ def five_tuple(frame, length):
     return ip[12:16], udp[0:2], ip[16:20], udp[2:4]
 
 
+def connections(paths, flows, length):
+    """Each connection's segments in order of each direction, checked: handshake first, then data that follows on data."""
+    next_of = {}
+    for path, reply in zip(paths, (False, True)):
+        for n, frame in enumerate(frames(path, length, max(4 * flows, 8192))):
+            ip, tcp = frame[14:34], frame[34:]
+            total = struct.unpack_from(">H", ip, 2)[0]
+            assert len(frame) == length and ip[0] == 0x45 and ip[9] == 6 and checksum(ip) == 0xFFFF, frame.hex()
+            tcp = tcp[: total - 20]
+            assert checksum(ip[12:] + struct.pack(">HH", 6, len(tcp)) + tcp) == 0xFFFF, frame.hex()
+            ports = struct.unpack_from(">HH", tcp)
+            sequence, acknowledgment = struct.unpack_from(">II", tcp, 4)
+            ends = (ip[12:16], ports[0]), (ip[16:20], ports[1])
+            first = (0x12 if reply else 0x02) if n < flows else 0x18
+            assert tcp[13] == first and total == (40 if n < flows else length - 14), frame.hex()
+            if ends in next_of:
+                assert sequence == next_of[ends], f"a gap at {n}: {frame.hex()}"
+            next_of[ends] = (sequence + (1 if n < flows else len(tcp) - 20)) & 0xFFFFFFFF
+            if reply and n < flows:
+                other = next_of[ends[::-1]]
+                assert (other - acknowledgment) & 0xFFFFFFFF < 1 << 31, frame.hex()
+    assert len(next_of) == 2 * flows, len(next_of)
+    print(f"{flows} connections, {length} bytes")
+
+
 def main(flows, length, paths):
     # A pass is `flows` packets, each flow once; two passes are looked at.
     seen = [[five_tuple(f, length) for f in frames(path, length, max(2 * flows, 8192))] for path in paths]
@@ -50,4 +75,7 @@ def main(flows, length, paths):
     print(f"{flows} flows, {length} bytes: {len(originals)} originals, {len(replies)} replies")
 
 
-main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])
+if sys.argv[1] == "tcp":
+    connections(sys.argv[4:], int(sys.argv[2]), int(sys.argv[3]))
+else:
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])

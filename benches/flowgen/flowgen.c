@@ -13,10 +13,15 @@
  * all flows once a pass (few flows: several times), each pass in an order of its own, so that no table profits from the order in which it was
  * filled.
  *
+ * TCP: a walk over all flows sends the SYNs, one the SYN+ACKs, and from then on every segment carries data behind the last one's,
+ * and acknowledges all that the other direction is known to have delivered. No step begins before the one before has been
+ * processed.
+ *
  * Environment:
  *   FLOWGEN_CTL     file to share with the measuring script (struct flowgen_ctl); required, or nothing is touched
  *   FLOWGEN_MODE    "generate" (default) or "count": count what the device delivers, change nothing (net_pcap)
- *   FLOWGEN_FLOWS   number of UDP flows, 1 to 16777216 (default 1)
+ *   FLOWGEN_PROTOCOL "udp" (default) or "tcp"
+ *   FLOWGEN_FLOWS   number of flows, 1 to 16777216 (default 1)
  *   FLOWGEN_LENGTH  frame length without FCS, 60 to 1514 (default 60: a 64-byte frame)
  *   FLOWGEN_SEED    which addresses, and in which orders (default 1)
  */
@@ -51,6 +56,7 @@ static bool generate = true;
 static uint32_t flows = 1;
 static uint32_t length = MIN_LENGTH;
 static uint64_t seed = 1;
+static bool tcp;
 
 /* One direction: where it is in its pass, and its frame with the fields that differ by flow left zero. */
 struct side {
@@ -58,7 +64,12 @@ struct side {
 	uint32_t stride;    /* to the one after it; no common divisor with `flows`, so a pass meets every flow once */
 	uint32_t left;      /* in this pass */
 	uint32_t ip_sum;    /* of the frame's constant IPv4 header words, one's complement, unfolded */
-	uint32_t udp_sum;   /* of the constant words of pseudo header, UDP header and payload */
+	uint32_t udp_sum;   /* of the constant words of pseudo header, UDP or TCP header and payload */
+	uint32_t syn_sums[2]; /* TCP: the same two of a segment without data */
+	uint32_t walk_left; /* TCP: flows left in this walk */
+	uint64_t walks;     /* TCP: finished walks; the first one is the handshake's */
+	uint64_t allowed;   /* TCP: the walk that may begin, once `settled` is reached */
+	uint64_t settled;
 	bool reply;
 	uint64_t random;
 	struct flowgen_port *shared;
@@ -123,6 +134,33 @@ static uint16_t fold(uint32_t sum)
 	return (uint16_t)~sum;
 }
 
+#define TCP_HEADERS 54u
+#define TCP_ACK 0x10
+#define TCP_PSH 0x08
+#define TCP_SYN 0x02
+
+/* Ethernet, IPv4 and TCP; what differs by flow and by segment is left zero. */
+static void build_tcp_template(struct side *s)
+{
+	uint8_t *f = s->frame, *ip = f + 14, *head = f + 34;
+	uint32_t tcp_len = length - 34, i;
+
+	ip[9] = 6;
+	memset(head, 0, 20);
+	head[s->reply ? 0 : 2] = 443 >> 8;
+	head[s->reply ? 1 : 3] = 443 & 0xff;
+	head[12] = 5 << 4;
+	head[14] = head[15] = 0xff; /* the largest window without an option */
+	for (i = TCP_HEADERS; i < length; i++)
+		f[i] = (uint8_t)i;
+	s->ip_sum = sum_words(ip, 20);
+	s->udp_sum = sum_words(head, tcp_len) + tcp_len + 6;
+	/* A SYN ends with its header; what follows is padding. */
+	s->syn_sums[0] = s->ip_sum - (length - 14) + 40;
+	s->syn_sums[1] = sum_words(head, 20) + 20 + 6;
+	s->walk_left = flows;
+}
+
 static void build_template(struct side *s)
 {
 	static const uint8_t client[6] = { 0x02, 0, 0, 0, 0, 1 }, server[6] = { 0x02, 0, 0, 0, 0, 2 };
@@ -146,6 +184,8 @@ static void build_template(struct side *s)
 		f[i] = (uint8_t)i;
 	s->ip_sum = sum_words(ip, 20);
 	s->udp_sum = sum_words(udp, udp_len) + udp_len + 17;
+	if (tcp)
+		build_tcp_template(s);
 }
 
 /* Flow number to five-tuple: 24 bits of client address, so that no two flows are alike; port and server follow. */
@@ -172,6 +212,91 @@ static __rte_always_inline void write_frame(const struct side *s, uint32_t flow,
 	memcpy(out + 30, s->reply ? &client_be : &server_be, 4);
 	memcpy(out + (s->reply ? 36 : 34), &port_be, 2);
 	memcpy(out + 40, &udp_sum, 2);
+}
+
+static __rte_always_inline uint32_t words_of(uint32_t value)
+{
+	return (value >> 16) + (value & 0xffff);
+}
+
+/* One segment of a flow: the SYN or SYN+ACK in the first walk, then data. */
+static void write_segment(const struct side *s, uint32_t flow, uint8_t *out)
+{
+	const struct side *other = &sides[s->reply ? 0 : 1];
+	const uint32_t id = (flow * 0x9e3779b1u + (uint32_t)seed) & 0xffffff;
+	const uint32_t client = 0x0a000000u | id;
+	const uint32_t server = 0xc6120000u | ((flow * 0x85ebca77u) >> 22); /* 198.18.0.0/22 */
+	const uint16_t port = 0x8000u | (uint16_t)((flow * 0xc2b2ae3du) >> 17);
+	const uint32_t addresses = words_of(client) + words_of(server);
+	const uint32_t isns[2] = { flow * 0x27d4eb2fu + 1, flow * 0x165667b1u + 7 };
+	const uint32_t data = length - TCP_HEADERS;
+	const bool syn = s->walks == 0;
+	const uint8_t flags = syn ? (s->reply ? TCP_SYN | TCP_ACK : TCP_SYN) : TCP_ACK | TCP_PSH;
+	const uint32_t sent = syn ? 0 : 1 + (uint32_t)(s->walks - 1) * data;
+	const uint32_t got = other->walks == 0 ? 0 : 1 + (uint32_t)(other->walks - 1) * data;
+	const uint32_t seq = isns[s->reply] + sent;
+	const uint32_t ack = flags & TCP_ACK ? isns[!s->reply] + got : 0;
+	const uint16_t ip_len = rte_cpu_to_be_16(syn ? 40 : (uint16_t)(length - 14));
+	const uint16_t ip_sum = rte_cpu_to_be_16(fold((syn ? s->syn_sums[0] : s->ip_sum) + addresses));
+	const uint16_t tcp_sum = rte_cpu_to_be_16(
+		fold((syn ? s->syn_sums[1] : s->udp_sum) + addresses + port + words_of(seq) + words_of(ack) + flags));
+	const uint32_t client_be = rte_cpu_to_be_32(client), server_be = rte_cpu_to_be_32(server);
+	const uint32_t seq_be = rte_cpu_to_be_32(seq), ack_be = rte_cpu_to_be_32(ack);
+	const uint16_t port_be = rte_cpu_to_be_16(port);
+
+	rte_memcpy(out, s->frame, length);
+	memcpy(out + 16, &ip_len, 2);
+	memcpy(out + 24, &ip_sum, 2);
+	memcpy(out + 26, s->reply ? &server_be : &client_be, 4);
+	memcpy(out + 30, s->reply ? &client_be : &server_be, 4);
+	memcpy(out + (s->reply ? 36 : 34), &port_be, 2);
+	memcpy(out + 38, &seq_be, 4);
+	memcpy(out + 42, &ack_be, 4);
+	out[47] = flags;
+	memcpy(out + 50, &tcp_sum, 2);
+}
+
+/* May the walk begin that is next? The client waits for the SYN+ACKs, the server for the SYNs, and then for the ACKs. */
+static bool may_walk(struct side *s)
+{
+	const uint64_t needed = s->reply ? (s->walks < 2 ? s->walks + 1 : 0) : (s->walks == 1 ? 1 : 0);
+	const struct side *other = &sides[s->reply ? 0 : 1];
+
+	if (other->walks < needed)
+		return false;
+	if (s->allowed != s->walks + 1) {
+		/* Polls of this port since then: what the other one delivered last has long been processed. */
+		if (needed != 0 && ++s->settled < SETTLE_CALLS)
+			return false;
+		s->settled = 0;
+		s->allowed = s->walks + 1;
+	}
+	return true;
+}
+
+/* Returns how many were filled: fewer than asked for where a walk ends that another step has to follow. */
+static uint16_t fill_tcp(struct side *s, struct rte_mbuf **pkts, uint16_t n)
+{
+	uint16_t done = 0;
+
+	while (done < n && may_walk(s)) {
+		struct rte_mbuf *m = pkts[done++];
+
+		write_segment(s, s->at, rte_pktmbuf_mtod(m, uint8_t *));
+		m->data_len = (uint16_t)length;
+		m->pkt_len = length;
+		s->at += s->stride;
+		s->at -= s->at >= flows ? flows : 0;
+		if (--s->walk_left == 0) {
+			s->walk_left = flows;
+			s->walks++;
+		}
+		if (--s->left == 0) {
+			s->shared->passes++;
+			new_pass(s);
+		}
+	}
+	return done;
 }
 
 static __rte_always_inline void fill(struct side *s, struct rte_mbuf **pkts, uint16_t n, uint32_t len)
@@ -225,7 +350,12 @@ static uint16_t on_receive(uint16_t port, uint16_t queue, struct rte_mbuf **pkts
 		p->paused++;
 		return take_back(p, pkts, n);
 	}
-	if (generate) {
+	if (generate && tcp) {
+		const uint16_t filled = fill_tcp(s, pkts, n);
+
+		take_back(p, pkts + filled, n - filled);
+		n = filled;
+	} else if (generate) {
 		if (s->reply) {
 			static uint64_t settled;
 
@@ -274,8 +404,15 @@ static void configure(const char *path)
 	if (mode != NULL && strcmp(mode, "generate") != 0 && strcmp(mode, "count") != 0)
 		die("FLOWGEN_MODE: \"generate\" or \"count\" is wanted");
 	generate = mode == NULL || strcmp(mode, "generate") == 0;
+	if (getenv("FLOWGEN_PROTOCOL") != NULL && strcmp(getenv("FLOWGEN_PROTOCOL"), "udp") != 0) {
+		if (strcmp(getenv("FLOWGEN_PROTOCOL"), "tcp") != 0)
+			die("FLOWGEN_PROTOCOL: \"udp\" or \"tcp\" is wanted");
+		tcp = true;
+	}
 	flows = (uint32_t)number("FLOWGEN_FLOWS", 1, 1, MAX_FLOWS);
 	length = (uint32_t)number("FLOWGEN_LENGTH", MIN_LENGTH, MIN_LENGTH, MAX_LENGTH);
+	if (tcp && length > 600)
+		die("FLOWGEN_LENGTH: at most 600 with TCP, or a burst does not fit its windows");
 	seed = number("FLOWGEN_SEED", 1, 0, UINT64_MAX);
 	ctl->flows = flows;
 	ctl->tsc_hz = rte_get_tsc_hz();

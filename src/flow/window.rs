@@ -59,15 +59,19 @@ impl TcpSender {
     }
 
     /// The largest window that it offered, in bytes; at least 1, for the byte that probes a closed one.
-    #[inline(always)]
     const fn window(&self) -> u32 {
-        let scale = if self.flags & Self::SETTLED != 0 {
-            self.scale
+        let window = if self.flags & Self::SETTLED != 0 {
+            self.scaled()
         } else {
-            0
+            self.max_win as u32
         };
-        let window = (self.max_win as u32) << (scale & 15);
         if window == 0 { 1 } else { window }
+    }
+
+    /// The same of a settled one.
+    #[inline(always)]
+    const fn scaled(&self) -> u32 {
+        (self.max_win as u32) << (self.scale & 15)
     }
 }
 
@@ -120,27 +124,33 @@ pub struct Plain {
 /// taken. `false`: nothing was changed; [`super::track::track_tcp`] has to look.
 #[inline(always)]
 pub fn pass_plain(tcp: &mut [TcpSender; 2], sender: Direction, segment: &Plain) -> bool {
-    let (s, r) = (tcp[sender.index()], tcp[sender.reverse().index()]);
+    const USUAL: u8 = TcpSender::SETTLED | TcpSender::ACKED;
+    let [low, high] = tcp;
+    let (s, r) = match sender {
+        Direction::LowToHigh => (low, high),
+        Direction::HighToLow => (high, low),
+    };
+    if s.flags & (TcpSender::RESET | USUAL) != USUAL {
+        return false;
+    }
+    // Both are settled, so their windows are in units, and at least 1.
+    let (sent, offered) = (s.scaled(), r.scaled());
     let end = segment.seq.wrapping_add(segment.data_len);
-    // One test at the end: nearly always all of them hold.
-    let fits = data_is_not_too_new(&s, segment.seq)
-        & at_or_before(end, s.max_end)
-        & data_is_not_too_old(&s, &r, end)
-        & ack_is_not_too_new(&r, segment.ack)
-        & ack_is_not_too_old(&s, &r, segment.ack)
-        & (s.flags & (TcpSender::RESET | TcpSender::SETTLED | TcpSender::ACKED)
-            == TcpSender::SETTLED | TcpSender::ACKED);
-    if !fits {
+    // I and II in one: from a window before the newest data to the right edge. (What ends in there begins before its end.)
+    let oldest = s.end.wrapping_sub(offered);
+    let data = end.wrapping_sub(oldest) | s.max_end.wrapping_sub(end);
+    // III and IV in one, because no window is as wide as half of the sequence space.
+    let unacknowledged = r.end.wrapping_sub(segment.ack);
+    if (data as i32) < 0 || unacknowledged > sent.max(MAX_ACK_WINDOW) {
         return false;
     }
     let edge = segment
         .ack
         .wrapping_add((u32::from(segment.window) << (s.scale & 15)).max(1));
-    let this = &mut tcp[sender.index()];
-    this.end = later(s.end, end);
-    this.acked = later(s.acked, segment.ack);
-    this.max_win = s.max_win.max(segment.window);
-    tcp[sender.reverse().index()].max_end = later(r.max_end, edge);
+    s.end = later(s.end, end);
+    s.acked = later(s.acked, segment.ack);
+    s.max_win = s.max_win.max(segment.window);
+    r.max_end = later(r.max_end, edge);
     true
 }
 
@@ -255,7 +265,7 @@ pub(super) fn pick_up(tcp: &mut [TcpSender; 2], sender: Direction, segment: &Seg
         end: segment.end(),
         max_end: segment.end().wrapping_add(u32::from(u16::MAX) << SCALE),
         acked: segment.ack,
-        max_win: segment.window,
+        max_win: segment.window.max(1),
         flags: known | TcpSender::ACKED,
         scale: SCALE,
     };
@@ -276,7 +286,7 @@ pub(super) fn settle(tcp: &mut [TcpSender; 2]) {
     }
     let scales = [scale(tcp, Direction::LowToHigh), scale(tcp, Direction::HighToLow)];
     for (end, scale) in tcp.iter_mut().zip(scales) {
-        end.max_win = units(u32::from(end.max_win), scale);
+        end.max_win = units(u32::from(end.max_win), scale).max(1);
         end.scale = scale;
         end.flags |= TcpSender::SETTLED;
     }

@@ -1,7 +1,7 @@
 //! What arrives at an interface, frame by frame, tags and all.
 
-use std::process::{Child, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::process::{Child, ChildStdout, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use pcap_file::pcap::PcapReader;
@@ -13,6 +13,18 @@ pub struct Capture {
     child: Child,
     frames: Receiver<Vec<u8>>,
     backlog: Vec<Vec<u8>>,
+}
+
+/// Reads tcpdump's output until there is no more, or nobody to listen.
+fn relay(stdout: ChildStdout, to_start: &Sender<()>, to_test: &Sender<Vec<u8>>) {
+    // The file header is written once the capture runs.
+    let mut reader = PcapReader::new(stdout).unwrap();
+    let _ = to_start.send(());
+    while let Some(Ok(packet)) = reader.next_packet() {
+        if to_test.send(packet.data.into_owned()).is_err() {
+            return;
+        }
+    }
 }
 
 impl Capture {
@@ -42,14 +54,7 @@ impl Capture {
         let stdout = child.stdout.take().unwrap();
         let (to_test, frames) = channel();
         let (to_start, started) = channel();
-        std::thread::spawn(move || {
-            // The file header is written once the capture runs.
-            let mut reader = PcapReader::new(stdout).unwrap();
-            let _ = to_start.send(());
-            // Until there is no more, or nobody to listen.
-            let mut frames = std::iter::from_fn(|| Some(reader.next_packet()?.ok()?.data.into_owned()));
-            let _ = frames.try_for_each(|frame| to_test.send(frame));
-        });
+        std::thread::spawn(move || relay(stdout, &to_start, &to_test));
         started.recv_timeout(super::PATIENCE).expect("tcpdump starts");
         Self {
             child,

@@ -461,7 +461,6 @@ fn parse_into_overwrites_everything() {
     let junk = PacketMeta {
         source: [9; 16],
         vlan: 9,
-        hash: 9,
         flags: 0xff,
         detail: 9,
         l4_len: 9,

@@ -1,5 +1,5 @@
-//! The one place outside `src/dpdk` with `unsafe`: prefetch hints and the index bucket's tag match, each with a safe
-//! signature and a scalar twin that a test compares it with.
+//! The one place outside `src/dpdk` with `unsafe`: prefetch hints, eight frames' headers turned to columns, and the
+//! index bucket's tag match, each with a safe signature; the latter two with a scalar twin that a test compares them with.
 #![allow(unsafe_code, reason = "CPU intrinsics behind safe signatures; see each block")]
 
 /// Hints that `value`'s cache line will be read soon. Never faults, changes nothing that a program can see.

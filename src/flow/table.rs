@@ -5,14 +5,14 @@
 //!
 //! How the engine uses it, each burst:
 //!
-//! 1. [`SessionTable::hash_batch`]: hashes all keys and prefetches their buckets;
-//! 2. [`SessionTable::find_batch`]: probes all, prefetches both lines of all candidates, then compares keys;
-//! 3. for each packet in order: [`SessionTable::get_mut`], `track_*`, [`SessionTable::touch`], and on a transition
-//!    [`SessionTable::set_state`]; on a miss [`SessionTable::find`] again if [`SessionTable::inserted_total`] has moved
-//!    since step 2 (two packets of one new flow make one session), else [`SessionTable::insert`].
+//! 1. [`Lookup::hash`] and [`Lookup::prefetch`] for all keys: their buckets are asked for;
+//! 2. [`Lookup::probe`] for all: both lines of each candidate are asked for;
+//! 3. for each packet in order: [`SessionTable::confirm_mut`], the tracker, [`Session::touch`], and on a transition
+//!    [`SessionTable::set_state`]; on a miss [`SessionTable::find`] or [`SessionTable::insert`].
 //!
-//! An index from step 2 stays good until a session is removed: when [`SessionTable::removed_total`] has moved since, find
-//! the key again.
+//! What step 2 found is good until a session is made or removed: then the key is found again (two packets of one new flow make
+//! one session). [`SessionTable::hash_batch`] and [`SessionTable::find_batch`] do the first two steps for keys that are there
+//! already: benches and tests.
 
 use super::hash::{HashKey, HashSeed, SecretHash};
 use super::index::{self, Bucket, NIL, Probe};

@@ -49,8 +49,6 @@ pub struct PacketMeta {
     /// VLAN identifiers, without those of priority tags (0): outer in bits 12..24, inner in bits 0..12 of a double-tagged
     /// frame; the only one in bits 0..12. 0: none.
     pub vlan: u32,
-    /// Secret-keyed hash of the flow key; set by the engine.
-    pub hash: u64,
     /// Where the L4 header starts in the frame, in bytes.
     pub l4_offset: u16,
     /// Bytes from the L4 header to the end of the IP packet (Ethernet padding is not part of it).

@@ -73,8 +73,8 @@ impl Default for ParseOptions {
     }
 }
 
-/// Looks at one frame, from the Ethernet header on, without FCS. Never fails, whatever the bytes; `ingress` and `hash`
-/// are left for the engine.
+/// Looks at one frame, from the Ethernet header on, without FCS. Never fails, whatever the bytes; `ingress` is
+/// left for the engine.
 #[inline]
 #[must_use]
 pub fn parse(frame: &[u8], checksum: RxChecksum, options: ParseOptions) -> PacketMeta {

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use haechi::base::slab::HeapMemory;
 use haechi::base::{Nanos, SessionIx, Tick};
-use haechi::flow::{Direction, FlowKey, HashSeed, KeyClass, Session, SessionState, SessionTable};
+use haechi::flow::{Direction, Due, FlowKey, HashSeed, KeyClass, Session, SessionState, SessionTable};
 
 /// Packets of a burst.
 const BURST: usize = 32;
@@ -265,7 +265,7 @@ fn expire_all(table: &mut SessionTable, mut now: Nanos, times: &mut Vec<Duration
 
 /// One look at the wheel: is there more to do?
 fn lag(table: &mut SessionTable, now: Nanos, budget: u32) -> bool {
-    table.expire(now.tick(), budget, |_| TIMEOUT, |_| ()).lag != Nanos(0)
+    table.expire(now.tick(), budget, |_| TIMEOUT, |_| Due::End).lag != Nanos(0)
 }
 
 criterion_group! {

@@ -88,6 +88,9 @@ fn changes() -> Vec<Change> {
         ("conntrack.max_sessions", true, |c| c.conntrack.max_sessions += 1),
         ("conntrack.tcp_strict", false, |c| c.conntrack.tcp_strict = false),
         ("conntrack.pickup", false, |c| c.conntrack.pickup = true),
+        ("conntrack.reset_on_timeout", false, |c| {
+            c.conntrack.reset_on_timeout = true
+        }),
         ("conntrack.verify_checksums", false, |c| {
             c.conntrack.verify_checksums = false
         }),

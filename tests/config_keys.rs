@@ -81,7 +81,7 @@ const KEYS: &[(&str, Does)] = &[
     ("rule.helper", NotYet("rule.helper")),
     ("rule.timeouts.tcp_established", Change("'1h'")),
     ("rule.timeouts.udp_replied", Change("'1m'")),
-    ("rule.reset_on_timeout", NotYet("rule.reset_on_timeout")),
+    ("rule.reset_on_timeout", Change("true")),
     ("rule.pickup", Change("true")),
     ("rule.tcp_strict", Change("false")),
     ("rule.max_sessions", NotYet("rule.max_sessions")),
@@ -107,7 +107,7 @@ const KEYS: &[(&str, Does)] = &[
     ("conntrack.syn_cookie_stop", NotYet("conntrack.syn_cookie_stop")),
     ("conntrack.tcp_strict", Change("false")),
     ("conntrack.pickup", Change("true")),
-    ("conntrack.reset_on_timeout", NotYet("conntrack.reset_on_timeout")),
+    ("conntrack.reset_on_timeout", Change("true")),
     ("conntrack.timeouts.tcp_syn_sent", Change("'7s'")),
     ("conntrack.timeouts.tcp_syn_received", Change("'7s'")),
     ("conntrack.timeouts.tcp_established", Change("'7s'")),
@@ -332,6 +332,13 @@ fn timeouts_and_switches_reach_the_policy() {
     }
     for key in ["rule.pickup", "conntrack.pickup"] {
         assert!(compile(&with(key, value("true"))).rules[0].pickup, "{key}");
+    }
+    assert!(!base.rules[0].reset_on_timeout);
+    for key in ["rule.reset_on_timeout", "conntrack.reset_on_timeout"] {
+        assert!(
+            compile(&with(key, value("true"))).rules[0].reset_on_timeout,
+            "{key}"
+        );
     }
     assert_eq!(
         compile(&with("policy.reject_rate", value("'5/s'"))).reject_rate,

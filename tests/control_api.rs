@@ -84,6 +84,8 @@ fn every_read_route_answers_with_its_shape() {
         "tx_packets",
         "originated",
         "rejects_suppressed",
+        "timeout_resets",
+        "timeout_resets_missed",
         "held",
         "sessions_created",
         "sessions_ended",

@@ -198,7 +198,7 @@ proptest! {
         for (gap_ms, packets) in &bursts {
             at_ms += gap_ms;
             let now = Nanos::SECOND.plus(Nanos::from_millis(at_ms));
-            reference.engine.upkeep(now, u32::MAX);
+            reference.engine.upkeep(now, u32::MAX, &mut Fates(&mut Vec::new()));
             // Within a burst a worker sees one port after the other.
             let mut batch = Batch::new();
             for port in [WAN, LAN] {

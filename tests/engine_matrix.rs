@@ -30,5 +30,7 @@ mod related;
 mod rules;
 #[path = "engine/states.rs"]
 mod states;
+#[path = "engine/timeout_reset.rs"]
+mod timeout_reset;
 #[path = "engine/windows.rs"]
 mod windows;

@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use haechi::base::slab::HeapMemory;
 use haechi::base::{Nanos, RuleId, SessionIx, Tick};
 use haechi::flow::{
-    Direction, Entry, FlowKey, HashKey, HashSeed, KeyClass, SecretHash, Session, SessionId, SessionState,
-    SessionTable, TableError, TableFull,
+    Direction, Due, Entry, FlowKey, HashKey, HashSeed, KeyClass, SecretHash, Session, SessionId,
+    SessionState, SessionTable, TableError, TableFull,
 };
 use proptest::prelude::*;
 
@@ -247,6 +247,7 @@ impl Pair {
                     now.since(m.last) >= timeout(m.state, scale),
                     "session {k} ended early"
                 );
+                Due::End
             },
         );
         assert_eq!(expiry.expired, ended);
@@ -472,7 +473,7 @@ fn a_long_pause_is_caught_up_in_one_turn() {
     pair.now = pair.now.plus(Nanos::from_secs(300 * 86_400));
     let expiry = pair
         .table
-        .expire(pair.now.tick(), 8192 + 8, |s| ticks(s.state(), 16), |_| ());
+        .expire(pair.now.tick(), 8192 + 8, |s| ticks(s.state(), 16), |_| Due::End);
     assert_eq!((expiry.expired, expiry.lag), (1, Nanos(0)));
 }
 
@@ -517,7 +518,10 @@ fn a_session_is_looked_at_when_it_is_due_and_not_before() {
         let mut rearmed = 0;
         while !pair.table.is_empty() {
             pair.now = pair.now.plus(Nanos::from_millis(50));
-            rearmed += pair.table.expire(pair.now.tick(), 64, |_| ticks, |_| ()).rearmed;
+            rearmed += pair
+                .table
+                .expire(pair.now.tick(), 64, |_| ticks, |_| Due::End)
+                .rearmed;
         }
         assert_eq!(rearmed, looks, "{timeout_s} s");
         let late = pair.now.since(Nanos::from_secs(1 + timeout_s));

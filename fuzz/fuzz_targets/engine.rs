@@ -79,7 +79,7 @@ fuzz_target!(|data: &[u8]| {
             0..=3 => {
                 engine.process(now, &mut batch, &mut verdicts);
                 now = now.plus(Nanos::from_secs(u64::from(*step) * 11));
-                engine.upkeep(now, 1000);
+                engine.upkeep(now, 1000, &mut verdicts);
             }
             4..=7 => {
                 generation += 1;
@@ -119,7 +119,7 @@ fuzz_target!(|data: &[u8]| {
     );
     assert_eq!(counters.originated, verdicts.made);
     now = now.plus(Nanos::from_secs(3 * 3600));
-    while engine.upkeep(now, 100_000).lag != Nanos(0) {}
+    while engine.upkeep(now, 100_000, &mut verdicts).lag != Nanos(0) {}
     assert_eq!(engine.table().len(), 0);
     assert_eq!(
         engine.counters().sessions_created,

@@ -101,6 +101,7 @@ pub fn compile(config: &Config, generation: Generation, ids: &mut RuleIds) -> Re
             action: rule.action,
             tcp_strict: rule.tcp_strict.unwrap_or(config.conntrack.tcp_strict),
             pickup: rule.pickup.unwrap_or(config.conntrack.pickup),
+            reset_on_timeout: rule.reset_on_timeout.unwrap_or(config.conntrack.reset_on_timeout),
             state_timeouts: own_timeouts.as_deref().unwrap_or(&timeouts).by_state(),
             timeouts: own_timeouts,
             description: rule.description.clone(),

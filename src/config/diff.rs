@@ -52,6 +52,7 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
     compare!(live, conntrack.verify_checksums);
     compare!(live, conntrack.tcp_strict);
     compare!(live, conntrack.pickup);
+    compare!(live, conntrack.reset_on_timeout);
     compare!(live, conntrack.timeouts);
     diff
 }

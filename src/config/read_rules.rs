@@ -141,6 +141,7 @@ pub(super) fn read_rule(section: &mut Section<'_>, names: &Names, walk: &mut Wal
         action: s.choice("action", &actions, walk).unwrap_or(Action::Drop),
         timeouts: read_overrides(s, walk),
         pickup: s.boolean("pickup", walk),
+        reset_on_timeout: s.boolean("reset_on_timeout", walk),
         tcp_strict: s.boolean("tcp_strict", walk),
         enabled: s.boolean("enabled", walk).unwrap_or_else(defaults::yes),
         description: s.string("description", walk).map(|(text, _)| text.to_owned()),
@@ -153,7 +154,6 @@ pub(super) fn read_rule(section: &mut Section<'_>, names: &Names, walk: &mut Wal
 const RULE_NOT_YET: &[(&str, &str)] = &[
     ("log", "session and alert logging"),
     ("helper", "application-level gateways"),
-    ("reset_on_timeout", "the reset of timed-out sessions"),
     ("max_sessions", "the limits of a rule"),
     ("max_sessions_per_source", "the limits of a rule"),
     ("new_sessions_per_source", "the limits of a rule"),
@@ -212,7 +212,6 @@ const CONNTRACK_NOT_YET: &[(&str, &str)] = &[
     ("adaptive_end", "the shrinking of timeouts under load"),
     ("syn_cookie_start", "SYN protection"),
     ("syn_cookie_stop", "SYN protection"),
-    ("reset_on_timeout", "the reset of timed-out sessions"),
     ("fragments", "fragment tracking"),
 ];
 
@@ -229,6 +228,9 @@ pub(super) fn read_conntrack(root: &mut Section<'_>, walk: &mut Walk<'_>) -> Con
             .unwrap_or(default.verify_checksums),
         tcp_strict: s.boolean("tcp_strict", walk).unwrap_or(default.tcp_strict),
         pickup: s.boolean("pickup", walk).unwrap_or(default.pickup),
+        reset_on_timeout: s
+            .boolean("reset_on_timeout", walk)
+            .unwrap_or(default.reset_on_timeout),
         timeouts: Timeouts::default(),
     };
     let mut timeouts = s.section("timeouts", walk);

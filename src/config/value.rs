@@ -230,6 +230,9 @@ pub struct Rule {
     /// A TCP packet in mid-stream may open a session of this rule; default: as `[conntrack] pickup` says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pickup: Option<bool>,
+    /// A TCP session of this rule that idles out is reset at both ends; default: as `[conntrack] reset_on_timeout` says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reset_on_timeout: Option<bool>,
     /// false: no window checks for TCP sessions of this rule; default: as `[conntrack] tcp_strict` says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tcp_strict: Option<bool>,
@@ -270,6 +273,8 @@ pub struct Conntrack {
     pub tcp_strict: bool,
     /// A TCP packet in mid-stream may open a session.
     pub pickup: bool,
+    /// A TCP session that idles out is reset at both ends.
+    pub reset_on_timeout: bool,
     /// Idle timeouts by session state.
     pub timeouts: Timeouts,
 }
@@ -281,6 +286,7 @@ impl Default for Conntrack {
             verify_checksums: true,
             tcp_strict: true,
             pickup: false,
+            reset_on_timeout: false,
             timeouts: Timeouts::default(),
         }
     }

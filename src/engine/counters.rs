@@ -20,6 +20,10 @@ pub struct Counters {
     pub originated: u64,
     /// Answers that `reject_rate` or an empty buffer pool kept from being made.
     pub rejects_suppressed: u64,
+    /// RSTs for sessions that idled out (`reset_on_timeout`); in `originated`, too.
+    pub timeout_resets: u64,
+    /// Ends of such sessions that got none: nothing was seen that they acknowledged, or the buffer pool was empty.
+    pub timeout_resets_missed: u64,
     /// Packets dropped, by [`DropReason::index`].
     pub drops: [u64; DropReason::COUNT],
     /// Malformed packets by what is wrong with them: adds up to `drops[Malformed]`.
@@ -37,6 +41,8 @@ impl Default for Counters {
             forwarded: 0,
             originated: 0,
             rejects_suppressed: 0,
+            timeout_resets: 0,
+            timeout_resets_missed: 0,
             drops: [0; DropReason::COUNT],
             malformed: [0; Malformed::ALL.len()],
             sessions_created: 0,

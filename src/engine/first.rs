@@ -90,6 +90,9 @@ impl Act<'_> {
             session.icmp_code = meta.detail;
         }
         if meta.kind == PacketKind::Tcp {
+            if rule.reset_on_timeout {
+                session.flags |= Session::RESETS;
+            }
             let segment = segment(meta, flow.frame);
             match opening {
                 Opening::PickUp => track::pick_up_tcp(&mut session, &segment),
@@ -108,7 +111,7 @@ impl Act<'_> {
         if let Some(counters) = self.rules.get_mut(rule.id.index()) {
             counters.sessions += 1;
         }
-        self.count(ix, flow.direction, meta);
+        self.count(ix, flow);
         Verdict::Forward(Why::NewSession(ix, place))
     }
 

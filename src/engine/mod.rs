@@ -17,6 +17,7 @@ pub mod rate;
 pub mod reason;
 mod reject;
 mod session;
+mod timeout_reset;
 mod upkeep;
 
 pub use batch::{Batch, MAX_BATCH};
@@ -32,6 +33,7 @@ use crate::flow::{HashSeed, SessionTable, TableError};
 use crate::policy::Policy;
 use process::Scratch;
 use rate::TokenBucket;
+use timeout_reset::Resets;
 use upkeep::Rearm;
 
 /// One worker's engine: its session table, its counters and the policy of the moment.
@@ -42,6 +44,7 @@ pub struct Engine {
     rules: Slab<RuleCounters>,
     rejects: TokenBucket,
     rearm: Rearm,
+    resets: Resets,
     scratch: Box<Scratch>,
 }
 
@@ -62,6 +65,7 @@ impl Engine {
             rules: memory.slab(IMPLICIT_DROP.index() + 1)?,
             rejects: TokenBucket::new(policy.reject_rate, Nanos(0)),
             rearm: Rearm::default(),
+            resets: Resets::default(),
             scratch: Box::default(),
             policy,
         })

@@ -344,9 +344,16 @@ impl Act<'_> {
         if !track::is_steady(session, sight.direction, || plain(frame, l4_offset, l4_len)) {
             return None;
         }
-        let rule = session.rule;
+        let (rule, resets) = (session.rule, session.resets());
         if session.touch(sight.direction, self.tick, bytes) {
             self.table.carry(ix, sight.direction);
+        }
+        if resets {
+            let l3_offset = match sight.parsed {
+                Parsed::Straight => Straight::L3_OFFSET,
+                _ => usize::from(meta.l3_offset),
+            };
+            self.table.note_link(ix, sight.direction, frame, l3_offset);
         }
         self.run.add(self.rules, self.now, rule, bytes);
         Some((ix, egress))

@@ -45,6 +45,38 @@ impl TokenBucket {
     }
 }
 
+/// At most `rate` events a second, evenly spread but for bursts of a few (the generic cell rate algorithm, ITU-T I.371).
+#[derive(Clone, Copy, Debug)]
+pub struct Pacer {
+    interval: Nanos,
+    tolerance: Nanos,
+    /// When the next event would be, were they evenly spread.
+    next: Nanos,
+}
+
+impl Pacer {
+    /// `rate` and `burst` are at least 1.
+    #[must_use]
+    pub fn new(rate: u32, burst: u32) -> Self {
+        let interval = Nanos(1_000_000_000 / u64::from(rate.max(1)));
+        Self {
+            interval,
+            tolerance: Nanos(interval.0 * u64::from(burst.saturating_sub(1))),
+            next: Nanos(0),
+        }
+    }
+
+    /// May an event be now? Then it is counted.
+    #[must_use]
+    pub fn try_pass(&mut self, now: Nanos) -> bool {
+        if self.next.since(now) > self.tolerance {
+            return false;
+        }
+        self.next = self.next.max(now).plus(self.interval);
+        true
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -64,6 +96,21 @@ mod tests {
             100 + 999,
             "one burst and ten seconds' worth, less the fraction in flight"
         );
+    }
+
+    #[test]
+    fn a_pacer_spreads_evenly_but_for_a_burst() {
+        let mut pacer = Pacer::new(1000, 4);
+        let mut burst = |now| (0..100).take_while(|_| pacer.try_pass(now)).count();
+        assert_eq!(burst(Nanos::SECOND), 4);
+        for millis in 1..50 {
+            assert_eq!(
+                burst(Nanos::SECOND.plus(Nanos::from_millis(millis))),
+                1,
+                "{millis}"
+            );
+        }
+        assert_eq!(burst(Nanos::from_secs(9)), 4, "no more for a long silence");
     }
 
     #[test]

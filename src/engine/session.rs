@@ -3,8 +3,8 @@
 use super::process::{Act, FlowPacket, Verdict, port_policy};
 use super::{DropReason, IMPLICIT_DROP, Why, upkeep};
 use crate::base::SessionIx;
-use crate::flow::{Candidate, Direction, FlowKey, Options, Segment, Tracked, track};
-use crate::packet::parse::{may_relate, parse_embedded};
+use crate::flow::{Candidate, FlowKey, Options, Segment, Tracked, track};
+use crate::packet::parse::{may_relate, parse_embedded, protocol};
 use crate::packet::view::Tcp;
 use crate::packet::{PacketKind, PacketMeta};
 use crate::policy::{Action, SessionScope};
@@ -67,7 +67,7 @@ impl Act<'_> {
             Tracked::OutOfWindow => return Verdict::Drop(DropReason::TcpOutOfWindow, Why::Session(ix)),
             Tracked::BadFlags => return Verdict::Drop(DropReason::TcpBadFlags, Why::Session(ix)),
         }
-        self.count(ix, flow.direction, meta);
+        self.count(ix, flow);
         Verdict::Forward(Why::Session(ix))
     }
 
@@ -118,10 +118,15 @@ impl Act<'_> {
 
     /// Counts a packet that passes, for its session and its session's rule.
     #[inline(always)]
-    pub(super) fn count(&mut self, ix: SessionIx, sender: Direction, meta: &PacketMeta) {
-        let bytes = ip_len(meta);
-        let rule = self.table.get(ix).rule;
-        self.table.touch(ix, sender, self.tick, bytes);
+    pub(super) fn count(&mut self, ix: SessionIx, flow: &FlowPacket<'_>) {
+        let bytes = ip_len(flow.meta);
+        let session = self.table.get(ix);
+        let (rule, resets) = (session.rule, session.resets());
+        self.table.touch(ix, flow.direction, self.tick, bytes);
+        if resets {
+            let l3_offset = usize::from(flow.meta.l3_offset);
+            self.table.note_link(ix, flow.direction, flow.frame, l3_offset);
+        }
         self.run.add(self.rules, self.now, rule, bytes);
     }
 
@@ -153,8 +158,11 @@ impl Act<'_> {
         session.generation = self.policy.generation;
         session.rule = rule.id;
         session.set_strict(rule.tcp_strict);
+        let resets = rule.reset_on_timeout && session.key.protocol == protocol::TCP;
+        self.table.set_resets(ix, resets);
         if old != rule.id {
             upkeep::move_session(self.rules, old, rule.id);
+            let session = self.table.get(ix);
             let (state, timeout) = (session.state(), session.timeout(&rule.state_timeouts));
             self.table.set_state(ix, state, timeout);
         }

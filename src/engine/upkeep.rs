@@ -1,9 +1,10 @@
 //! What an engine does between bursts, a little at a time: idle sessions end, timers follow an applied policy.
 
-use super::{Counters, Engine, RuleCounters};
+use super::{Counters, Engine, Outputs, RuleCounters};
 use crate::base::{Nanos, RuleId, SessionIx};
 use crate::flow::table::Entry;
-use crate::flow::{Session, SessionTable};
+use crate::flow::{Due, Session, SessionTable};
+use crate::packet::PacketBuf;
 
 /// What one call of [`Engine::upkeep`] did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,25 +30,33 @@ impl Rearm {
 }
 
 impl Engine {
-    /// Ends sessions that idled out and goes on with what an apply left to do, looking at about `budget` sessions.
-    pub fn upkeep(&mut self, now: Nanos, budget: u32) -> Upkeep {
+    /// Ends sessions that idled out and goes on with what an apply left to do, looking at about `budget` sessions. RSTs for
+    /// the ends of sessions go to `out`.
+    pub fn upkeep<B: PacketBuf, O: Outputs<B>>(&mut self, now: Nanos, budget: u32, out: &mut O) -> Upkeep {
         let policy = &*self.policy;
         if let Some(from) = self.rearm.from {
             self.rearm.from = self.table.rearm(from, budget, |session| {
                 session.timeout(policy.state_timeouts(session.rule))
             });
         }
-        let (counters, rules) = (&mut self.counters, &mut self.rules);
+        let (counters, rules, resets) = (&mut self.counters, &mut self.rules, &mut self.resets);
         let expiry = self.table.expire(
             now.tick(),
             budget,
             |session| session.timeout(policy.state_timeouts(session.rule)),
-            |entry| count_end(counters, rules, entry.session.rule),
+            |entry| {
+                let due = resets.judge(&entry);
+                if due == Due::End {
+                    count_end(counters, rules, entry.session.rule);
+                }
+                due
+            },
         );
+        let reset = self.reset_waiting(now, out);
         Upkeep {
-            expired: expiry.expired,
+            expired: expiry.expired + reset,
             lag: expiry.lag,
-            pending: expiry.lag > Nanos(0) || self.rearm.from.is_some(),
+            pending: expiry.lag > Nanos(0) || self.rearm.from.is_some() || !self.resets.is_empty(),
         }
     }
 

@@ -17,7 +17,7 @@ pub use segment::{Options, Segment};
 pub use session::Session;
 pub use state::{SessionState, StateTimeouts, TimeoutClass};
 pub use table::{
-    Candidate, Entry, Expiry, Lookup, MAX_BATCH, SessionId, SessionTable, TableError, TableFull,
+    Candidate, Due, Entry, Expiry, Lookup, MAX_BATCH, SessionId, SessionTable, TableError, TableFull,
 };
 pub use track::Tracked;
 pub use window::{Plain, TcpSender};

@@ -23,7 +23,7 @@ pub struct Session {
     pub egress: PortId,
     /// The direction of the opener's packets; the replier's go the other way.
     pub opener: Direction,
-    /// [`Session::LIBERAL`]; others are reserved for NAT, helper and HA ownership marks.
+    /// [`Session::LIBERAL`] and [`Session::RESETS`]; others are reserved for NAT, helper and HA ownership marks.
     pub flags: u8,
     /// ICMP and ICMPv6: the type of the packet that opened it.
     pub icmp_type: u8,
@@ -51,6 +51,9 @@ const _: () = assert!(std::mem::offset_of!(Session, bytes) == 64);
 impl Session {
     /// In `flags`: no segment is refused for its sequence numbers (`tcp_strict = false`).
     pub const LIBERAL: u8 = 1;
+    /// In `flags`: both ends are reset when it idles out (`reset_on_timeout`), so the table keeps the link headers of its last
+    /// packets ([`super::SessionTable::note_link`]).
+    pub const RESETS: u8 = 2;
 
     /// A session that `opener` opens in `state` (see [`super::track::opening`]); nothing counted yet, rule and
     /// ports to be filled in.
@@ -72,6 +75,13 @@ impl Session {
         } else {
             self.flags | Self::LIBERAL
         };
+    }
+
+    /// Are both ends reset when it idles out?
+    #[inline]
+    #[must_use]
+    pub const fn resets(&self) -> bool {
+        self.flags & Self::RESETS != 0
     }
 
     /// How long it may idle, in ticks: as its state says, or, when one end has sent a RST that may have ended it, as a

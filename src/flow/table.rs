@@ -1,7 +1,8 @@
 //! The session table: fixed capacity, owned by one worker, no locks, no allocation after [`SessionTable::new`].
 //!
-//! Three arrays: the index (64-byte buckets, see `index.rs`), the sessions (two cache lines each, [`Session`]), and a cold
-//! part of 32 bytes a session (timer links, age, version; see `wheel.rs`). At most 173 bytes a session all in.
+//! Four arrays: the index (64-byte buckets, see `index.rs`), the sessions (two cache lines each, [`Session`]), a cold part of
+//! 32 bytes a session (timer links, age, version; see `wheel.rs`), and 40 bytes of link headers that only sessions with
+//! `reset_on_timeout` touch. At most 213 bytes a session all in.
 //!
 //! How the engine uses it, each burst:
 //!
@@ -21,6 +22,7 @@ use super::{Direction, FlowKey, Session, SessionState, StateTimeouts};
 use crate::base::simd::prefetch;
 use crate::base::slab::{Memory, MemoryError};
 use crate::base::{Nanos, SessionIx, Slab, Tick};
+use crate::packet::LinkHeader;
 
 /// Keys that one batch takes at most; longer ones are worked off in several.
 pub const MAX_BATCH: usize = 128;
@@ -110,6 +112,8 @@ pub struct SessionTable<H = SecretHash> {
     index: Slab<Bucket>,
     sessions: Slab<Session>,
     cold: Slab<Cold>,
+    /// By [`Direction`]; kept for sessions with [`Session::RESETS`].
+    links: Slab<[LinkHeader; 2]>,
     wheel: Wheel,
     /// The first of the free slots that were used before.
     free: u32,
@@ -159,6 +163,15 @@ pub struct Entry<'a> {
     pub packets: [u64; 2],
 }
 
+/// What becomes of a session that idled out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// It ends.
+    End,
+    /// It is looked at again after so many ticks.
+    Later(u32),
+}
+
 /// What one call of [`SessionTable::expire`] did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Expiry {
@@ -197,6 +210,7 @@ impl<H: HashKey> SessionTable<H> {
             index: memory.slab(index::buckets_for(capacity))?,
             sessions: memory.slab(capacity as usize)?,
             cold: memory.slab(capacity as usize)?,
+            links: memory.slab(capacity as usize)?,
             wheel: Wheel::new(memory)?,
             free: NIL,
             fresh: 0,
@@ -263,6 +277,7 @@ impl<H: HashKey> SessionTable<H> {
         size_of_val(&*self.index)
             + size_of_val(&*self.sessions)
             + size_of_val(&*self.cold)
+            + size_of_val(&*self.links)
             + self.wheel.memory_bytes()
     }
 
@@ -380,6 +395,42 @@ impl<H: HashKey> SessionTable<H> {
         *carry = carry.saturating_add(1);
     }
 
+    /// Makes a session one whose ends are reset when it idles out, or one whose ends are not.
+    pub fn set_resets(&mut self, ix: SessionIx, resets: bool) {
+        let session = &mut self.sessions[ix.index()];
+        if resets && !session.resets() {
+            session.flags |= Session::RESETS;
+            self.links[ix.index()] = Default::default();
+        } else if !resets {
+            session.flags &= !Session::RESETS;
+        }
+    }
+
+    /// Keeps the link header of a packet that `sender`'s end sent, with the IP header at `l3_offset`.
+    #[inline(never)]
+    pub fn note_link(&mut self, ix: SessionIx, sender: Direction, frame: &[u8], l3_offset: usize) {
+        self.links[ix.index()][sender.index()] = LinkHeader::of(frame, l3_offset);
+    }
+
+    /// The link headers of the last packets of a session with [`Session::RESETS`], by [`Direction`].
+    #[must_use]
+    pub fn links(&self, ix: SessionIx) -> &[LinkHeader; 2] {
+        &self.links[ix.index()]
+    }
+
+    /// Has a session's timer looked at by the end of `timeout` ticks from its last packet on.
+    pub fn hasten(&mut self, ix: SessionIx, timeout: u32) {
+        let deadline = deadline(&self.sessions[ix.index()], timeout);
+        self.wheel.hasten(&mut self.cold, ix.0, deadline);
+    }
+
+    /// How long a session has idled beyond `timeout` ticks; `None`: it has not.
+    #[must_use]
+    pub fn overdue(&self, ix: SessionIx, now: Tick, timeout: u32) -> Option<u32> {
+        let late = now.distance(deadline(&self.sessions[ix.index()], timeout));
+        u32::try_from(late).ok()
+    }
+
     /// Moves a session to a state in which it may idle for `timeout` ticks ([`StateTimeouts::ticks`]) from its last
     /// packet on.
     pub fn set_state(&mut self, ix: SessionIx, state: SessionState, timeout: u32) {
@@ -421,6 +472,9 @@ impl<H: HashKey> SessionTable<H> {
         self.inserted += 1;
         self.sessions[slot as usize] = session;
         self.cold[slot as usize].begin(hash, now);
+        if session.resets() {
+            self.links[slot as usize] = Default::default();
+        }
         self.wheel.link(&mut self.cold, slot, deadline(&session, timeout));
         Ok(SessionIx(slot))
     }
@@ -444,15 +498,15 @@ impl<H: HashKey> SessionTable<H> {
         true
     }
 
-    /// Ends the sessions that idled longer than `timeout` (ticks, asked for now, so that an applied policy's count) allows,
-    /// each shown to `ended` first. Looks at most at `budget` sessions and empty places of the wheel. No session ends
+    /// Ends the sessions that idled longer than `timeout` (ticks, asked for now, so that an applied policy's count) allows;
+    /// each is shown to `judge` first, which may put it off. Looks at most at `budget` sessions and empty places of the wheel. No session ends
     /// early; one ends at most 0.3 s late if the lag of the calls is 0. Until then its packets find it, and it idles anew.
     pub fn expire(
         &mut self,
         now: Tick,
         budget: u32,
         timeout: impl Fn(&Session) -> u32,
-        mut ended: impl FnMut(Entry<'_>),
+        mut judge: impl FnMut(Entry<'_>) -> Due,
     ) -> Expiry {
         let mut result = Expiry::default();
         if self.len == 0 {
@@ -464,16 +518,20 @@ impl<H: HashKey> SessionTable<H> {
             for slot in self.gather(head, budget, &mut due) {
                 budget -= 1;
                 let session = &self.sessions[*slot as usize];
-                let deadline = deadline(session, timeout(session));
+                let mut deadline = deadline(session, timeout(session));
                 if now.distance(deadline) >= 0 {
-                    ended(entry(*slot, session, &self.cold[*slot as usize]));
-                    self.remove(SessionIx(*slot));
-                    result.expired += 1;
-                } else {
-                    self.wheel.unlink(&mut self.cold, *slot);
-                    self.wheel.link(&mut self.cold, *slot, deadline);
-                    result.rearmed += 1;
+                    match judge(entry(*slot, session, &self.cold[*slot as usize])) {
+                        Due::End => {
+                            self.remove(SessionIx(*slot));
+                            result.expired += 1;
+                            continue;
+                        }
+                        Due::Later(ticks) => deadline = now.plus(ticks.max(1)),
+                    }
                 }
+                self.wheel.unlink(&mut self.cold, *slot);
+                self.wheel.link(&mut self.cold, *slot, deadline);
+                result.rearmed += 1;
             }
         }
         if self.len != 0 {

@@ -1,4 +1,5 @@
-//! Packets that haechi makes in answer to refused ones: TCP RST, ICMP and ICMPv6 destination unreachable.
+//! Packets that haechi makes: in answer to refused ones TCP RST, ICMP and ICMPv6 destination unreachable; for sessions that
+//! idled out TCP RST.
 //!
 //! A node that forwards at layer 2 has no address of its own, so the answer comes from the refused destination: the
 //! refused packet's MAC addresses, IP addresses and ports swapped, its VLAN tags as they came, out of the port that it came
@@ -7,7 +8,7 @@
 use super::checksum::Sum;
 use super::parse::protocol;
 use super::view::{Tcp, segment_len, tcp_flag};
-use super::{PacketKind, PacketMeta};
+use super::{LinkHeader, PacketKind, PacketMeta};
 
 /// Bytes that the longest answer takes: an ICMPv6 error of 1280 bytes (RFC 4443, section 2.4(c)) behind an Ethernet
 /// header with two VLAN tags.
@@ -105,20 +106,74 @@ fn reset(meta: &PacketMeta, tcp: Tcp<'_>, frame: &[u8], out: &mut [u8]) -> Optio
         let end = tcp.sequence().wrapping_add(segment_len(meta));
         (0, end, tcp_flag::RST | tcp_flag::ACK)
     };
-    let mut segment = [0; TCP_HEADER];
-    segment[0..2].copy_from_slice(&meta.destination_port.to_be_bytes());
-    segment[2..4].copy_from_slice(&meta.source_port.to_be_bytes());
-    segment[4..8].copy_from_slice(&sequence.to_be_bytes());
-    segment[8..12].copy_from_slice(&acknowledgment.to_be_bytes());
-    segment[12] = (TCP_HEADER as u8 / 4) << 4;
-    segment[13] = flags;
-    let checksum = pseudo_sum(meta, protocol::TCP, TCP_HEADER)
-        .bytes(&segment)
-        .checksum();
-    segment[16..18].copy_from_slice(&checksum.to_be_bytes());
-
+    let segment = reset_segment(
+        (meta.destination_port, meta.source_port),
+        (sequence, acknowledgment, flags),
+        pseudo_sum(&meta.source, &meta.destination, protocol::TCP, TCP_HEADER),
+    );
     let at = headers(meta, frame, out, protocol::TCP, 0, TCP_HEADER)?;
     let end = at + TCP_HEADER;
+    out.get_mut(at..end)?.copy_from_slice(&segment);
+    pad(out, end)
+}
+
+/// A TCP header without options or data: source and destination port; sequence, acknowledgement and flags.
+fn reset_segment(ports: (u16, u16), numbers: (u32, u32, u8), pseudo: Sum) -> [u8; TCP_HEADER] {
+    let mut segment = [0; TCP_HEADER];
+    segment[0..2].copy_from_slice(&ports.0.to_be_bytes());
+    segment[2..4].copy_from_slice(&ports.1.to_be_bytes());
+    segment[4..8].copy_from_slice(&numbers.0.to_be_bytes());
+    segment[8..12].copy_from_slice(&numbers.1.to_be_bytes());
+    segment[12] = (TCP_HEADER as u8 / 4) << 4;
+    segment[13] = numbers.2;
+    let checksum = pseudo.bytes(&segment).checksum();
+    segment[16..18].copy_from_slice(&checksum.to_be_bytes());
+    segment
+}
+
+/// A RST that haechi sends in the place of one end of a connection, without a packet to answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Reset {
+    /// The link header of a packet that went the same way.
+    pub link: LinkHeader,
+    /// Are both addresses IPv4-mapped ones?
+    pub is_ipv4: bool,
+    /// Address and port of the end that seems to send it.
+    pub source: ([u8; 16], u16),
+    /// Address and port of the end that gets it.
+    pub destination: ([u8; 16], u16),
+    /// What its receiver expects next.
+    pub sequence: u32,
+    /// What its receiver sent last, if that is known: then it has an ACK, too.
+    pub acknowledgment: Option<u32>,
+}
+
+impl Reset {
+    /// Bytes of the longest frame.
+    pub const MAX_FRAME: usize = LinkHeader::MAX + IPV6_HEADER + TCP_HEADER;
+}
+
+/// Writes a RST into `out` (of at least [`Reset::MAX_FRAME`] bytes). Returns its length; `None`: `out` is too small.
+#[must_use]
+pub fn timeout_reset(reset: &Reset, out: &mut [u8]) -> Option<usize> {
+    let ((source, source_port), (destination, destination_port)) = (reset.source, reset.destination);
+    let (acknowledgment, flags) = match reset.acknowledgment {
+        Some(acknowledgment) => (acknowledgment, tcp_flag::RST | tcp_flag::ACK),
+        None => (0, tcp_flag::RST),
+    };
+    let segment = reset_segment(
+        (source_port, destination_port),
+        (reset.sequence, acknowledgment, flags),
+        pseudo_sum(&source, &destination, protocol::TCP, TCP_HEADER),
+    );
+    let l3 = reset.link.write(reset.is_ipv4, out)?;
+    let l4 = ip_header(
+        out.get_mut(l3..)?,
+        reset.is_ipv4,
+        [&source, &destination],
+        (protocol::TCP, 0, TCP_HEADER),
+    )?;
+    let (at, end) = (l3 + l4, l3 + l4 + TCP_HEADER);
     out.get_mut(at..end)?.copy_from_slice(&segment);
     pad(out, end)
 }
@@ -144,19 +199,19 @@ fn icmp_unreachable(meta: &PacketMeta, frame: &[u8], out: &mut [u8]) -> Option<u
     let sum = if meta.has(PacketMeta::IPV4) {
         Sum::ZERO
     } else {
-        pseudo_sum(meta, protocol, message.len())
+        pseudo_sum(&meta.source, &meta.destination, protocol, message.len())
     };
     let checksum = sum.bytes(message).checksum();
     message[2..4].copy_from_slice(&checksum.to_be_bytes());
     pad(out, end)
 }
 
-/// The pseudo-header's sum for an L4 packet of `length` bytes between the same two hosts. That IPv4 addresses have a
+/// The pseudo-header's sum for an L4 packet of `length` bytes between two hosts, whichever sends it. That IPv4 addresses have a
 /// prefix here changes nothing: it is one word of all ones for each of the two, which is 0 in ones-complement.
-fn pseudo_sum(meta: &PacketMeta, protocol: u8, length: usize) -> Sum {
+fn pseudo_sum(source: &[u8; 16], destination: &[u8; 16], protocol: u8, length: usize) -> Sum {
     Sum::ZERO
-        .bytes(&meta.source)
-        .bytes(&meta.destination)
+        .bytes(source)
+        .bytes(destination)
         .pseudo(protocol, length as u32)
 }
 
@@ -174,10 +229,23 @@ fn headers(
     out.get_mut(0..6)?.copy_from_slice(frame.get(6..12)?);
     out.get_mut(6..12)?.copy_from_slice(frame.get(0..6)?);
     out.get_mut(12..l3)?.copy_from_slice(frame.get(12..l3)?);
-    let [source, destination] = [&meta.destination, &meta.source];
-    let ip = out.get_mut(l3..)?;
-    if meta.has(PacketMeta::IPV4) {
-        let ip = ip.first_chunk_mut::<IPV4_HEADER>()?;
+    let ends = [&meta.destination, &meta.source];
+    let is_ipv4 = meta.has(PacketMeta::IPV4);
+    let l4 = ip_header(out.get_mut(l3..)?, is_ipv4, ends, (protocol, tos, length))?;
+    Some(l3 + l4)
+}
+
+/// Writes an IP header from one end to another at the front of `out`; returns its length. `l4`: protocol, type of service and
+/// bytes of what follows.
+fn ip_header(
+    out: &mut [u8],
+    is_ipv4: bool,
+    [source, destination]: [&[u8; 16]; 2],
+    l4: (u8, u8, usize),
+) -> Option<usize> {
+    let (protocol, tos, length) = l4;
+    if is_ipv4 {
+        let ip = out.first_chunk_mut::<IPV4_HEADER>()?;
         *ip = [0; IPV4_HEADER];
         ip[0] = 0x45;
         ip[1] = tos;
@@ -190,9 +258,9 @@ fn headers(
         ip[16..20].copy_from_slice(&destination[12..]);
         let checksum = Sum::ZERO.bytes(ip).checksum();
         ip[10..12].copy_from_slice(&checksum.to_be_bytes());
-        Some(l3 + IPV4_HEADER)
+        Some(IPV4_HEADER)
     } else {
-        let ip = ip.first_chunk_mut::<IPV6_HEADER>()?;
+        let ip = out.first_chunk_mut::<IPV6_HEADER>()?;
         *ip = [0; IPV6_HEADER];
         ip[0] = 0x60;
         ip[4..6].copy_from_slice(&(length as u16).to_be_bytes());
@@ -200,7 +268,7 @@ fn headers(
         ip[7] = TTL;
         ip[8..24].copy_from_slice(source);
         ip[24..40].copy_from_slice(destination);
-        Some(l3 + IPV6_HEADER)
+        Some(IPV6_HEADER)
     }
 }
 

@@ -179,6 +179,8 @@ pub struct Rule {
     pub tcp_strict: bool,
     /// A TCP packet in mid-stream may open a session of it.
     pub pickup: bool,
+    /// Both ends of its TCP sessions are reset when they idle out.
+    pub reset_on_timeout: bool,
     /// The rule's own timeouts, complete: the defaults with the rule's overrides.
     pub timeouts: Option<Box<Timeouts>>,
     /// The timeouts that count for its sessions, its own or the general ones, in the table's ticks.

@@ -406,6 +406,8 @@ impl Node for RunningNode {
             tx_packets: total.tx_packets,
             originated: total.originated,
             rejects_suppressed: total.rejects_suppressed,
+            timeout_resets: total.timeout_resets,
+            timeout_resets_missed: total.timeout_resets_missed,
             held: total.held,
             sessions_created: total.sessions_created,
             sessions_ended: total.sessions_ended,

@@ -63,6 +63,10 @@ counts! {
     originated,
     /// Answers that `reject_rate` or an empty buffer pool kept from being made.
     rejects_suppressed,
+    /// RSTs for sessions that idled out; in `originated`, too.
+    timeout_resets,
+    /// Ends of such sessions that got none.
+    timeout_resets_missed,
     /// Packets in the worker's hands.
     held,
     /// Packets handed to their owners on other workers.
@@ -101,6 +105,8 @@ impl Counts {
         self.forwarded += other.forwarded;
         self.originated += other.originated;
         self.rejects_suppressed += other.rejects_suppressed;
+        self.timeout_resets += other.timeout_resets;
+        self.timeout_resets_missed += other.timeout_resets_missed;
         self.held += other.held;
         self.handed_over += other.handed_over;
         self.sessions += other.sessions;

@@ -156,7 +156,8 @@ impl Worker {
             self.step_job(now);
         }
         if now >= self.next_upkeep {
-            self.upkeep = self.engine.upkeep(now, UPKEEP_BUDGET);
+            self.upkeep = self.engine.upkeep(now, UPKEEP_BUDGET, &mut self.out);
+            self.out.flush();
             self.next_upkeep = now.plus(UPKEEP_EVERY);
         }
         if now >= self.next_publish {
@@ -409,6 +410,8 @@ impl Worker {
             forwarded: self.out.forwarded,
             originated: self.out.originated,
             rejects_suppressed: engine.rejects_suppressed,
+            timeout_resets: engine.timeout_resets,
+            timeout_resets_missed: engine.timeout_resets_missed,
             held: self.out.held(),
             handed_over: 0,
             sessions: u64::from(self.engine.table().len()),

@@ -160,7 +160,9 @@ impl TestNode {
     pub fn sleep(&self, time: Duration) {
         let nanos = u64::try_from(time.as_nanos()).unwrap();
         let now = Nanos(self.now_ns.fetch_add(nanos, Ordering::SeqCst) + nanos);
-        self.with(move |worker| worker.engine.upkeep(now, u32::MAX));
+        self.with(move |worker| {
+            worker.engine.upkeep(now, u32::MAX, &mut Forwarded(0));
+        });
     }
 
     /// Sends a packet in words; true: it was forwarded.
@@ -332,6 +334,8 @@ impl Node for TestNode {
                 tx_packets: counters.forwarded + counters.originated,
                 originated: counters.originated,
                 rejects_suppressed: counters.rejects_suppressed,
+                timeout_resets: counters.timeout_resets,
+                timeout_resets_missed: counters.timeout_resets_missed,
                 held: 0,
                 sessions_created: counters.sessions_created,
                 sessions_ended: counters.sessions_ended,

@@ -158,7 +158,13 @@ impl Node {
         self.now = self.now.plus(time);
         let mut expired = 0;
         loop {
-            let upkeep = self.engine.upkeep(self.now, 10_000);
+            let mut record = Record {
+                buffers: self.buffers,
+                ..Record::default()
+            };
+            let upkeep = self.engine.upkeep(self.now, 10_000, &mut record);
+            self.buffers = record.buffers;
+            self.originated.append(&mut record.originated);
             expired += upkeep.expired;
             if upkeep.lag == Nanos(0) {
                 return expired;
@@ -328,6 +334,11 @@ impl Node {
             (String::from("forwarded"), counters.forwarded),
             (String::from("originated"), counters.originated),
             (String::from("rejects_suppressed"), counters.rejects_suppressed),
+            (String::from("timeout_resets"), counters.timeout_resets),
+            (
+                String::from("timeout_resets_missed"),
+                counters.timeout_resets_missed,
+            ),
             (String::from("sessions_created"), counters.sessions_created),
             (String::from("sessions_ended"), counters.sessions_ended),
         ]);

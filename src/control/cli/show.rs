@@ -341,6 +341,13 @@ fn counters_text(counters: &Counters, all: bool, width: Option<u16>) -> String {
         ("received", counters.rx_packets.to_string()),
         ("originated", counters.originated.to_string()),
         ("rejects suppressed", counters.rejects_suppressed.to_string()),
+        (
+            "timeout resets",
+            format!(
+                "{} ({} missed)",
+                counters.timeout_resets, counters.timeout_resets_missed
+            ),
+        ),
         ("sent", counters.tx_packets.to_string()),
         (
             "dropped",

@@ -189,6 +189,10 @@ pub struct Counters {
     pub originated: u64,
     /// Answers to refused packets that `reject_rate` or a lack of buffers kept from being made.
     pub rejects_suppressed: u64,
+    /// RSTs to the ends of sessions that idled out (`reset_on_timeout`); in `originated`, too.
+    pub timeout_resets: u64,
+    /// Ends of such sessions that got none, because nothing was known that they would accept, or for a lack of buffers.
+    pub timeout_resets_missed: u64,
     /// Packets that are in the node now (queues, reassembly).
     pub held: u64,
     /// Sessions made.

@@ -120,7 +120,9 @@ pub struct Straight {
 impl Straight {
     /// The IP header's length in bytes: there are no options.
     pub const IP_HEADER: u16 = 20;
-    /// Where the L4 header starts in the frame, in bytes: there are no tags.
+    /// Where the IP header starts in the frame, in bytes: there are no tags.
+    pub const L3_OFFSET: usize = ETHERNET;
+    /// Where the L4 header starts.
     pub const L4_OFFSET: u16 = ETHERNET as u16 + Self::IP_HEADER;
 
     /// IP protocol.

@@ -2,10 +2,10 @@
 
 use super::martian::is_martian;
 use super::process::{Act, FlowPacket, Verdict, port_policy};
-use super::session::{ip_len, segment};
+use super::session::{echo_sequence, ip_len, segment};
 use super::{DropReason, IMPLICIT_DROP, Why};
 use crate::flow::track::Event;
-use crate::flow::{Session, SessionState, track};
+use crate::flow::{Session, SessionState, echo, track};
 use crate::packet::{PacketKind, PacketMeta};
 use crate::policy::{Action, ClassifyKey, Policy, Rule, RuleMatch};
 
@@ -88,6 +88,9 @@ impl Act<'_> {
         if matches!(meta.kind, PacketKind::Echo | PacketKind::Icmp) {
             session.icmp_type = meta.icmp_type();
             session.icmp_code = meta.detail;
+        }
+        if meta.kind == PacketKind::Echo {
+            echo::request(&mut session, echo_sequence(meta, flow.frame));
         }
         if meta.kind == PacketKind::Tcp {
             if rule.reset_on_timeout {

@@ -61,6 +61,8 @@ reasons! {
     Fragment = "fragment",
     /// An ICMP error that is about no packet of a live session, a redirect, or a source quench.
     IcmpErrorUnrelated = "icmp_error_unrelated",
+    /// An echo reply with a sequence number that nobody asked for.
+    EchoUnrequested = "echo_unrequested",
     /// A packet of a session that came in by a port of the wrong side.
     WrongPort = "wrong_port",
     /// The session table is full.

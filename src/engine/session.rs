@@ -3,7 +3,7 @@
 use super::process::{Act, FlowPacket, Verdict, port_policy};
 use super::{DropReason, IMPLICIT_DROP, Why, upkeep};
 use crate::base::SessionIx;
-use crate::flow::{Candidate, FlowKey, Options, Segment, Tracked, track};
+use crate::flow::{Candidate, FlowKey, Options, Segment, Tracked, echo, track};
 use crate::packet::parse::{may_relate, parse_embedded, protocol};
 use crate::packet::view::Tcp;
 use crate::packet::{PacketKind, PacketMeta};
@@ -24,6 +24,13 @@ pub(super) fn segment(meta: &PacketMeta, frame: &[u8]) -> Segment {
         data_len: u32::from(meta.l4_len).saturating_sub(u32::from(meta.detail)),
         options: options.map(Options::parse).unwrap_or_default(),
     }
+}
+
+/// An echo's sequence number, the last two of the eight bytes that the parser has checked to be there.
+pub(super) fn echo_sequence(meta: &PacketMeta, frame: &[u8]) -> u16 {
+    let at = usize::from(meta.l4_offset) + 6;
+    let bytes = frame.get(at..).and_then(|bytes| bytes.first_chunk());
+    bytes.map_or(0, |bytes| u16::from_be_bytes(*bytes))
 }
 
 /// Bytes of the IP packet: what sessions and rules count.
@@ -47,6 +54,14 @@ impl Act<'_> {
             }
         }
         let session = self.table.get_mut(ix);
+        if meta.kind == PacketKind::Echo {
+            let sequence = echo_sequence(meta, flow.frame);
+            if session.is_opener(flow.direction) {
+                echo::request(session, sequence);
+            } else if !echo::was_requested(session, sequence) {
+                return Verdict::Drop(DropReason::EchoUnrequested, Why::Session(ix));
+            }
+        }
         let tracked = if meta.kind == PacketKind::Tcp {
             track::track_tcp(session, flow.direction, &segment(meta, flow.frame))
         } else {
@@ -94,7 +109,12 @@ impl Act<'_> {
         if expected != meta.ingress && !self.same_side(expected, meta) {
             return Verdict::Drop(DropReason::WrongPort, Why::Session(ix));
         }
-        if embedded.meta.kind == PacketKind::Tcp && !track::has_sent(session, direction, embedded.sequence) {
+        let was_sent = match embedded.meta.kind {
+            PacketKind::Tcp => track::has_sent(session, direction, embedded.sequence),
+            PacketKind::Echo => echo::was_requested(session, embedded.sequence as u16),
+            _ => true,
+        };
+        if !was_sent {
             return UNRELATED;
         }
         if session.generation != self.policy.generation {

@@ -62,6 +62,15 @@ pub enum KeyClass {
     IcmpFromHigh = 5,
 }
 
+impl KeyClass {
+    /// Is it one of echoes?
+    #[inline]
+    #[must_use]
+    pub const fn is_echo(self) -> bool {
+        matches!(self, Self::EchoFromLow | Self::EchoFromHigh)
+    }
+}
+
 /// An IPv4-mapped address without the address (RFC 4291, section 2.5.5.2), as [`FlowKey::words`] has it.
 const MAPPED: u128 = 0xffff << 80;
 const _: () = assert!(

@@ -1,5 +1,6 @@
 //! Flows: the key, the session table, the TCP tracker and the timers.
 
+pub mod echo;
 mod hash;
 mod index;
 pub mod key;

@@ -112,7 +112,8 @@ pub fn is_steady(session: &mut Session, sender: Direction, plain: impl FnOnce() 
         SessionState::Established => {
             plain().is_some_and(|segment| window::pass_plain(&mut session.tcp, sender, &segment))
         }
-        SessionState::UdpReplied | SessionState::OtherReplied | SessionState::Icmp => true,
+        SessionState::UdpReplied | SessionState::OtherReplied => true,
+        SessionState::Icmp => !session.key.class.is_echo(),
         SessionState::UdpNew | SessionState::OtherNew => session.is_opener(sender),
         _ => false,
     }

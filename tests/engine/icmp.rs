@@ -82,3 +82,32 @@ fn node_information_of_ipv6_has_codes_of_its_own_in_answers() {
         "no_session: no rule"
     );
 }
+
+const PING: &str =
+    "[[rule]]\nname = \"ping\"\nfrom = \"lan\"\nservice = [\"icmp/8\", \"icmpv6/128\"]\naction = \"allow\"\n";
+
+/// Who guesses the identifier must know what was asked for, too.
+#[test]
+fn a_reply_that_nobody_asked_for_is_dropped() {
+    for (protocol, client, server) in [
+        ("icmp", "10.0.0.5", "192.0.2.7"),
+        ("icmpv6", "2001:db8::5", "2001:db8:1::7"),
+    ] {
+        let mut node = Node::new(PING);
+        let ask = |seq: u16| format!("{protocol} {client} > {server} echo-request id=7 seq={seq}");
+        let answer = |seq: u16| format!("{protocol} {server} > {client} echo-reply id=7 seq={seq}");
+        assert_eq!(node.send("lan", &ask(100)), "to wan: new session by ping");
+        for seq in [0, 99, 101, 32_868, 65_535] {
+            node.changes(&[("received", 1), ("echo_unrequested", 1)], |node| {
+                assert_eq!(node.send("wan", &answer(seq)), "echo_unrequested: session");
+            });
+        }
+        // Late, twice, and out of order: all of them were asked for.
+        assert_eq!(node.send("lan", &ask(101)), "to wan: session");
+        assert_eq!(node.send("lan", &ask(103)), "to wan: session");
+        for seq in [103, 100, 101, 100] {
+            assert_eq!(node.send("wan", &answer(seq)), "to lan: session");
+        }
+        assert_eq!(node.send("wan", &answer(104)), "echo_unrequested: session");
+    }
+}

@@ -222,3 +222,13 @@ fn an_error_comes_in_where_its_session_s_packets_do_and_under_todays_rules() {
     assert_eq!(node.sessions(), [""; 0]);
     assert_eq!(node.frame("wan", &error), UNRELATED);
 }
+
+#[test]
+fn an_error_about_an_echo_must_be_about_one_that_was_sent() {
+    let mut node = Node::new(OUT);
+    node.send("lan", "icmp 10.0.0.5 > 192.0.2.7 echo-request id=7 seq=100");
+    for (seq, fate) in [(100, "to lan: related"), (101, UNRELATED)] {
+        let about = about(&format!("icmp 10.0.0.5 > 192.0.2.7 echo-request id=7 seq={seq}"));
+        assert_eq!(node.frame("wan", &about), fate, "{seq}");
+    }
+}

@@ -9,7 +9,7 @@ pub struct Embedded {
     /// As if it had come by itself, by the port and in the VLANs of the error: kind, addresses, ports, protocol, ICMP type
     /// and code. Lengths and offsets are not set: the packet may be cut anywhere behind its first 8 bytes.
     pub meta: PacketMeta,
-    /// TCP's sequence number; otherwise 0.
+    /// The sequence number of TCP or of an echo; otherwise 0.
     pub sequence: u32,
 }
 
@@ -67,6 +67,7 @@ pub fn parse_embedded(meta: &PacketMeta, frame: &[u8]) -> Option<Embedded> {
                 (true, 0 | 8, 0) | (false, 128 | 129, 0) => {
                     inner.source_port = u16::from_be_bytes([icmp[4], icmp[5]]);
                     inner.destination_port = inner.source_port;
+                    sequence = u32::from(u16::from_be_bytes([icmp[6], icmp[7]]));
                     PacketKind::Echo
                 }
                 // No error is about an error (RFC 1122, section 3.2.2; RFC 4443, section 2.4(e.1)).

@@ -85,6 +85,11 @@ fn changes() -> Vec<Change> {
         ("policy.reject_rate", false, |c| {
             c.policy.reject_rate = config::Rate(1)
         }),
+        ("policy.alert_rate", false, |c| {
+            c.policy.alert_rate = config::Rate(1)
+        }),
+        ("log.sessions", true, |c| c.log.sessions = Some("/x".into())),
+        ("log.alerts", true, |c| c.log.alerts = Some("/x".into())),
         ("conntrack.max_sessions", true, |c| c.conntrack.max_sessions += 1),
         ("conntrack.tcp_strict", false, |c| c.conntrack.tcp_strict = false),
         ("conntrack.pickup", false, |c| c.conntrack.pickup = true),

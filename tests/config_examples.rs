@@ -104,6 +104,7 @@ fn the_reference_has_the_defaults_that_it_names() {
         address_sets: Default::default(),
         service_sets: Default::default(),
         rules: Vec::new(),
+        log: config::Log::default(),
         ..reference
     };
     assert_eq!(minimal, expected);

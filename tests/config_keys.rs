@@ -77,7 +77,7 @@ const KEYS: &[(&str, Does)] = &[
     ("rule.service", Change("['udp']")),
     ("rule.source_ports", Change("['1024-65535']")),
     ("rule.action", Change("'reject'")),
-    ("rule.log", NotYet("rule.log")),
+    ("rule.log", Change("'both'")),
     ("rule.helper", NotYet("rule.helper")),
     ("rule.timeouts.tcp_established", Change("'1h'")),
     ("rule.timeouts.udp_replied", Change("'1m'")),
@@ -98,7 +98,7 @@ const KEYS: &[(&str, Does)] = &[
     ("rule.enabled", Change("false")),
     ("rule.description", Change("'other'")),
     ("policy.reject_rate", Change("'5/s'")),
-    ("policy.alert_rate", NotYet("policy.alert_rate")),
+    ("policy.alert_rate", Change("'5/s'")),
     ("conntrack.max_sessions", Change("4096")),
     ("conntrack.verify_checksums", Change("false")),
     ("conntrack.adaptive_start", NotYet("conntrack.adaptive_start")),
@@ -141,8 +141,8 @@ const KEYS: &[(&str, Does)] = &[
     ("virtual_server.health_check.kind", NotYet("virtual_server")),
     ("virtual_server.health_check.interval", NotYet("virtual_server")),
     ("virtual_server.health_check.failures", NotYet("virtual_server")),
-    ("log.sessions", NotYet("log")),
-    ("log.alerts", NotYet("log")),
+    ("log.sessions", Change("'/s'")),
+    ("log.alerts", Change("'/a'")),
     ("metrics.listen", NotYet("metrics")),
     ("ha.mode", NotYet("ha")),
     ("ha.node_id", NotYet("ha")),
@@ -179,6 +179,8 @@ name = "lan"
 device = "vdev:net_null1"
 zone = "trust"
 peer = "wan"
+[log]
+sessions = "/var/log/haechi/sessions.jsonl"
 [[rule]]
 name = "first"
 service = ["tcp"]
@@ -318,6 +320,7 @@ fn the_device_map_names_a_ports_device() {
 #[test]
 fn timeouts_and_switches_reach_the_policy() {
     use haechi::base::{Generation, Nanos};
+    use haechi::policy::RuleLog;
     let compile = |text: &str| {
         let config = config::load_text("policy", text).unwrap();
         config::compile(&config, Generation(3), &mut config::RuleIds::new()).unwrap()
@@ -343,6 +346,12 @@ fn timeouts_and_switches_reach_the_policy() {
     assert_eq!(
         compile(&with("policy.reject_rate", value("'5/s'"))).reject_rate,
         5
+    );
+    assert_eq!(compile(&with("policy.alert_rate", value("'5/s'"))).alert_rate, 5);
+    assert_eq!((base.alert_rate, base.rules[0].log), (10, RuleLog::None));
+    assert_eq!(
+        compile(&with("rule.log", value("'end'"))).rules[0].log,
+        RuleLog::End
     );
     for key in config::value::Timeouts::KEYS {
         let general = compile(&with(&format!("conntrack.timeouts.{key}"), value("'7s'")));

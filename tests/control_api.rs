@@ -86,6 +86,8 @@ fn every_read_route_answers_with_its_shape() {
         "rejects_suppressed",
         "timeout_resets",
         "timeout_resets_missed",
+        "log_records_written",
+        "log_records_lost",
         "held",
         "sessions_created",
         "sessions_ended",

@@ -20,6 +20,8 @@ mod garbage;
 mod icmp;
 #[path = "engine/layer2.rs"]
 mod layer2;
+#[path = "engine/log.rs"]
+mod log;
 #[path = "engine/martians.rs"]
 mod martians;
 #[path = "engine/reject.rs"]

@@ -9,7 +9,7 @@ use haechi::base::{Generation, ZoneId};
 use haechi::config::net::IcmpMatch;
 use haechi::config::value::TimeoutOverrides;
 use haechi::config::{self, AddressRef, Config, Matcher, PortRange, Rule, RuleIds, Service, ServiceRef};
-use haechi::policy::{Action, ClassifyKey, Policy};
+use haechi::policy::{Action, ClassifyKey, Policy, RuleLog};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 
@@ -254,6 +254,7 @@ fn rule() -> impl Strategy<Value = Rule> {
                 service,
                 source_ports,
                 action: Action::Allow,
+                log: RuleLog::None,
                 timeouts: TimeoutOverrides::default(),
                 pickup: None,
                 reset_on_timeout: None,
@@ -422,6 +423,7 @@ fn each_address_family_meets_its_own_prefixes_alone() {
         service: Matcher::Any,
         source_ports: Matcher::Any,
         action: Action::Allow,
+        log: RuleLog::None,
         timeouts: TimeoutOverrides::default(),
         pickup: None,
         reset_on_timeout: None,

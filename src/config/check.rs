@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::compile::{rule_spec, zone_names};
 use super::net::{AddressRef, Device, ServiceRef};
 use super::read::Reading;
+use super::read_log::check_log;
 use super::section::{Section, Walk};
 use super::tree::Span;
 use super::value::{Config, Matcher, Port, Rule, RxQueues, TimeoutOverrides};
@@ -23,6 +24,7 @@ pub(super) fn check(reading: &Reading<'_>, walk: &mut Walk<'_>) {
     check_devices(reading, walk);
     check_queues(reading, walk);
     check_zones(reading, walk);
+    check_log(reading, walk);
     let circles = set_circles(reading, walk);
     if config.ports.len() > MAX_PORTS {
         let span = reading.ports[MAX_PORTS].span;

@@ -99,6 +99,7 @@ pub fn compile(config: &Config, generation: Generation, ids: &mut RuleIds) -> Re
                 .ok_or_else(|| CompileError::RuleIdsExhausted(rule.name.clone()))?,
             name: rule.name.clone(),
             action: rule.action,
+            log: rule.log,
             tcp_strict: rule.tcp_strict.unwrap_or(config.conntrack.tcp_strict),
             pickup: rule.pickup.unwrap_or(config.conntrack.pickup),
             reset_on_timeout: rule.reset_on_timeout.unwrap_or(config.conntrack.reset_on_timeout),
@@ -127,6 +128,7 @@ pub fn compile(config: &Config, generation: Generation, ids: &mut RuleIds) -> Re
         timeouts,
         verify_checksums: config.conntrack.verify_checksums,
         reject_rate: config.policy.reject_rate.0,
+        alert_rate: config.policy.alert_rate.0,
     })
 }
 

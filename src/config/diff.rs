@@ -48,12 +48,15 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
         }
     }
     compare!(live, policy.reject_rate);
+    compare!(live, policy.alert_rate);
     compare!(restart, conntrack.max_sessions);
     compare!(live, conntrack.verify_checksums);
     compare!(live, conntrack.tcp_strict);
     compare!(live, conntrack.pickup);
     compare!(live, conntrack.reset_on_timeout);
     compare!(live, conntrack.timeouts);
+    compare!(restart, log.sessions);
+    compare!(restart, log.alerts);
     diff
 }
 

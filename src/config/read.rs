@@ -8,6 +8,7 @@ use super::check::check;
 use super::defaults;
 use super::names::{Names, check_name};
 use super::net::{CpuList, Device};
+use super::read_log::read_log;
 use super::read_rules::{address, read_conntrack, read_policy, read_rule, read_sets, service};
 use super::report::Report;
 use super::section::{Section, Walk, expect_string, parse, strings};
@@ -27,6 +28,7 @@ pub(super) struct Reading<'t> {
     /// By place in `config.zones`.
     pub(super) zones: Vec<Section<'t>>,
     pub(super) node: Section<'t>,
+    pub(super) log: Section<'t>,
     pub(super) names: Names,
     /// Both kinds of sets were read without error.
     pub(super) sets_are_sound: bool,
@@ -73,6 +75,7 @@ pub(super) fn read(root: &Table, walk: &mut Walk<'_>) -> Config {
         rules.push(read_rule(&mut section, &names, walk));
         rule_sections.push((walk.errors == errors_before).then_some(section));
     }
+    let log = read_log(&mut section, walk);
     let config = Config {
         version,
         node,
@@ -84,6 +87,7 @@ pub(super) fn read(root: &Table, walk: &mut Walk<'_>) -> Config {
         rules,
         policy: read_policy(&mut section, walk),
         conntrack: read_conntrack(&mut section, walk),
+        log: log.0,
     };
     section.finish(walk);
     let reading = Reading {
@@ -93,6 +97,7 @@ pub(super) fn read(root: &Table, walk: &mut Walk<'_>) -> Config {
         rules: rule_sections,
         zones: zone_sections,
         node: node_section,
+        log: log.1,
         names,
         sets_are_sound,
     };
@@ -106,7 +111,6 @@ const NOT_YET: &[(&str, &str)] = &[
     ("route", "routed mode"),
     ("nat", "address translation"),
     ("virtual_server", "load balancing"),
-    ("log", "session and alert logging"),
     ("metrics", "the metrics endpoint"),
     ("ha", "high availability"),
 ];
@@ -201,6 +205,12 @@ fn read_eal_args(section: &mut Section<'_>, walk: &mut Walk<'_>) -> Vec<String> 
         .collect()
 }
 
+/// A path as it stands in the file: a relative one is relative to that file.
+pub(super) fn beside(text: &str, span: Span, walk: &Walk<'_>) -> PathBuf {
+    let directory = walk.report.path(span.file).parent();
+    directory.unwrap_or(Path::new("")).join(text)
+}
+
 /// A Unix socket's path has this many bytes at most (`sun_path` of unix(7), with its final zero).
 const MAX_SOCKET_PATH: usize = 107;
 
@@ -208,13 +218,7 @@ fn read_socket(section: &mut Section<'_>, walk: &mut Walk<'_>) -> PathBuf {
     let Some((text, span)) = section.string("control_socket", walk) else {
         return defaults::control_socket();
     };
-    let directory = walk
-        .report
-        .path(span.file)
-        .parent()
-        .unwrap_or(Path::new(""))
-        .to_owned();
-    let path = directory.join(text);
+    let path = beside(text, span, walk);
     if text.is_empty() || text.contains('\0') {
         walk.error(
             span,

@@ -9,7 +9,7 @@ use super::read::read_name;
 use super::section::{Section, Walk, parse, strings};
 use super::tree::{Span, Value};
 use super::value::{Conntrack, Matcher, PolicySection, Rule, TimeoutOverrides, Timeouts};
-use crate::policy::Action;
+use crate::policy::{Action, RuleLog};
 
 pub(super) fn read_sets<'t, T>(
     section: Section<'t>,
@@ -139,6 +139,7 @@ pub(super) fn read_rule(section: &mut Section<'_>, names: &Names, walk: &mut Wal
         }),
         source_ports: s.matcher("source_ports", walk, parse),
         action: s.choice("action", &actions, walk).unwrap_or(Action::Drop),
+        log: s.choice("log", RuleLog::WORDS, walk).unwrap_or_default(),
         timeouts: read_overrides(s, walk),
         pickup: s.boolean("pickup", walk),
         reset_on_timeout: s.boolean("reset_on_timeout", walk),
@@ -152,7 +153,6 @@ pub(super) fn read_rule(section: &mut Section<'_>, names: &Names, walk: &mut Wal
 
 /// Keys of a rule whose features come later.
 const RULE_NOT_YET: &[(&str, &str)] = &[
-    ("log", "session and alert logging"),
     ("helper", "application-level gateways"),
     ("max_sessions", "the limits of a rule"),
     ("max_sessions_per_source", "the limits of a rule"),
@@ -197,10 +197,10 @@ fn read_overrides(section: &mut Section<'_>, walk: &mut Walk<'_>) -> TimeoutOver
 
 pub(super) fn read_policy(root: &mut Section<'_>, walk: &mut Walk<'_>) -> PolicySection {
     let mut s = root.section("policy", walk);
-    s.refuse(&[("alert_rate", "session and alert logging")], walk);
     let default = PolicySection::default();
     let policy = PolicySection {
         reject_rate: s.text("reject_rate", walk).unwrap_or(default.reject_rate),
+        alert_rate: s.text("alert_rate", walk).unwrap_or(default.alert_rate),
     };
     s.finish(walk);
     policy

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::net::{AddressRef, CpuList, Device, PortRange, ServiceRef};
 use super::units::{Rate, TimeSpan};
-use crate::policy::{Action, PassOrDrop, SessionScope, VlanMode};
+use crate::policy::{Action, PassOrDrop, RuleLog, SessionScope, VlanMode};
 
 /// One node of haechi.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
@@ -47,6 +47,9 @@ pub struct Config {
     /// Connection tracking.
     #[schemars(default)]
     pub conntrack: Conntrack,
+    /// Where sessions and alerts are written down.
+    #[schemars(default)]
+    pub log: Log,
 }
 
 /// `[node]`
@@ -224,6 +227,10 @@ pub struct Rule {
     pub source_ports: Matcher<PortRange>,
     /// "allow", "drop", or "reject" (TCP RST, ICMP unreachable).
     pub action: Action,
+    /// What is written to the logs of `[log]`: of an allow rule its sessions' "start", "end" or "both", of a drop or reject
+    /// rule an "alert" for what it drops, within `[policy] alert_rate`.
+    #[schemars(default)]
+    pub log: RuleLog,
     /// Timeouts of this rule's sessions, where they differ from `[conntrack.timeouts]`.
     #[schemars(default)]
     pub timeouts: TimeoutOverrides,
@@ -250,12 +257,16 @@ pub struct Rule {
 pub struct PolicySection {
     /// RSTs and ICMP errors that haechi makes itself.
     pub reject_rate: Rate,
+    /// Alert records of each rule, with bursts of a second's worth; what is left out is counted in the next one. At "0/s" one
+    /// record a second says how many there would have been.
+    pub alert_rate: Rate,
 }
 
 impl Default for PolicySection {
     fn default() -> Self {
         Self {
             reject_rate: Rate(1000),
+            alert_rate: Rate(10),
         }
     }
 }
@@ -290,6 +301,19 @@ impl Default for Conntrack {
             timeouts: Timeouts::default(),
         }
     }
+}
+
+/// `[log]`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// The file for sessions of rules with `log = "start"`, "end" or "both", one JSON object a line. A relative path is
+    /// relative to the file that it stands in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<PathBuf>,
+    /// The file for what rules with `log = "alert"` drop, one JSON object a line; another one than that for sessions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alerts: Option<PathBuf>,
 }
 
 /// The timeouts' one list: the section with its defaults, a rule's overrides, and the walk over both.

@@ -49,11 +49,17 @@ pub fn plan(running: &Config, request: &ApplyRequest) -> Result<Plan, NodeError>
     let Some(new) = checked.config else {
         return Err(invalid(&path, &checked.diagnostics));
     };
-    // A socket's path that is relative to a file is relative to the working directory of whoever named the file.
+    // A path that is relative to a file is relative to the working directory of whoever named the file.
     let absolute = |config: &Config| {
         let mut config = config.clone();
-        let socket = &mut config.node.control_socket;
-        *socket = files.identity(&std::path::absolute(&*socket).unwrap_or_else(|_| socket.clone()));
+        let logs = [&mut config.log.sessions, &mut config.log.alerts];
+        for path in logs
+            .into_iter()
+            .flatten()
+            .chain([&mut config.node.control_socket])
+        {
+            *path = files.identity(&std::path::absolute(&*path).unwrap_or_else(|_| path.clone()));
+        }
         config
     };
     let diff = config::diff(&absolute(running), &absolute(&new));

@@ -102,10 +102,7 @@ impl Names {
             source_port,
             destination,
             destination_port,
-            vlan: match policy.transparent.session_scope {
-                SessionScope::PairVlan => vlan_tags(session.key.domain & 0x00ff_ffff),
-                SessionScope::Pair | SessionScope::Node => Vec::new(),
-            },
+            vlan: vlans(policy.transparent.session_scope, &session.key),
             state: Word::Borrowed(session.state().name()),
             rule: Arc::clone(self.rule(session.rule)),
             from: Arc::clone(self.zone_of(session.ingress)),
@@ -133,12 +130,12 @@ fn expires_in(session: &Session, policy: &Policy, now: Nanos) -> Nanos {
 
 /// Seconds to the millisecond.
 #[allow(clippy::cast_precision_loss, reason = "2^53 ms are 285,000 years")]
-fn seconds(time: Nanos) -> f64 {
+pub(super) fn seconds(time: Nanos) -> f64 {
     (time.0 / 1_000_000) as f64 / 1000.0
 }
 
 /// Source, source port, destination, destination port, as the opener's packets have them.
-fn ends(key: &FlowKey, opener: Direction) -> (IpAddr, u16, IpAddr, u16) {
+pub(super) fn ends(key: &FlowKey, opener: Direction) -> (IpAddr, u16, IpAddr, u16) {
     // Of an echo, its identifier; the type of other ICMP stands elsewhere.
     let port = |port| match key.class {
         KeyClass::IcmpFromLow | KeyClass::IcmpFromHigh => 0,
@@ -176,6 +173,14 @@ pub fn protocol(number: u8) -> Word {
 pub fn protocol_number(word: &str) -> Option<u8> {
     let known = PROTOCOLS.iter().find(|(_, known)| *known == word);
     known.map_or_else(|| word.parse().ok(), |(number, _)| Some(*number))
+}
+
+/// The VLAN identifiers of a flow, outer first, where sessions are told apart by them.
+pub(super) fn vlans(scope: SessionScope, key: &FlowKey) -> Vec<u16> {
+    match scope {
+        SessionScope::PairVlan => vlan_tags(key.domain & 0x00ff_ffff),
+        SessionScope::Pair | SessionScope::Node => Vec::new(),
+    }
 }
 
 /// VLAN identifiers, outer first, from [`crate::packet::PacketMeta::vlan`].

@@ -32,6 +32,8 @@ pub struct Counters {
     pub sessions_created: u64,
     /// Sessions ended, for whatever reason.
     pub sessions_ended: u64,
+    /// Records of sessions that found no room on their way to the logs.
+    pub log_records_lost: u64,
 }
 
 impl Default for Counters {
@@ -47,6 +49,7 @@ impl Default for Counters {
             malformed: [0; Malformed::ALL.len()],
             sessions_created: 0,
             sessions_ended: 0,
+            log_records_lost: 0,
         }
     }
 }

@@ -3,11 +3,12 @@
 use super::martian::is_martian;
 use super::process::{Act, FlowPacket, Verdict, port_policy};
 use super::session::{echo_sequence, ip_len, segment};
-use super::{DropReason, IMPLICIT_DROP, Why};
+use super::{Alert, DropReason, IMPLICIT_DROP, Record, Why, record};
+use crate::base::SessionIx;
 use crate::flow::track::Event;
 use crate::flow::{Session, SessionState, echo, track};
 use crate::packet::{PacketKind, PacketMeta};
-use crate::policy::{Action, ClassifyKey, Policy, Rule, RuleMatch};
+use crate::policy::{Action, ClassifyKey, Policy, Rule, RuleLog, RuleMatch};
 
 /// What the rules are asked about a packet without a session.
 #[inline]
@@ -67,11 +68,11 @@ impl Act<'_> {
         match rule.action {
             Action::Allow => {}
             Action::Drop => {
-                self.run.add(self.rules, self.now, rule.id, ip_len(meta));
+                self.refused(flow, rule);
                 return Verdict::Drop(DropReason::Policy, Why::Rule(answer));
             }
             Action::Reject => {
-                self.run.add(self.rules, self.now, rule.id, ip_len(meta));
+                self.refused(flow, rule);
                 return Verdict::Reject(Why::Rule(answer));
             }
         }
@@ -85,6 +86,7 @@ impl Act<'_> {
         session.ingress = meta.ingress;
         session.egress = port_policy(self.policy, meta.ingress).peer;
         session.set_strict(rule.tcp_strict);
+        session.set_log_end(rule.log.end());
         if matches!(meta.kind, PacketKind::Echo | PacketKind::Icmp) {
             session.icmp_type = meta.icmp_type();
             session.icmp_code = meta.detail;
@@ -115,7 +117,47 @@ impl Act<'_> {
             counters.sessions += 1;
         }
         self.count(ix, flow);
+        if rule.log.start() {
+            self.log_start(ix);
+        }
         Verdict::Forward(Why::NewSession(ix, place))
+    }
+
+    #[cold]
+    fn log_start(&mut self, ix: SessionIx) {
+        if let Some(entry) = self.table.entry(ix).filter(|_| self.records.is_on()) {
+            let record = Record::start(self.now, self.policy.generation, &entry);
+            self.records.push(record, self.counters);
+        }
+    }
+
+    /// Counts a packet that a drop or reject rule drops, for the rule.
+    pub(super) fn refused(&mut self, flow: &FlowPacket<'_>, rule: &Rule) {
+        self.run.add(self.rules, self.now, rule.id, ip_len(flow.meta));
+        if rule.log == RuleLog::Alert {
+            self.alert(flow, rule);
+        }
+    }
+
+    #[cold]
+    fn alert(&mut self, flow: &FlowPacket<'_>, rule: &Rule) {
+        let meta = flow.meta;
+        let record = Record {
+            at: self.now,
+            generation: self.policy.generation,
+            rule: rule.id,
+            key: *flow.key,
+            opener: flow.direction,
+            ingress: meta.ingress,
+            egress: port_policy(self.policy, meta.ingress).peer,
+            event: record::Event::Alert(Alert {
+                reason: DropReason::Policy,
+                action: rule.action,
+                bytes: ip_len(meta),
+                suppressed: 0,
+            }),
+        };
+        self.records.alert(record, self.policy.alert_rate);
     }
 
     /// A packet that belongs to no session and cannot open one.
@@ -128,7 +170,7 @@ impl Act<'_> {
             // A connection whose session an apply has ended: this end shall hear of it at once, too.
             let rule = answer.and_then(|place| self.policy.rules.get(place as usize));
             if let Some(rule) = rule.filter(|rule| rule.action == Action::Reject) {
-                self.run.add(self.rules, self.now, rule.id, ip_len(meta));
+                self.refused(flow, rule);
                 return Verdict::Reject(Why::Rule(answer));
             }
         }

@@ -7,6 +7,7 @@
 //! ([`crate::flow::SessionTable`]), ask the rules for those without ([`crate::policy::Classifier`]), then act in order
 //! of arrival (`process`, `session`, `first`).
 
+mod alert;
 pub mod batch;
 pub mod counters;
 mod first;
@@ -15,15 +16,18 @@ pub mod outputs;
 mod process;
 pub mod rate;
 pub mod reason;
+pub mod record;
 mod reject;
 mod session;
 mod timeout_reset;
 mod upkeep;
 
+pub use alert::Alert;
 pub use batch::{Batch, MAX_BATCH};
 pub use counters::{Counters, IMPLICIT_DROP, MAX_RULES, RuleCounters};
 pub use outputs::{Note, Outputs, Why};
 pub use reason::DropReason;
+pub use record::{Account, EndReason, Event, Record};
 pub use upkeep::Upkeep;
 
 use std::sync::Arc;
@@ -33,8 +37,9 @@ use crate::flow::{HashSeed, SessionTable, TableError};
 use crate::policy::Policy;
 use process::Scratch;
 use rate::TokenBucket;
+use record::Records;
 use timeout_reset::Resets;
-use upkeep::Rearm;
+use upkeep::{Books, Rearm};
 
 /// One worker's engine: its session table, its counters and the policy of the moment.
 pub struct Engine {
@@ -45,6 +50,7 @@ pub struct Engine {
     rejects: TokenBucket,
     rearm: Rearm,
     resets: Resets,
+    records: Records,
     scratch: Box<Scratch>,
 }
 
@@ -66,9 +72,30 @@ impl Engine {
             rejects: TokenBucket::new(policy.reject_rate, Nanos(0)),
             rearm: Rearm::default(),
             resets: Resets::default(),
+            records: Records::default(),
             scratch: Box::default(),
             policy,
         })
+    }
+
+    /// The same engine with room for so many records of what its rules log, to be taken away by [`Engine::next_record`] before
+    /// they fill it; without `alerts` none of those is made. (An engine without this makes no records at all.)
+    #[must_use]
+    pub fn with_records(mut self, capacity: usize, alerts: bool) -> Self {
+        self.records = Records::new(capacity, alerts);
+        self
+    }
+
+    /// How many records wait.
+    #[inline]
+    #[must_use]
+    pub const fn records(&self) -> usize {
+        self.records.len()
+    }
+
+    /// The oldest record that waits.
+    pub fn next_record(&mut self) -> Option<Record> {
+        self.records.pop()
     }
 
     /// The policy that packets are judged by.
@@ -105,7 +132,19 @@ impl Engine {
     }
 
     /// Ends a session now (`sessions kill`). Its next packet is judged as if it had never been.
-    pub fn kill(&mut self, session: SessionIx) {
-        upkeep::end_session(&mut self.table, &mut self.counters, &mut self.rules, session);
+    pub fn kill(&mut self, now: Nanos, session: SessionIx) {
+        self.end(now, session, EndReason::Killed);
+    }
+
+    /// Ends a session.
+    fn end(&mut self, now: Nanos, session: SessionIx, reason: EndReason) {
+        let mut books = Books {
+            now,
+            policy: &self.policy,
+            counters: &mut self.counters,
+            rules: &mut self.rules,
+            records: &mut self.records,
+        };
+        books.end(&mut self.table, session, reason);
     }
 }

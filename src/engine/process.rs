@@ -2,6 +2,7 @@
 
 use super::counters::RuleRun;
 use super::rate::TokenBucket;
+use super::record::Records;
 use super::session::ip_len;
 use super::{Batch, Counters, DropReason, Engine, MAX_BATCH, Note, Outputs, RuleCounters, Why, reject};
 use crate::base::simd::{LANES, prefetch_bytes};
@@ -122,6 +123,7 @@ impl Engine {
             table: &mut self.table,
             counters: &mut self.counters,
             rules: &mut self.rules,
+            records: &mut self.records,
             run: RuleRun::EMPTY,
             table_changed: false,
         };
@@ -292,6 +294,7 @@ pub(super) struct Act<'a> {
     pub(super) table: &'a mut SessionTable,
     pub(super) counters: &'a mut Counters,
     pub(super) rules: &'a mut [RuleCounters],
+    pub(super) records: &'a mut Records,
     pub(super) run: RuleRun,
     /// A session was made or ended in this batch: what stage 2 found may be stale.
     pub(super) table_changed: bool,

@@ -1,7 +1,8 @@
 //! A packet of a known session.
 
 use super::process::{Act, FlowPacket, Verdict, port_policy};
-use super::{DropReason, IMPLICIT_DROP, Why, upkeep};
+use super::upkeep::{self, Books};
+use super::{DropReason, EndReason, IMPLICIT_DROP, Why};
 use crate::base::SessionIx;
 use crate::flow::{Candidate, FlowKey, Options, Segment, Tracked, echo, track};
 use crate::packet::parse::{may_relate, parse_embedded, protocol};
@@ -163,10 +164,13 @@ impl Act<'_> {
         let answer = self.ask(&self.policy.question(self.table.get(ix)));
         let rule = answer.and_then(|place| self.policy.rules.get(place as usize));
         let Some(rule) = rule.filter(|r| r.action == Action::Allow) else {
-            upkeep::end_session(self.table, self.counters, self.rules, ix);
-            self.table_changed = true;
-            let counted = rule.map_or(IMPLICIT_DROP, |rule| rule.id);
-            self.run.add(self.rules, self.now, counted, ip_len(flow.meta));
+            self.end(ix, EndReason::Policy);
+            match rule {
+                Some(rule) => self.refused(flow, rule),
+                None => self
+                    .run
+                    .add(self.rules, self.now, IMPLICIT_DROP, ip_len(flow.meta)),
+            }
             let why = Why::Rule(answer);
             return Err(match rule.map(|r| r.action) {
                 Some(Action::Reject) => Verdict::Reject(why),
@@ -178,6 +182,7 @@ impl Act<'_> {
         session.generation = self.policy.generation;
         session.rule = rule.id;
         session.set_strict(rule.tcp_strict);
+        session.set_log_end(rule.log.end());
         let resets = rule.reset_on_timeout && session.key.protocol == protocol::TCP;
         self.table.set_resets(ix, resets);
         if old != rule.id {
@@ -197,9 +202,20 @@ impl Act<'_> {
             .and_then(|place| self.policy.rules.get(place as usize))
             .is_some_and(|rule| rule.action == Action::Allow);
         if allowed {
-            upkeep::end_session(self.table, self.counters, self.rules, ix);
-            self.table_changed = true;
+            self.end(ix, EndReason::Reused);
         }
         self.first(flow, answer)
+    }
+
+    fn end(&mut self, ix: SessionIx, reason: EndReason) {
+        let mut books = Books {
+            now: self.now,
+            policy: self.policy,
+            counters: self.counters,
+            rules: self.rules,
+            records: self.records,
+        };
+        books.end(self.table, ix, reason);
+        self.table_changed = true;
     }
 }

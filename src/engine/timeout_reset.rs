@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 use super::rate::Pacer;
-use super::upkeep::end_session;
+use super::upkeep::idled_out;
 use super::{Engine, Outputs};
 use crate::base::{Nanos, SessionIx, Tick};
 use crate::flow::{Direction, Due, Entry, FlowKey, Session, SessionId, SessionState, TcpSender};
@@ -87,8 +87,9 @@ impl Engine {
                 self.table.hasten(ix, timeout);
                 continue;
             }
+            let reason = idled_out(session);
             self.reset_ends(ix, out);
-            end_session(&mut self.table, &mut self.counters, &mut self.rules, ix);
+            self.end(now, ix, reason);
             ended += 1;
         }
         ended

@@ -1,10 +1,12 @@
 //! What an engine does between bursts, a little at a time: idle sessions end, timers follow an applied policy.
 
-use super::{Counters, Engine, Outputs, RuleCounters};
+use super::record::Records;
+use super::{Counters, EndReason, Engine, Outputs, Record, RuleCounters};
 use crate::base::{Nanos, RuleId, SessionIx};
 use crate::flow::table::Entry;
-use crate::flow::{Due, Session, SessionTable};
+use crate::flow::{Due, Session, SessionState, SessionTable};
 use crate::packet::PacketBuf;
+use crate::policy::{Action, Policy};
 
 /// What one call of [`Engine::upkeep`] did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,7 +41,14 @@ impl Engine {
                 session.timeout(policy.state_timeouts(session.rule))
             });
         }
-        let (counters, rules, resets) = (&mut self.counters, &mut self.rules, &mut self.resets);
+        let resets = &mut self.resets;
+        let mut books = Books {
+            now,
+            policy,
+            counters: &mut self.counters,
+            rules: &mut self.rules,
+            records: &mut self.records,
+        };
         let expiry = self.table.expire(
             now.tick(),
             budget,
@@ -47,12 +56,13 @@ impl Engine {
             |entry| {
                 let due = resets.judge(&entry);
                 if due == Due::End {
-                    count_end(counters, rules, entry.session.rule);
+                    books.ended(&entry, idled_out(entry.session));
                 }
                 due
             },
         );
         let reset = self.reset_waiting(now, out);
+        self.records.due(now, self.policy.alert_rate);
         Upkeep {
             expired: expiry.expired + reset,
             lag: expiry.lag,
@@ -78,21 +88,57 @@ impl Engine {
         Some(ix)
     }
 
+    /// Writes the live sessions among `budget` slots from slot `from` on into the log, as ended by the node's stop; behind the
+    /// last one the alerts that are still kept back. The sessions stay. With `wait` as many as there is room for; else what
+    /// finds none is lost. Returns where to go on; `None`: that was all.
+    pub fn farewell(&mut self, now: Nanos, from: u32, budget: u32, wait: bool) -> Option<u32> {
+        let (policy, records, counters) = (&*self.policy, &mut self.records, &mut self.counters);
+        let room = u32::try_from(records.room()).unwrap_or(u32::MAX);
+        let budget = if wait { budget.min(room) } else { budget };
+        if budget == 0 {
+            return Some(from);
+        }
+        let next = self.table.scan(from, budget, |entry| {
+            if logs_end(policy, entry.session) {
+                let record = Record::end(now, policy.generation, &entry, EndReason::Shutdown);
+                records.push(record, counters);
+            }
+        });
+        if next.is_some() {
+            return next;
+        }
+        records.release_alerts(counters, wait).then_some(u32::MAX)
+    }
+
+    /// Gives up what waits in the engine: it is counted as lost.
+    pub fn lose_records(&mut self) {
+        while self.records.pop().is_some() {
+            self.counters.log_records_lost += 1;
+        }
+    }
+
     /// Ends the sessions among `budget` slots from slot `from` on that `unwanted` picks (`sessions kill`). Returns where
     /// to go on (`None`: that was the last slot) and how many ended.
     pub fn kill_where(
         &mut self,
+        now: Nanos,
         from: u32,
         budget: u32,
         mut unwanted: impl FnMut(&Entry<'_>) -> bool,
     ) -> (Option<u32>, u32) {
-        let (counters, rules) = (&mut self.counters, &mut self.rules);
+        let mut books = Books {
+            now,
+            policy: &self.policy,
+            counters: &mut self.counters,
+            rules: &mut self.rules,
+            records: &mut self.records,
+        };
         let mut killed = 0;
         let next = self.table.retain(from, budget, |entry| {
             if !unwanted(&entry) {
                 return true;
             }
-            count_end(counters, rules, entry.session.rule);
+            books.ended(&entry, EndReason::Killed);
             killed += 1;
             false
         });
@@ -100,23 +146,65 @@ impl Engine {
     }
 }
 
-/// Ends one session.
-pub(super) fn end_session(
-    table: &mut SessionTable,
-    counters: &mut Counters,
-    rules: &mut [RuleCounters],
-    ix: SessionIx,
-) {
-    let rule = table.get(ix).rule;
-    if table.remove(ix) {
-        count_end(counters, rules, rule);
+/// Where the end of a session is written down: counters, and the log if its rule says so.
+pub(super) struct Books<'a> {
+    pub(super) now: Nanos,
+    pub(super) policy: &'a Policy,
+    pub(super) counters: &'a mut Counters,
+    pub(super) rules: &'a mut [RuleCounters],
+    pub(super) records: &'a mut Records,
+}
+
+impl Books<'_> {
+    /// Ends one session.
+    pub(super) fn end(&mut self, table: &mut SessionTable, ix: SessionIx, reason: EndReason) {
+        if let Some(entry) = table.entry(ix) {
+            self.ended(&entry, reason);
+            table.remove(ix);
+        }
+    }
+
+    /// Writes a session down that ends now.
+    pub(super) fn ended(&mut self, entry: &Entry<'_>, reason: EndReason) {
+        let session = entry.session;
+        self.counters.sessions_ended += 1;
+        if let Some(rule) = self.rules.get_mut(session.rule.index()) {
+            rule.sessions = rule.sessions.saturating_sub(1);
+        }
+        if logs_end(self.policy, session) {
+            self.log_end(entry, reason);
+        }
+    }
+
+    #[cold]
+    fn log_end(&mut self, entry: &Entry<'_>, reason: EndReason) {
+        if self.records.is_on() {
+            let record = Record::end(self.now, self.policy.generation, entry, reason);
+            self.records.push(record, self.counters);
+        }
     }
 }
 
-fn count_end(counters: &mut Counters, rules: &mut [RuleCounters], rule: RuleId) {
-    counters.sessions_ended += 1;
-    if let Some(rule) = rules.get_mut(rule.index()) {
-        rule.sessions = rule.sessions.saturating_sub(1);
+/// Is the end of this session written to the log? As its rule says now; if that does not allow sessions any more, as it said
+/// when the session was last looked at.
+#[inline]
+fn logs_end(policy: &Policy, session: &Session) -> bool {
+    let noted = session.flags & Session::LOG_END != 0;
+    if session.generation == policy.generation {
+        return noted;
+    }
+    let rule = policy.rule(session.rule);
+    rule.filter(|rule| rule.action == Action::Allow)
+        .map_or(noted, |rule| rule.log.end())
+}
+
+/// Why a session whose timeout is over ends.
+pub(super) fn idled_out(session: &Session) -> EndReason {
+    match session.state() {
+        SessionState::TimeWait => EndReason::Finished,
+        SessionState::Closed => EndReason::Reset,
+        _ if session.is_reset() => EndReason::Reset,
+        _ => EndReason::Timeout,
     }
 }
 

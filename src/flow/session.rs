@@ -23,7 +23,8 @@ pub struct Session {
     pub egress: PortId,
     /// The direction of the opener's packets; the replier's go the other way.
     pub opener: Direction,
-    /// [`Session::LIBERAL`] and [`Session::RESETS`]; others are reserved for NAT, helper and HA ownership marks.
+    /// [`Session::LIBERAL`], [`Session::RESETS`], [`Session::LOG_END`]; others are reserved for NAT, helper and HA ownership
+    /// marks.
     pub flags: u8,
     /// ICMP and ICMPv6: the type of the packet that opened it.
     pub icmp_type: u8,
@@ -54,6 +55,8 @@ impl Session {
     /// In `flags`: both ends are reset when it idles out (`reset_on_timeout`), so the table keeps the link headers of its last
     /// packets ([`super::SessionTable::note_link`]).
     pub const RESETS: u8 = 2;
+    /// In `flags`: its end is written to the log.
+    pub const LOG_END: u8 = 4;
 
     /// A session that `opener` opens in `state` (see [`super::track::opening`]); nothing counted yet, rule and
     /// ports to be filled in.
@@ -70,10 +73,21 @@ impl Session {
     /// Are segments refused for their sequence and acknowledgement numbers?
     #[inline]
     pub const fn set_strict(&mut self, strict: bool) {
-        self.flags = if strict {
-            self.flags & !Self::LIBERAL
+        self.set_flag(Self::LIBERAL, !strict);
+    }
+
+    /// Is its end written to the log?
+    #[inline]
+    pub const fn set_log_end(&mut self, log: bool) {
+        self.set_flag(Self::LOG_END, log);
+    }
+
+    #[inline]
+    const fn set_flag(&mut self, flag: u8, set: bool) {
+        self.flags = if set {
+            self.flags | flag
         } else {
-            self.flags | Self::LIBERAL
+            self.flags & !flag
         };
     }
 
@@ -84,13 +98,23 @@ impl Session {
         self.flags & Self::RESETS != 0
     }
 
+    /// Has an end sent a RST that may have ended it?
+    #[inline]
+    #[must_use]
+    pub const fn is_reset(&self) -> bool {
+        (self.tcp[0].flags | self.tcp[1].flags) & TcpSender::RESET != 0
+    }
+
     /// How long it may idle, in ticks: as its state says, or, when one end has sent a RST that may have ended it, as a
     /// closed one.
     #[inline]
     #[must_use]
     pub fn timeout(&self, timeouts: &StateTimeouts) -> u32 {
-        let reset = (self.tcp[0].flags | self.tcp[1].flags) & TcpSender::RESET != 0;
-        timeouts.ticks(if reset { SessionState::Closed } else { self.state })
+        timeouts.ticks(if self.is_reset() {
+            SessionState::Closed
+        } else {
+            self.state
+        })
     }
 
     /// Where it stands; [`super::SessionTable::set_state`] moves it.

@@ -39,6 +39,8 @@ pub struct Policy {
     pub verify_checksums: bool,
     /// RSTs and ICMP errors that haechi makes itself, a second.
     pub reject_rate: u32,
+    /// Alert records of each rule, a second.
+    pub alert_rate: u32,
 }
 
 impl Policy {
@@ -166,6 +168,48 @@ pub enum Action {
     Reject,
 }
 
+/// What of a rule is written to the logs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum RuleLog {
+    /// Nothing.
+    #[default]
+    None,
+    /// That a session begins.
+    Start,
+    /// That it ended, why, and what it carried.
+    End,
+    /// Both.
+    Both,
+    /// Packets that a drop or reject rule dropped, within `alert_rate`.
+    Alert,
+}
+
+impl RuleLog {
+    /// All of them by their words.
+    pub const WORDS: &'static [(&'static str, Self)] = &[
+        ("none", Self::None),
+        ("start", Self::Start),
+        ("end", Self::End),
+        ("both", Self::Both),
+        ("alert", Self::Alert),
+    ];
+
+    /// Is a session's beginning written down?
+    #[inline]
+    #[must_use]
+    pub const fn start(self) -> bool {
+        matches!(self, Self::Start | Self::Both)
+    }
+
+    /// Is its end?
+    #[inline]
+    #[must_use]
+    pub const fn end(self) -> bool {
+        matches!(self, Self::End | Self::Both)
+    }
+}
+
 /// A rule as the workers need it.
 #[derive(Clone, Debug)]
 pub struct Rule {
@@ -175,6 +219,8 @@ pub struct Rule {
     pub name: String,
     /// What it does.
     pub action: Action,
+    /// What is written to the logs.
+    pub log: RuleLog,
     /// Segments of its TCP sessions are refused for their sequence and acknowledgement numbers.
     pub tcp_strict: bool,
     /// A TCP packet in mid-stream may open a session of it.

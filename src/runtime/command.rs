@@ -89,6 +89,15 @@ pub struct RuleScan {
     pub counters: Vec<RuleCounters>,
 }
 
+/// Telling the log of all sessions that are there.
+#[derive(Debug)]
+pub struct Farewell {
+    /// Until then it waits for room on the way to the log; after, what finds none is lost.
+    pub until: Nanos,
+    /// The slot to go on with; `None`: all is told.
+    pub from: Option<u32>,
+}
+
 /// What a worker is asked to do. It answers each with the [`Reply`] of the same name, in order.
 pub enum Command {
     /// Publish the counters now.
@@ -110,6 +119,8 @@ pub enum Command {
     /// Receive from now on: all ports are there. (Before, packets wait in their rings: a port whose peer has not been
     /// given yet has nowhere to send them.) The loop gaps of the start-up are forgotten.
     Begin,
+    /// Receive no more, and have the log told of all sessions that are there.
+    Farewell(Farewell),
     /// Finish what is in hand and end.
     Stop,
 }
@@ -134,6 +145,8 @@ pub enum Reply {
     GivePort(Option<Box<PortQueues>>),
     /// It receives.
     Begin,
+    /// Told.
+    Farewell,
     /// It ends.
     Stop,
 }

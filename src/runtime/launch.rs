@@ -13,7 +13,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
-use super::command::{Command, Reply, WorkerLink};
+use super::command::{Command, Farewell, Reply, WorkerLink};
 use super::keeper::Keeper;
 use super::links::KernelLinks;
 use super::node::{NodeParts, RunningNode};
@@ -24,8 +24,11 @@ use super::totals::Totals;
 use crate::base::{Generation, PortId, WorkerId};
 use crate::config::{self, Config, Diagnostics, Idle, RuleIds};
 use crate::control::api::{self, ControlSocket};
+use crate::control::eventlog::{self, EventLog, LogFiles, RecordQueue, Source};
+use crate::control::explain::live::Live as _;
 use crate::control::logging;
 use crate::control::node::{Node, NodeState};
+use crate::control::view::Names;
 use crate::dpdk::tsc::TscClock;
 use crate::dpdk::{Eal, EalConfig, Mempool};
 
@@ -35,6 +38,8 @@ const ANSWER_BUFFERS: u32 = 2048;
 const ANSWER_MTU: u16 = 1500;
 /// How long a worker may take over a command at the start and the stop.
 const WORKER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the stop of a node may wait for the logs: some million records.
+const LOG_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Why a node does not start, or ends other than by a signal.
 #[derive(Debug, thiserror::Error)]
@@ -100,6 +105,7 @@ pub fn run_node(path: &Path) -> Result<Totals, RunError> {
     }
     // Threads inherit the CPUs of the one that starts them: this one keeps off the workers' first of all.
     keep_off(&worker_cpus(&config))?;
+    let logs = LogFiles::open(&config.log).map_err(failed)?;
     let signals = signals()?;
     let socket = ControlSocket::bind(&config.node.control_socket).map_err(failed)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -111,7 +117,7 @@ pub fn run_node(path: &Path) -> Result<Totals, RunError> {
     let (changed, events) = mpsc::sync_channel(1);
     let links = KernelLinks::start(runtime.handle(), changed)
         .map_err(|e| failed(format!("cannot watch the links of kernel interfaces: {e}")))?;
-    let mut service = Service::start(path, config, links)?;
+    let mut service = Service::start(path, config, links, logs)?;
     let node: Arc<dyn Node> = Arc::clone(&service.node) as Arc<dyn Node>;
     let (stop_api, stopped) = oneshot::channel::<()>();
     let server = runtime.spawn(api::serve(socket, node, async {
@@ -136,12 +142,18 @@ struct Service {
     node: Arc<RunningNode>,
     keeper: Option<Keeper>,
     threads: Vec<WorkerThread>,
+    log: Option<EventLog>,
     // Last: everything above is made of it.
     eal: Eal,
 }
 
 impl Service {
-    fn start(path: &Path, config: Config, links: KernelLinks) -> Result<Self, RunError> {
+    fn start(
+        path: &Path,
+        config: Config,
+        links: KernelLinks,
+        logs: Option<LogFiles>,
+    ) -> Result<Self, RunError> {
         let eal = start_eal(&config)?;
         let mut ids = RuleIds::new();
         let policy = Arc::new(config::compile(&config, Generation(1), &mut ids).map_err(failed)?);
@@ -163,11 +175,32 @@ impl Service {
             burst: usize::from(config.node.burst),
             adaptive: config.node.idle == Idle::Adaptive,
             pool: pool.clone(),
+            alerts: logs.as_ref().is_some_and(LogFiles::has_alerts),
         };
         let clock = common.clock;
+        let names = Arc::new(Names::new(&config, &ids));
+        let queues_of_log: Vec<_> = workers
+            .iter()
+            .filter(|_| logs.is_some())
+            .map(|_| Arc::new(RecordQueue::new(eventlog::QUEUE)))
+            .collect();
+        let log = logs
+            .map(|files| {
+                let source = Source {
+                    queues: queues_of_log.clone(),
+                    clock: Box::new(move || clock.now()),
+                    names: Arc::clone(&names),
+                    generation: policy.generation,
+                    scope: policy.transparent.session_scope,
+                };
+                EventLog::start(files, source)
+            })
+            .transpose()
+            .map_err(|e| failed(format!("cannot start a thread for the logs: {e}")))?;
         let (mut worker_links, mut threads) = (Vec::new(), Vec::new());
         for (id, cpu) in (0..).map(WorkerId).zip(workers) {
-            match threads::spawn(id, cpu, common.clone()) {
+            let records = queues_of_log.get(id.index()).cloned();
+            match threads::spawn(id, cpu, common.clone(), records) {
                 Ok((link, thread)) => {
                     worker_links.push(link);
                     threads.push(thread);
@@ -191,11 +224,14 @@ impl Service {
             workers: Arc::clone(&worker_links),
             clock,
             pool,
+            names,
+            log: log.as_ref().map(EventLog::reports),
         }));
         let service = Self {
             keeper: Some(Keeper::new(eal.clone(), ports, worker_links, links, propagate)),
             node,
             threads,
+            log,
             eal,
         };
         match service.give_ports(queues) {
@@ -272,6 +308,9 @@ impl Service {
 
     /// Stops the workers, frees what they hold, closes the ports, and adds everything up.
     fn stop(self) -> Result<Totals, RunError> {
+        if self.log.is_some() {
+            self.farewell();
+        }
         let stopped = stop_workers(self.node.workers(), self.threads);
         let mut totals = Totals::of(self.node.workers());
         if let Some(keeper) = &self.keeper {
@@ -285,8 +324,25 @@ impl Service {
         if let Some(keeper) = &self.keeper {
             keeper.interfaces_down();
         }
+        if let Some(log) = &self.log {
+            if !log.finish(LOG_TIMEOUT) {
+                warn!("the logs are not complete: their disk does not answer");
+            }
+            totals.counts.log_records_lost += log.reports().lost();
+        }
         totals.mbufs_in_use = self.eal.buffers_of_closed_ports() + u64::from(self.node.pool().in_use());
         stopped.map(|()| totals)
+    }
+
+    /// Has the workers tell the log of the sessions that end with the node.
+    fn farewell(&self) {
+        for worker in self.node.workers() {
+            let until = self.node.now().plus(LOG_TIMEOUT.into());
+            let farewell = Command::Farewell(Farewell { until, from: Some(0) });
+            if let Err(e) = worker.ask(farewell, LOG_TIMEOUT + WORKER_TIMEOUT) {
+                warn!("the session log does not have all sessions: {e}");
+            }
+        }
     }
 }
 

@@ -1,13 +1,14 @@
 //! The runtime: what makes an engine, a configuration and DPDK ports into a running node.
 //!
 //! - [`worker`]: the loop of a poll-mode worker; [`slots`]: its ports; [`idle`]: how it waits; [`threads`]: where it runs
-//! - [`command`]: the queues between control threads and a worker; [`stats`]: what it publishes
+//! - [`command`]: the queues between control threads and a worker; `jobs`: commands that take several turns; [`stats`]: what it publishes
 //! - [`ports`]: the node's ports; [`links`]: their kernel interfaces; [`propagation`]: what a lost link does to the other
 //!   port of its pair; [`keeper`]: the thread that watches all of it and puts ports back that were gone
 //! - [`lock`]: what control threads share; [`node`]: what the control API sees; [`launch`]: start, service, stop; [`totals`]: the last words; [`notify`]: systemd
 
 pub mod command;
 pub mod idle;
+mod jobs;
 pub mod keeper;
 pub mod launch;
 pub mod links;

@@ -16,6 +16,7 @@ use crate::base::{Generation, Nanos, WorkerId};
 use crate::config::{self, Config, RuleIds};
 use crate::control::SessionFilter;
 use crate::control::apply;
+use crate::control::eventlog::Reports;
 use crate::control::explain::live::{Live, explain};
 use crate::control::node::{
     ApplyReport, ApplyRequest, Counters, Cursor, ErrorKind, ExplainReport, ExplainRequest, KillReport, Node,
@@ -62,6 +63,10 @@ pub struct NodeParts {
     pub clock: TscClock,
     /// Packets that workers make come from here.
     pub pool: Mempool,
+    /// The names of `config`.
+    pub names: Arc<Names>,
+    /// The logs of sessions and alerts, if there are any.
+    pub log: Option<Reports>,
 }
 
 /// What an apply replaces.
@@ -84,6 +89,7 @@ pub struct RunningNode {
     /// Unix time at the clock's zero.
     epoch: Duration,
     pool: Mempool,
+    log: Option<Reports>,
     state: AtomicU8,
     /// The clock's time at which the node came into service, in ns.
     ready_at: std::sync::atomic::AtomicU64,
@@ -98,7 +104,7 @@ impl RunningNode {
         let epoch = unix.saturating_sub(parts.clock.now().to_duration());
         Self {
             in_force: ControlLock::new(InForce {
-                names: Arc::new(Names::new(&parts.config, &parts.ids)),
+                names: parts.names,
                 file: parts.file,
                 config: parts.config,
                 policy: parts.policy,
@@ -110,6 +116,7 @@ impl RunningNode {
             clock: parts.clock,
             epoch,
             pool: parts.pool,
+            log: parts.log,
             state: AtomicU8::new(NodeState::Starting as u8),
             ready_at: std::sync::atomic::AtomicU64::new(0),
         }
@@ -248,6 +255,7 @@ impl RunningNode {
                 warnings.push(format!("port {}: {note}", port.name()));
             }
         }
+        warnings.extend(self.log.iter().flat_map(Reports::warnings));
         warnings
     }
 
@@ -408,6 +416,8 @@ impl Node for RunningNode {
             rejects_suppressed: total.rejects_suppressed,
             timeout_resets: total.timeout_resets,
             timeout_resets_missed: total.timeout_resets_missed,
+            log_records_written: self.log.as_ref().map_or(0, Reports::written),
+            log_records_lost: total.log_records_lost + self.log.as_ref().map_or(0, Reports::lost),
             held: total.held,
             sessions_created: total.sessions_created,
             sessions_ended: total.sessions_ended,
@@ -510,6 +520,9 @@ impl Node for RunningNode {
         {
             let mut in_force = self.in_force();
             in_force.names = Arc::new(Names::new(&plan.config, &ids));
+            if let Some(log) = &self.log {
+                log.names(next, Arc::clone(&in_force.names));
+            }
             in_force.file = plan.file;
             in_force.config = plan.config;
             in_force.policy = Arc::clone(&policy);
@@ -527,6 +540,9 @@ impl Node for RunningNode {
                     format!("{e}: it follows when it does"),
                 ));
             }
+        }
+        if let Some(log) = &self.log {
+            log.retire(next);
         }
         tracing::info!(
             generation = next.0,

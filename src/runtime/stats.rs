@@ -67,6 +67,8 @@ counts! {
     timeout_resets,
     /// Ends of such sessions that got none.
     timeout_resets_missed,
+    /// Records that found no room on their way to the logs.
+    log_records_lost,
     /// Packets in the worker's hands.
     held,
     /// Packets handed to their owners on other workers.
@@ -107,6 +109,7 @@ impl Counts {
         self.rejects_suppressed += other.rejects_suppressed;
         self.timeout_resets += other.timeout_resets;
         self.timeout_resets_missed += other.timeout_resets_missed;
+        self.log_records_lost += other.log_records_lost;
         self.held += other.held;
         self.handed_over += other.handed_over;
         self.sessions += other.sessions;

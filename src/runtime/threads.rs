@@ -11,6 +11,7 @@ use super::slots::PortFlags;
 use super::stats::WorkerStats;
 use super::worker::{Worker, WorkerSetup};
 use crate::base::WorkerId;
+use crate::control::eventlog::{self, RecordQueue};
 use crate::dpdk::thread::Registered;
 use crate::dpdk::tsc::TscClock;
 use crate::dpdk::wake::Bell;
@@ -40,6 +41,8 @@ pub struct WorkerCommon {
     pub adaptive: bool,
     /// Packets that workers make come from here.
     pub pool: Mempool,
+    /// There is a log for alerts.
+    pub alerts: bool,
 }
 
 /// A worker's thread. The worker comes back when it ends, to be freed by whoever joins it (`None`: it never began).
@@ -49,7 +52,12 @@ pub type WorkerThread = JoinHandle<Option<Worker>>;
 ///
 /// # Errors
 /// One line with the fix: the CPU cannot be had, or the memory of the session table.
-pub fn spawn(id: WorkerId, cpu: usize, common: WorkerCommon) -> Result<(WorkerLink, WorkerThread), String> {
+pub fn spawn(
+    id: WorkerId,
+    cpu: usize,
+    common: WorkerCommon,
+    records: Option<Arc<RecordQueue>>,
+) -> Result<(WorkerLink, WorkerThread), String> {
     let mailbox = Arc::new(Mailbox::default());
     let stats = Arc::new(WorkerStats::new(common.ports.len()));
     let (ready, started) = mpsc::channel();
@@ -58,7 +66,7 @@ pub fn spawn(id: WorkerId, cpu: usize, common: WorkerCommon) -> Result<(WorkerLi
         .spawn({
             let (mailbox, stats) = (Arc::clone(&mailbox), Arc::clone(&stats));
             move || {
-                let made = prepare(cpu, common, mailbox, stats);
+                let made = prepare(cpu, common, mailbox, stats, records);
                 let (worker, _registered) = match made {
                     Ok((worker, bell, registered)) => {
                         // Whoever started this thread waits for it.
@@ -88,6 +96,7 @@ fn prepare(
     common: WorkerCommon,
     mailbox: Arc<Mailbox>,
     stats: Arc<WorkerStats>,
+    records: Option<Arc<RecordQueue>>,
 ) -> Result<(Worker, Bell, Registered), String> {
     // Pinned before it is registered: the EAL notes the CPU, and the engine's memory is touched from here.
     if !core_affinity::set_for_current(CoreId { id: cpu }) {
@@ -99,8 +108,11 @@ fn prepare(
     let memory = HugePages {
         hugepages: common.hugepages,
     };
-    let engine = Engine::new(common.sessions, common.policy, &memory, HashSeed::random())
+    let mut engine = Engine::new(common.sessions, common.policy, &memory, HashSeed::random())
         .map_err(|e| e.to_string())?;
+    if records.is_some() {
+        engine = engine.with_records(eventlog::WAITING, common.alerts);
+    }
     let setup = WorkerSetup {
         engine,
         clock: common.clock,
@@ -110,6 +122,7 @@ fn prepare(
         pool: common.pool,
         mailbox,
         stats,
+        records,
     };
     let (worker, bell) = Worker::new(setup).map_err(|e| format!("cannot make what wakes a worker: {e}"))?;
     Ok((worker, bell, registered))

@@ -50,7 +50,11 @@ impl fmt::Display for Totals {
         if c.dropped() > 0 {
             write!(f, ")")?;
         }
-        write!(f, ", sessions {}, mbufs in use {}", c.sessions, self.mbufs_in_use)
+        write!(f, ", sessions {}, mbufs in use {}", c.sessions, self.mbufs_in_use)?;
+        if c.log_records_lost > 0 {
+            write!(f, ", log records lost {}", c.log_records_lost)?;
+        }
+        Ok(())
     }
 }
 

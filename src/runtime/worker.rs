@@ -19,19 +19,18 @@
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use super::command::{Command, Kill, Lookup, Mailbox, Reply, RuleScan, SessionCopy, SessionScan};
+use super::command::{Command, Mailbox, Reply};
 use super::idle::{Idle, Wait, WakeUp};
+use super::jobs::{pass_records, step_farewell, step_kill, step_lookup, step_rules, step_scan};
 use super::slots::{PortFlags, PortQueues, Slot, WorkerOutputs};
 use super::stats::{Counts, WorkerStats};
 use crate::base::{Nanos, PortId};
+use crate::control::eventlog::RecordQueue;
 use crate::dpdk::tsc::{self, TscClock};
 use crate::dpdk::wake::{Bell, WakeSet};
 use crate::dpdk::{MAX_BURST, Mbuf, Mempool};
 use crate::engine::{Batch, Engine, MAX_BATCH, Upkeep};
 
-/// Sessions, keys or rules that a running job looks at in one turn: some ten microseconds, a small part of what a
-/// receive ring of the default size bridges at 10 Gbit/s.
-const JOB_STEP: u32 = 128;
 /// Upkeep looks at so many sessions ...
 const UPKEEP_BUDGET: u32 = 128;
 /// ... so often. Together 2.5 million sessions a second, at a tenth of the worker's time if all of them miss the cache.
@@ -59,6 +58,8 @@ pub struct WorkerSetup {
     pub mailbox: Arc<Mailbox>,
     /// Where it publishes.
     pub stats: Arc<WorkerStats>,
+    /// Where its engine's records go, if there are logs.
+    pub records: Option<Arc<RecordQueue>>,
 }
 
 /// A worker; lives on one thread.
@@ -68,6 +69,7 @@ pub struct Worker {
     burst: usize,
     mailbox: Arc<Mailbox>,
     stats: Arc<WorkerStats>,
+    records: Option<Arc<RecordQueue>>,
     out: WorkerOutputs,
     batch: Batch<Mbuf>,
     /// A command that takes several turns; no other is taken meanwhile.
@@ -108,6 +110,7 @@ impl Worker {
             burst: setup.burst.clamp(1, MAX_BURST),
             mailbox: setup.mailbox,
             stats: setup.stats,
+            records: setup.records,
             out: WorkerOutputs::new(&setup.ports, setup.burst, setup.pool),
             batch: Batch::new(),
             job: None,
@@ -159,6 +162,9 @@ impl Worker {
             self.upkeep = self.engine.upkeep(now, UPKEEP_BUDGET, &mut self.out);
             self.out.flush();
             self.next_upkeep = now.plus(UPKEEP_EVERY);
+        }
+        if self.engine.records() > 0 {
+            pass_records(&mut self.engine, self.records.as_deref());
         }
         if now >= self.next_publish {
             self.publish(now);
@@ -322,6 +328,11 @@ impl Worker {
                 self.publish(now);
                 Reply::Stop
             }
+            Command::Farewell(farewell) => {
+                self.receiving = false;
+                self.job = Some((number, Command::Farewell(farewell)));
+                return;
+            }
             job @ (Command::Sessions(_) | Command::Kill(_) | Command::Lookup(_) | Command::Rules(_)) => {
                 self.job = Some((number, job));
                 return;
@@ -350,9 +361,12 @@ impl Worker {
         };
         let done = match &mut job {
             Command::Sessions(scan) => step_scan(&self.engine, scan, now),
-            Command::Kill(kill) => step_kill(&mut self.engine, kill),
+            Command::Kill(kill) => step_kill(&mut self.engine, kill, now),
             Command::Lookup(lookup) => step_lookup(&self.engine, lookup, now),
             Command::Rules(rules) => step_rules(&self.engine, rules),
+            Command::Farewell(farewell) => {
+                step_farewell(&mut self.engine, self.records.as_deref(), farewell, now)
+            }
             _ => true,
         };
         if !done {
@@ -364,6 +378,7 @@ impl Worker {
             Command::Kill(kill) => Reply::Kill(kill),
             Command::Lookup(lookup) => Reply::Lookup(lookup),
             Command::Rules(rules) => Reply::Rules(rules),
+            Command::Farewell(_) => Reply::Farewell,
             _ => return,
         };
         self.answer(number, reply);
@@ -412,6 +427,7 @@ impl Worker {
             rejects_suppressed: engine.rejects_suppressed,
             timeout_resets: engine.timeout_resets,
             timeout_resets_missed: engine.timeout_resets_missed,
+            log_records_lost: engine.log_records_lost,
             held: self.out.held(),
             handed_over: 0,
             sessions: u64::from(self.engine.table().len()),
@@ -429,71 +445,6 @@ impl Worker {
         self.stats
             .publish(&counts, self.out.slots.iter().map(|s| s.counts));
     }
-}
-
-/// Looks at some slots; true: done.
-fn step_scan(engine: &Engine, scan: &mut SessionScan, now: Nanos) -> bool {
-    scan.now = now;
-    let room = scan.found.capacity().saturating_sub(scan.found.len());
-    // A slot holds at most one session, so this cannot run out of room.
-    let budget = JOB_STEP
-        .min(scan.slots)
-        .min(u32::try_from(room).unwrap_or(u32::MAX));
-    if budget == 0 {
-        scan.next = Some(scan.from);
-        return true;
-    }
-    let found = &mut scan.found;
-    scan.next = engine
-        .table()
-        .scan(scan.from, budget, |entry| found.push(SessionCopy::from(entry)));
-    scan.slots -= budget;
-    match scan.next {
-        None => true,
-        Some(next) => {
-            scan.from = next;
-            scan.slots == 0
-        }
-    }
-}
-
-/// Ends some sessions; true: done.
-fn step_kill(engine: &mut Engine, kill: &mut Kill) -> bool {
-    for id in kill.sessions.iter().skip(kill.done).take(JOB_STEP as usize) {
-        kill.done += 1;
-        if let Some(ix) = engine.table().resolve(*id) {
-            engine.kill(ix);
-            kill.killed += 1;
-        }
-    }
-    kill.done >= kill.sessions.len()
-}
-
-/// Looks some keys up; true: done.
-fn step_lookup(engine: &Engine, lookup: &mut Lookup, now: Nanos) -> bool {
-    lookup.now = now;
-    let table = engine.table();
-    for key in lookup.keys.iter().skip(lookup.done).take(JOB_STEP as usize) {
-        lookup.done += 1;
-        let entry = table.find(key, table.hash(key)).and_then(|ix| table.entry(ix));
-        match entry {
-            Some(entry) if lookup.found.len() < lookup.found.capacity() => {
-                lookup.found.push(SessionCopy::from(entry));
-            }
-            _ => {}
-        }
-    }
-    lookup.done >= lookup.keys.len()
-}
-
-/// Copies some rules' counters; true: done.
-fn step_rules(engine: &Engine, scan: &mut RuleScan) -> bool {
-    let rest = engine.rules().iter().skip(scan.from + scan.counters.len());
-    let room = scan.counters.capacity() - scan.counters.len();
-    let before = scan.counters.len();
-    scan.counters
-        .extend(rest.take(room.min(JOB_STEP as usize)).copied());
-    scan.counters.len() == before || scan.counters.len() == scan.counters.capacity()
 }
 
 /// When drivers are next told to put the buffers of sent packets back. Some do so only when they send again; after the

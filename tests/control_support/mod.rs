@@ -336,6 +336,8 @@ impl Node for TestNode {
                 rejects_suppressed: counters.rejects_suppressed,
                 timeout_resets: counters.timeout_resets,
                 timeout_resets_missed: counters.timeout_resets_missed,
+                log_records_written: 0,
+                log_records_lost: counters.log_records_lost,
                 held: 0,
                 sessions_created: counters.sessions_created,
                 sessions_ended: counters.sessions_ended,
@@ -372,7 +374,7 @@ impl Node for TestNode {
         let (filter, now) = (filter.clone(), self.now());
         Ok(self.with(move |worker| {
             let (names, policy) = (Arc::clone(&worker.names), Arc::clone(worker.engine.policy()));
-            let (next, killed) = worker.engine.kill_where(0, u32::MAX, |entry| {
+            let (next, killed) = worker.engine.kill_where(now, 0, u32::MAX, |entry| {
                 filter.matches(&names.session(&policy, &live(entry), now))
             });
             assert_eq!(next, None);

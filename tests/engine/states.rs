@@ -331,13 +331,13 @@ fn a_kill_ends_a_session_at_once() {
     let mut ix = None;
     node.engine.table().scan(0, 1000, |entry| ix = Some(entry.id.ix));
     let moved = [("sessions_ended", 1), ("all sessions", -1)];
-    node.changes(&moved, |node| node.engine.kill(ix.expect("a session")));
+    node.changes(&moved, |node| node.engine.kill(node.now, ix.expect("a session")));
     assert_eq!(
         node.send("lan", &format!("tcp {C} seq=101 ack=501")),
         "no_session: no rule"
     );
     // Again: nothing is there.
-    node.changes(&[], |node| node.engine.kill(ix.expect("a session")));
+    node.changes(&[], |node| node.engine.kill(node.now, ix.expect("a session")));
 }
 
 #[test]

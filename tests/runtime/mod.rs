@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use haechi::base::{Generation, PortId, WorkerId};
 use haechi::config::{self, Config, RuleIds};
+use haechi::control::eventlog::RecordQueue;
 use haechi::dpdk::tsc::TscClock;
 use haechi::dpdk::{Eal, EalConfig, HugePages, Mempool};
 use haechi::engine::Engine;
@@ -79,6 +80,7 @@ pub struct Bench {
     pub link: WorkerLink,
     pub mailbox: Arc<Mailbox>,
     pub stats: Arc<WorkerStats>,
+    pub records: Arc<RecordQueue>,
     pub queues: Vec<PortQueues>,
     // Last: the queues go first.
     pub ports: Vec<NodePort>,
@@ -96,6 +98,7 @@ impl Bench {
         let queues = queues.collect();
         let mailbox = Arc::new(Mailbox::default());
         let stats = Arc::new(WorkerStats::new(ports.len()));
+        let records = Arc::new(RecordQueue::new(64));
         let sessions = config.conntrack.max_sessions;
         let setup = WorkerSetup {
             engine: Engine::new(
@@ -104,7 +107,8 @@ impl Bench {
                 &HugePages { hugepages: false },
                 HashSeed::random(),
             )
-            .unwrap(),
+            .unwrap()
+            .with_records(64, true),
             clock: TscClock::new(eal),
             ports: ports.iter().map(|port| Arc::clone(port.flags())).collect(),
             burst: usize::from(config.node.burst),
@@ -112,6 +116,7 @@ impl Bench {
             pool: Mempool::create(eal, "answers", 512, 1500).unwrap(),
             mailbox: Arc::clone(&mailbox),
             stats: Arc::clone(&stats),
+            records: Some(Arc::clone(&records)),
         };
         let (worker, bell) = Worker::new(setup).unwrap();
         let link = WorkerLink::new(WorkerId(0), 0, Arc::clone(&mailbox), Arc::clone(&stats), bell);
@@ -121,6 +126,7 @@ impl Bench {
             link,
             mailbox,
             stats,
+            records,
             queues,
             ports,
         }

@@ -9,8 +9,11 @@ use std::sync::Arc;
 use haechi::base::slab::HeapMemory;
 use haechi::base::{Generation, Nanos, PortId};
 use haechi::config::{self, RuleIds};
-use haechi::engine::{Batch, DropReason, Engine, IMPLICIT_DROP, MAX_BATCH, Note, Outputs, RuleCounters, Why};
-use haechi::flow::{Entry, HashSeed, KeyClass};
+use haechi::engine;
+use haechi::engine::{
+    Batch, DropReason, Engine, Event, IMPLICIT_DROP, MAX_BATCH, Note, Outputs, RuleCounters, Upkeep, Why,
+};
+use haechi::flow::{Direction, Entry, FlowKey, HashSeed, KeyClass};
 use haechi::packet::synth::PacketSpec;
 use haechi::packet::{Malformed, PacketBuf, VecPacket};
 
@@ -35,6 +38,30 @@ pub fn config(rules: &str) -> String {
 
 /// A rule that matches everything.
 pub const ALLOW_ALL: &str = "[[rule]]\nname = \"all\"\naction = \"allow\"\n";
+
+/// A flow as its opener sees it.
+fn flow_text(key: &FlowKey, opener: Direction) -> String {
+    let ends = [(key.low, key.low_port), (key.high, key.high_port)].map(|(address, port)| {
+        let address = Ipv6Addr::from(address).to_canonical();
+        match key.class {
+            KeyClass::Addresses | KeyClass::IcmpFromLow | KeyClass::IcmpFromHigh => address.to_string(),
+            _ => format!("{address}:{port}"),
+        }
+    });
+    let opener = opener.index();
+    let protocol = match key.protocol {
+        1 => String::from("icmp"),
+        6 => String::from("tcp"),
+        17 => String::from("udp"),
+        58 => String::from("icmpv6"),
+        other => format!("proto/{other}"),
+    };
+    let vlan = match key.domain & 0x00ff_ffff {
+        0 => String::new(),
+        id => format!(" vlan {:x}", id),
+    };
+    format!("{protocol} {} > {}{vlan}", ends[opener], ends[1 - opener])
+}
 
 fn port_id(name: &str) -> PortId {
     let place = PORTS.iter().position(|(port, ..)| *port == name);
@@ -144,6 +171,45 @@ impl Node {
         }
     }
 
+    /// With room for so many records of what its rules log.
+    pub fn with_records(mut self, capacity: usize) -> Self {
+        self.engine = self.engine.with_records(capacity, true);
+        self
+    }
+
+    /// Takes the records that wait: event, rule, flow as its opener or sender sees it, ports, and of sessions the state, packets,
+    /// bytes and how many milliseconds they lasted.
+    pub fn records(&mut self) -> Vec<String> {
+        let records: Vec<engine::Record> = std::iter::from_fn(|| self.engine.next_record()).collect();
+        assert_eq!(self.engine.records(), 0);
+        records.iter().map(|record| self.record(record)).collect()
+    }
+
+    fn record(&self, record: &engine::Record) -> String {
+        let event = match record.event {
+            Event::Start(_) => String::from("start"),
+            Event::End(reason, _) => format!("end {}", reason.name()),
+            Event::Alert(alert) => format!("alert {} {:?}", alert.reason.name(), alert.action),
+        };
+        let rest = match record.event {
+            Event::Start(a) | Event::End(_, a) => format!(
+                "{} {:?} {:?} after {} ms",
+                a.state.name(),
+                a.packets,
+                a.bytes,
+                record.at.since(a.created).0 / 1_000_000
+            ),
+            Event::Alert(alert) => format!("{} bytes, {} left out", alert.bytes, alert.suppressed),
+        };
+        format!(
+            "{event} by {}: {} {}>{} {rest}",
+            self.ids.name(record.rule).unwrap_or("?"),
+            flow_text(&record.key, record.opener),
+            port_name(record.ingress),
+            port_name(record.egress),
+        )
+    }
+
     /// Applies another configuration.
     #[track_caller]
     pub fn apply(&mut self, rules: &str) {
@@ -158,18 +224,24 @@ impl Node {
         self.now = self.now.plus(time);
         let mut expired = 0;
         loop {
-            let mut record = Record {
-                buffers: self.buffers,
-                ..Record::default()
-            };
-            let upkeep = self.engine.upkeep(self.now, 10_000, &mut record);
-            self.buffers = record.buffers;
-            self.originated.append(&mut record.originated);
+            let upkeep = self.upkeep(10_000);
             expired += upkeep.expired;
             if upkeep.lag == Nanos(0) {
                 return expired;
             }
         }
+    }
+
+    /// Upkeep once.
+    pub fn upkeep(&mut self, budget: u32) -> Upkeep {
+        let mut record = Record {
+            buffers: self.buffers,
+            ..Record::default()
+        };
+        let upkeep = self.engine.upkeep(self.now, budget, &mut record);
+        self.buffers = record.buffers;
+        self.originated.append(&mut record.originated);
+        upkeep
     }
 
     pub fn wait_secs(&mut self, secs: u64) -> u32 {
@@ -293,30 +365,9 @@ impl Node {
 
     fn session(&self, entry: &Entry<'_>) -> String {
         let session = entry.session;
-        let key = &session.key;
-        let ends = [(key.low, key.low_port), (key.high, key.high_port)].map(|(address, port)| {
-            let address = Ipv6Addr::from(address).to_canonical();
-            match key.class {
-                KeyClass::Addresses | KeyClass::IcmpFromLow | KeyClass::IcmpFromHigh => address.to_string(),
-                _ => format!("{address}:{port}"),
-            }
-        });
-        let opener = session.opener.index();
-        let protocol = match key.protocol {
-            1 => String::from("icmp"),
-            6 => String::from("tcp"),
-            17 => String::from("udp"),
-            58 => String::from("icmpv6"),
-            other => format!("proto/{other}"),
-        };
-        let vlan = match key.domain & 0x00ff_ffff {
-            0 => String::new(),
-            id => format!(" vlan {:x}", id),
-        };
         format!(
-            "{protocol} {} > {}{vlan} {} by {} {}>{} packets {:?} bytes {:?}",
-            ends[opener],
-            ends[1 - opener],
+            "{} {} by {} {}>{} packets {:?} bytes {:?}",
+            flow_text(&session.key, session.opener),
             session.state().name(),
             self.ids.name(session.rule).unwrap_or("?"),
             port_name(session.ingress),
@@ -339,6 +390,7 @@ impl Node {
                 String::from("timeout_resets_missed"),
                 counters.timeout_resets_missed,
             ),
+            (String::from("log_records_lost"), counters.log_records_lost),
             (String::from("sessions_created"), counters.sessions_created),
             (String::from("sessions_ended"), counters.sessions_ended),
         ]);

@@ -360,6 +360,13 @@ fn counters_text(counters: &Counters, all: bool, width: Option<u16>) -> String {
         ("held", counters.held.to_string()),
         ("sessions created", counters.sessions_created.to_string()),
         ("sessions ended", counters.sessions_ended.to_string()),
+        (
+            "log records",
+            format!(
+                "{} ({} lost)",
+                counters.log_records_written, counters.log_records_lost
+            ),
+        ),
     ]);
     let reasons: Vec<_> = DropReason::ALL.iter().map(|r| (r.name(), r.help())).collect();
     let kinds: Vec<_> = Malformed::ALL.iter().map(|m| (m.name(), m.help())).collect();

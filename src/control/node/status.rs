@@ -193,6 +193,10 @@ pub struct Counters {
     pub timeout_resets: u64,
     /// Ends of such sessions that got none, because nothing was known that they would accept, or for a lack of buffers.
     pub timeout_resets_missed: u64,
+    /// Records of sessions and alerts in the files of `[log]`.
+    pub log_records_written: u64,
+    /// Records that found no room on their way there, or no room on the disk.
+    pub log_records_lost: u64,
     /// Packets that are in the node now (queues, reassembly).
     pub held: u64,
     /// Sessions made.

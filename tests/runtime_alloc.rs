@@ -14,7 +14,8 @@ use std::time::Duration;
 use haechi::base::{Nanos, PortId};
 use haechi::config::Config;
 use haechi::dpdk::thread::Registered;
-use haechi::runtime::command::{Command, Kill, Lookup, Reply, RuleScan, SessionScan};
+use haechi::engine::Event;
+use haechi::runtime::command::{Command, Farewell, Kill, Lookup, Reply, RuleScan, SessionScan};
 use runtime::{Bench, frame, policy, start_eal, two_ports, write_capture};
 
 /// The system's allocator; a thread that is marked may not call it.
@@ -78,11 +79,16 @@ fn configuration(dir: &Path, timeout: &str) -> Config {
         from = "lan"
         service = ["udp/53"]
         action = "allow"
+        log = "both"
         [[rule]]
         name = "web"
         from = "lan"
         service = ["tcp/80"]
         action = "reject"
+        log = "alert"
+        [log]
+        sessions = "/nowhere/sessions"
+        alerts = "/nowhere/alerts"
         "#
     );
     two_ports(
@@ -121,6 +127,8 @@ fn a_worker_never_calls_the_allocator() {
         assert!(matches!(ask(given), Reply::GivePort(None)));
     }
     assert!(matches!(ask(Command::Begin), Reply::Begin));
+    // Sessions and alerts; most find no room.
+    let mut told = [0, 0];
     for round in 2..50 {
         let timeout = ["5m", "1s"][round as usize % 2];
         let new = policy(&configuration(dir.path(), timeout), round);
@@ -129,6 +137,9 @@ fn a_worker_never_calls_the_allocator() {
         };
         assert_eq!(old.generation.0, round - 1);
         everything_but_stop(&ask);
+        while let Some(record) = bench.records.pop() {
+            told[usize::from(matches!(record.event, Event::Alert(_)))] += 1;
+        }
         std::thread::sleep(Duration::from_millis(10));
     }
     // A link that is down, and a port that is out of service: packets to them are dropped.
@@ -140,6 +151,11 @@ fn a_worker_never_calls_the_allocator() {
     let Reply::GivePort(None) = ask(Command::GivePort(PortId(1), taken)) else {
         panic!("had queues")
     };
+    let farewell = Farewell {
+        until: Nanos(0),
+        from: Some(0),
+    };
+    assert!(matches!(ask(Command::Farewell(farewell)), Reply::Farewell));
     assert!(matches!(ask(Command::Stop), Reply::Stop));
     let worker = thread.join().unwrap();
 
@@ -151,6 +167,9 @@ fn a_worker_never_calls_the_allocator() {
         counts.tx_packets,
         counts.originated,
         counts.sessions_created,
+        counts.log_records_lost,
+        told[0],
+        told[1],
     ];
     assert!(passed.iter().all(|n| *n > 0), "{counts:?}");
     drop(worker);

@@ -85,6 +85,7 @@ fn ended(port: u32) -> Record {
         created: Nanos::from_millis(27_500),
         packets: [5, 4],
         bytes: [500, 4000],
+        resets: Some([true, false]),
     };
     record(port, Event::End(EndReason::Finished, account))
 }
@@ -179,7 +180,7 @@ fn a_line_has_the_words_of_the_api_and_what_happened_when() {
                 "event": "end", "reason": "finished", "duration_s": 12.5,
                 "idle_s": (Nanos::from_secs(40).tick().distance(Nanos::from_secs(30).tick()) as u64 * Tick::NANOS / 1_000_000)
                     as f64 / 1000.0,
-                "state": "time_wait", "packets": [5, 4], "bytes": [500, 4000], "nat": null, "owner": "local",
+                "state": "time_wait", "packets": [5, 4], "bytes": [500, 4000], "reset_sent": [true, false], "nat": null, "owner": "local",
             })),
         ]
     );

@@ -133,17 +133,18 @@ impl Engine {
 
     /// Ends a session now (`sessions kill`). Its next packet is judged as if it had never been.
     pub fn kill(&mut self, now: Nanos, session: SessionIx) {
-        self.end(now, session, EndReason::Killed);
+        self.end(now, session, EndReason::Killed, None);
     }
 
     /// Ends a session.
-    fn end(&mut self, now: Nanos, session: SessionIx, reason: EndReason) {
+    fn end(&mut self, now: Nanos, session: SessionIx, reason: EndReason, resets: Option<[bool; 2]>) {
         let mut books = Books {
             now,
             policy: &self.policy,
             counters: &mut self.counters,
             rules: &mut self.rules,
             records: &mut self.records,
+            resets,
         };
         books.end(&mut self.table, session, reason);
     }

@@ -58,6 +58,8 @@ pub struct Account {
     pub packets: [u64; 2],
     /// Bytes of IP packets, `[opener's, replier's]`.
     pub bytes: [u64; 2],
+    /// `reset_on_timeout`: was a RST sent to `[the opener, the replier]`? `None`: neither was to get one.
+    pub resets: Option<[bool; 2]>,
 }
 
 macro_rules! reasons {
@@ -122,6 +124,7 @@ impl Record {
                 created: entry.created,
                 packets: entry.packets,
                 bytes: session.bytes(),
+                resets: None,
             }),
         }
     }
@@ -134,6 +137,14 @@ impl Record {
     /// Of a session that ends.
     pub(super) fn end(at: Nanos, generation: Generation, entry: &Entry<'_>, reason: EndReason) -> Self {
         Self::of_session(at, generation, entry, |account| Event::End(reason, account))
+    }
+
+    /// With what its ends were told.
+    pub(super) const fn with_resets(mut self, resets: Option<[bool; 2]>) -> Self {
+        if let Event::End(_, account) = &mut self.event {
+            account.resets = resets;
+        }
+        self
     }
 }
 

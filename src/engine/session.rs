@@ -214,6 +214,7 @@ impl Act<'_> {
             counters: self.counters,
             rules: self.rules,
             records: self.records,
+            resets: None,
         };
         books.end(self.table, ix, reason);
         self.table_changed = true;

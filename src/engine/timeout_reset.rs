@@ -88,15 +88,18 @@ impl Engine {
                 continue;
             }
             let reason = idled_out(session);
-            self.reset_ends(ix, out);
-            self.end(now, ix, reason);
+            let opener = session.opener;
+            let told = self.reset_ends(ix, out);
+            let told = [opener, opener.reverse()].map(|end| told[end.index()]);
+            self.end(now, ix, reason, Some(told));
             ended += 1;
         }
         ended
     }
 
-    /// Sends each end of a session a RST from the other.
-    fn reset_ends<B: PacketBuf, O: Outputs<B>>(&mut self, ix: SessionIx, out: &mut O) {
+    /// Sends each end of a session a RST from the other. Which ends have got one, by [`Direction`]?
+    fn reset_ends<B: PacketBuf, O: Outputs<B>>(&mut self, ix: SessionIx, out: &mut O) -> [bool; 2] {
+        let mut told = [false; 2];
         let session = self.table.get(ix);
         let links = self.table.links(ix);
         for sender in [Direction::LowToHigh, Direction::HighToLow] {
@@ -107,6 +110,7 @@ impl Engine {
                 buffer.try_fill(&self.resets.frame[..len]).ok()?;
                 Some(buffer)
             });
+            told[sender.reverse().index()] = frame.is_some();
             if let Some(frame) = frame {
                 self.counters.originated += 1;
                 self.counters.timeout_resets += 1;
@@ -115,6 +119,7 @@ impl Engine {
                 self.counters.timeout_resets_missed += 1;
             }
         }
+        told
     }
 }
 

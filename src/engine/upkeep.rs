@@ -48,6 +48,7 @@ impl Engine {
             counters: &mut self.counters,
             rules: &mut self.rules,
             records: &mut self.records,
+            resets: None,
         };
         let expiry = self.table.expire(
             now.tick(),
@@ -132,6 +133,7 @@ impl Engine {
             counters: &mut self.counters,
             rules: &mut self.rules,
             records: &mut self.records,
+            resets: None,
         };
         let mut killed = 0;
         let next = self.table.retain(from, budget, |entry| {
@@ -153,6 +155,8 @@ pub(super) struct Books<'a> {
     pub(super) counters: &'a mut Counters,
     pub(super) rules: &'a mut [RuleCounters],
     pub(super) records: &'a mut Records,
+    /// See [`super::record::Account::resets`].
+    pub(super) resets: Option<[bool; 2]>,
 }
 
 impl Books<'_> {
@@ -180,7 +184,7 @@ impl Books<'_> {
     fn log_end(&mut self, entry: &Entry<'_>, reason: EndReason) {
         if self.records.is_on() {
             let record = Record::end(self.now, self.policy.generation, entry, reason);
-            self.records.push(record, self.counters);
+            self.records.push(record.with_resets(self.resets), self.counters);
         }
     }
 }

@@ -150,6 +150,17 @@ fn a_session_whose_ends_are_reset_at_its_timeout_has_its_record() {
     let records = node.records();
     assert_eq!(records.len(), 1);
     assert!(records[0].starts_with("end timeout by web: "), "{records:?}");
+    assert!(records[0].ends_with(", reset [true, true]"), "{records:?}");
+    // Half open: only the server has acknowledged anything.
+    for (port, packet) in [
+        ("wan", "tcp 192.0.2.7:80 > 10.0.0.5:1234 syn seq=500"),
+        ("lan", "tcp 10.0.0.5:1234 > 192.0.2.7:80 syn,ack seq=100 ack=501"),
+    ] {
+        node.send(port, packet);
+    }
+    node.wait_secs(7441);
+    let records = node.records();
+    assert!(records[0].ends_with(", reset [false, true]"), "{records:?}");
 }
 
 #[test]

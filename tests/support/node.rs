@@ -193,11 +193,15 @@ impl Node {
         };
         let rest = match record.event {
             Event::Start(a) | Event::End(_, a) => format!(
-                "{} {:?} {:?} after {} ms",
+                "{} {:?} {:?} after {} ms{}",
                 a.state.name(),
                 a.packets,
                 a.bytes,
-                record.at.since(a.created).0 / 1_000_000
+                record.at.since(a.created).0 / 1_000_000,
+                match a.resets {
+                    None => String::new(),
+                    Some(told) => format!(", reset {told:?}"),
+                }
             ),
             Event::Alert(alert) => format!("{} bytes, {} left out", alert.bytes, alert.suppressed),
         };

@@ -56,6 +56,9 @@ struct SessionLine<'a> {
     state: &'static str,
     packets: [u64; 2],
     bytes: [u64; 2],
+    /// `reset_on_timeout`: was a RST sent to `[source, destination]`?
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reset_sent: Option<[bool; 2]>,
     nat: Option<NatInfo>,
     owner: Owner,
 }
@@ -119,6 +122,7 @@ impl Reader<'_> {
             state: account.state.name(),
             packets: account.packets,
             bytes: account.bytes,
+            reset_sent: account.resets,
             nat: None,
             owner: Owner::Local,
         })

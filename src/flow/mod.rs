@@ -1,6 +1,7 @@
 //! Flows: the key, the session table, the TCP tracker and the timers.
 
 pub mod echo;
+pub mod fragments;
 mod hash;
 mod index;
 pub mod key;
@@ -12,6 +13,7 @@ pub mod track;
 mod wheel;
 pub mod window;
 
+pub use fragments::{FragmentKey, Fragments};
 pub use hash::{HashKey, HashSeed, SecretHash};
 pub use key::{Direction, FlowKey, KeyClass, KeyLanes};
 pub use segment::{Options, Segment};

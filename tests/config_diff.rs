@@ -102,6 +102,12 @@ fn changes() -> Vec<Change> {
         ("conntrack.timeouts", false, |c| {
             c.conntrack.timeouts.icmp = config::TimeSpan::from_secs(1)
         }),
+        ("conntrack.fragments.max_datagrams", true, |c| {
+            c.conntrack.fragments.max_datagrams += 1
+        }),
+        ("conntrack.fragments.timeout", false, |c| {
+            c.conntrack.fragments.timeout = config::TimeSpan::from_secs(1)
+        }),
     ]
 }
 
@@ -142,13 +148,17 @@ fn every_leaf_of_the_value_is_compared() {
                         .map(|key| format!("{section}.{key}")),
                 );
             }
-            (_, inner) => leaves.extend(
-                inner
-                    .as_object()
-                    .unwrap()
-                    .keys()
-                    .map(|key| format!("{section}.{key}")),
-            ),
+            (_, inner) => {
+                for (key, value) in inner.as_object().unwrap() {
+                    match value {
+                        // Not one word for all of them.
+                        serde_json::Value::Object(inner) if key == "fragments" => {
+                            leaves.extend(inner.keys().map(|inner| format!("{section}.{key}.{inner}")));
+                        }
+                        _ => leaves.push(format!("{section}.{key}")),
+                    }
+                }
+            }
         }
     }
     // A port's name is the list of ports; the mode has one value so far.

@@ -118,8 +118,8 @@ const KEYS: &[(&str, Does)] = &[
     ("conntrack.timeouts.udp_replied", Change("'7s'")),
     ("conntrack.timeouts.icmp", Change("'7s'")),
     ("conntrack.timeouts.other", Change("'7s'")),
-    ("conntrack.fragments.max_datagrams", NotYet("conntrack.fragments")),
-    ("conntrack.fragments.timeout", NotYet("conntrack.fragments")),
+    ("conntrack.fragments.max_datagrams", Change("7")),
+    ("conntrack.fragments.timeout", Change("'7s'")),
     ("nat.source.name", NotYet("nat")),
     ("nat.source.to", NotYet("nat")),
     ("nat.source.source", NotYet("nat")),
@@ -353,6 +353,16 @@ fn timeouts_and_switches_reach_the_policy() {
         compile(&with("rule.log", value("'end'"))).rules[0].log,
         RuleLog::End
     );
+    let fragments = |key: &str, text: &str| compile(&with(key, value(text))).fragments;
+    assert_eq!(
+        fragments("conntrack.fragments.max_datagrams", "7").max_datagrams,
+        7
+    );
+    assert_eq!(
+        fragments("conntrack.fragments.timeout", "'7s'").timeout,
+        Nanos::from_secs(7)
+    );
+    assert_eq!(fragments("node.packet_buffers", "4096").max_held, 1024);
     for key in config::value::Timeouts::KEYS {
         let general = compile(&with(&format!("conntrack.timeouts.{key}"), value("'7s'")));
         assert_ne!(general.timeouts, base.timeouts, "{key}");

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on ends")]
 
 mod control_support;
+#[path = "support/frames.rs"]
+mod frames;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,6 +13,7 @@ use std::time::Duration;
 
 use control_support::captures::{Packet, frame, handshake, pcap, pcapng};
 use control_support::{CONFIG, Directory, LAN, Served, WAN};
+use frames::{Ip4, ethernet, fix_ipv4_header};
 use haechi::base::slab::HeapMemory;
 use haechi::base::{Generation, Nanos, PortId};
 use haechi::config::{self, RuleIds};
@@ -18,7 +21,7 @@ use haechi::control::explain::Simulator;
 use haechi::control::explain::capture::Capture;
 use haechi::control::node::Fate;
 use haechi::control::view::Names;
-use haechi::engine::{Batch, DropReason, Engine, Note, Outputs};
+use haechi::engine::{Batch, DropReason, Engine, Note, Outputs, Place};
 use haechi::flow::HashSeed;
 use haechi::packet::VecPacket;
 use pcap_file::{Endianness, TsResolution};
@@ -71,17 +74,39 @@ proptest! {
 /// A reference node: the engine as a worker drives it, in bursts.
 struct Reference {
     engine: Engine,
-    fates: Vec<Result<PortId, DropReason>>,
+    fates: Fates,
 }
 
-struct Fates<'a>(&'a mut Vec<Result<PortId, DropReason>>);
+/// What became of each packet, in order; `None`: it is held.
+#[derive(Default)]
+struct Fates {
+    all: Vec<Option<Result<PortId, DropReason>>>,
+    /// How many packets there were before the batch.
+    before: usize,
+    /// Held fragments by number: which packet each is.
+    held: BTreeMap<u64, usize>,
+}
 
-impl Outputs<VecPacket> for Fates<'_> {
-    fn forward(&mut self, _: VecPacket, to: PortId, _: Note) {
-        self.0.push(Ok(to));
+impl Fates {
+    fn set(&mut self, place: Place, fate: Result<PortId, DropReason>) {
+        let packet = match place {
+            Place::Batch(place) => self.before + place,
+            Place::Held(number) => self.held.remove(&number).unwrap(),
+        };
+        self.all.resize(self.all.len().max(packet + 1), None);
+        assert_eq!(self.all[packet].replace(fate), None, "one verdict each");
     }
-    fn drop(&mut self, _: VecPacket, reason: DropReason, _: Note) {
-        self.0.push(Err(reason));
+}
+
+impl Outputs<VecPacket> for Fates {
+    fn forward(&mut self, _: VecPacket, to: PortId, note: Note) {
+        self.set(note.place, Ok(to));
+    }
+    fn drop(&mut self, _: VecPacket, reason: DropReason, note: Note) {
+        self.set(note.place, Err(reason));
+    }
+    fn hold(&mut self, number: u64, place: usize) {
+        self.held.insert(number, self.before + place);
     }
     fn buffer(&mut self) -> Option<VecPacket> {
         Some(VecPacket::default())
@@ -89,8 +114,50 @@ impl Outputs<VecPacket> for Fates<'_> {
     fn originate(&mut self, _: VecPacket, _: PortId) {}
 }
 
+fn host_bytes(text: &str) -> [u8; 4] {
+    text.parse::<std::net::Ipv4Addr>().unwrap().octets()
+}
+
+/// Kinds of packets; a fragment's fate may come later.
+const WHOLE: [&str; 5] = ["tcp", "tcp", "udp", "icmp", "proto/47"];
+const ANY: [&str; 7] = ["tcp", "tcp", "udp", "icmp", "proto/47", "fragment", "fragment"];
+
+/// Halves of a datagram, mostly; more seldom a piece that overlaps both, and one that ends elsewhere.
+fn fragment_part(choice: &str) -> (u16, bool, usize) {
+    match choice {
+        "syn" | "syn ack" | "ack" => (0, true, 16),
+        "fin ack" | "rst" => (16, false, 8),
+        "syn fin" => (8, true, 16),
+        _ => (24, false, 9),
+    }
+}
+
+/// A piece of a UDP datagram of 24 bytes without a checksum, to a port that is its identification, too.
+fn udp_fragment(
+    source: [u8; 4],
+    destination: [u8; 4],
+    port: u16,
+    (offset, more, length): (u16, bool, usize),
+) -> Vec<u8> {
+    let mut datagram = [
+        1000_u16.to_be_bytes(),
+        port.to_be_bytes(),
+        24_u16.to_be_bytes(),
+        [0; 2],
+    ]
+    .concat();
+    datagram.resize(40, 7);
+    let offset = usize::from(offset);
+    let mut ip = Ip4::new(17);
+    (ip.source, ip.destination) = (source, destination);
+    ip.fragment = (u16::from(more) << 13) | (offset as u16 / 8);
+    let mut packet = ip.packet(&datagram[offset..offset + length]);
+    packet[4..6].copy_from_slice(&port.to_be_bytes());
+    ethernet(0x0800, &fix_ipv4_header(packet))
+}
+
 /// A packet of a small world, so that flows meet: its words, or bytes to be broken.
-fn world_packet() -> impl Strategy<Value = (PortId, Vec<u8>)> {
+fn world_packet(kinds: &[&'static str]) -> impl Strategy<Value = (PortId, Vec<u8>)> {
     let host = prop::sample::select(vec!["10.0.0.5", "10.0.0.6", "192.0.2.7"]);
     let port = prop::sample::select(vec![25u16, 53, 80, 1000, 8080]);
     let flags = prop::sample::select(vec![
@@ -103,7 +170,7 @@ fn world_packet() -> impl Strategy<Value = (PortId, Vec<u8>)> {
         "syn fin",
     ]);
     let tags = prop::sample::select(vec!["", "", "", " vlan=5", " vlan=5 vlan=6"]);
-    let kind = prop::sample::select(vec!["tcp", "tcp", "udp", "icmp", "proto/47"]);
+    let kind = prop::sample::select(kinds.to_vec());
     let damage = prop::option::weighted(0.1, (any::<prop::sample::Index>(), any::<u8>()));
     (
         kind,
@@ -118,6 +185,12 @@ fn world_packet() -> impl Strategy<Value = (PortId, Vec<u8>)> {
     )
         .prop_map(
             |(kind, source, destination, sport, dport, flags, tags, damage, wan)| {
+                if kind == "fragment" {
+                    let (source, destination) = (host_bytes(source), host_bytes(destination));
+                    let part = fragment_part(flags);
+                    let bytes = udp_fragment(source, destination, dport, part);
+                    return (if wan { WAN } else { LAN }, bytes);
+                }
                 let words = match kind {
                     "tcp" => format!("tcp {source}:{sport} > {destination}:{dport} {flags}{tags}"),
                     "udp" => format!("udp {source}:{sport} > {destination}:{dport}{tags}"),
@@ -183,7 +256,7 @@ proptest! {
     #[test]
     fn explain_says_what_the_engine_does(
         text in world_config(),
-        bursts in prop::collection::vec((0u64..40_000, prop::collection::vec(world_packet(), 1..20)), 1..12),
+        bursts in prop::collection::vec((0u64..40_000, prop::collection::vec(world_packet(&ANY), 1..20)), 1..12),
     ) {
         let config = config::load_text("fw.toml", &text).unwrap_or_else(|e| panic!("{e}\n{text}"));
         let mut ids = RuleIds::new();
@@ -191,14 +264,14 @@ proptest! {
         let names = Arc::new(Names::new(&config, &ids));
         // The reference.
         let engine = Engine::new(config.conntrack.max_sessions, Arc::clone(&policy), &HeapMemory, HashSeed([9; 4])).unwrap();
-        let mut reference = Reference { engine, fates: Vec::new() };
+        let mut reference = Reference { engine, fates: Fates::default() };
         let mut by_port: BTreeMap<PortId, Vec<Packet>> = BTreeMap::new();
         let mut order = Vec::new();
         let mut at_ms = 0;
         for (gap_ms, packets) in &bursts {
             at_ms += gap_ms;
             let now = Nanos::SECOND.plus(Nanos::from_millis(at_ms));
-            reference.engine.upkeep(now, u32::MAX, &mut Fates(&mut Vec::new()));
+            reference.engine.upkeep(now, u32::MAX, &mut reference.fates);
             // Within a burst a worker sees one port after the other.
             let mut batch = Batch::new();
             for port in [WAN, LAN] {
@@ -208,20 +281,26 @@ proptest! {
                     order.push((port, frame.clone(), at_ms));
                 }
             }
-            reference.engine.process(now, &mut batch, &mut Fates(&mut reference.fates));
+            reference.fates.before = order.len() - batch.len();
+            reference.engine.process(now, &mut batch, &mut reference.fates);
         }
         // The simulator, packet by packet.
         let mut simulator = Simulator::new(policy, names, config.conntrack.max_sessions, Nanos::SECOND).unwrap();
         let mut said = Vec::new();
         for (port, frame, at_ms) in &order {
-            let verdict = simulator.feed(frame.clone(), *port, at_ms * 1_000_000);
-            prop_assert_eq!(verdict.reason.is_none(), verdict.verdict == Fate::Forward);
+            simulator.feed(frame.clone(), *port, at_ms * 1_000_000);
+        }
+        for (place, verdict) in simulator.finish().enumerate() {
+            prop_assert_eq!(verdict.number, place as u64 + 1);
+            prop_assert_eq!(verdict.reason.is_some(), verdict.verdict == Fate::Drop);
             said.push(match verdict.egress {
-                Some(egress) => Ok(if egress == "wan" { WAN } else { LAN }),
-                None => Err(verdict.reason.unwrap()),
+                Some(egress) => Some(Ok(if egress == "wan" { WAN } else { LAN })),
+                None => verdict.reason.map(Err),
             });
         }
-        let did: Vec<_> = reference.fates.iter().map(|fate| fate.map_err(|reason| reason.name().to_owned())).collect();
+        let fates = &mut reference.fates.all;
+        fates.resize(order.len(), None);
+        let did: Vec<_> = fates.iter().map(|fate| fate.map(|fate| fate.map_err(|reason| reason.name().to_owned()))).collect();
         prop_assert_eq!(&said, &did, "{}", text);
     }
 }
@@ -229,7 +308,7 @@ proptest! {
 #[test]
 fn the_program_agrees_with_the_engine_on_captures() {
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(8));
-    let packets = prop::collection::vec((0u64..40_000, world_packet()), 1..60);
+    let packets = prop::collection::vec((0u64..40_000, world_packet(&WHOLE)), 1..60);
     runner
         .run(&(world_config(), packets), |(text, packets)| {
             let directory = Directory::new();
@@ -283,4 +362,74 @@ fn the_program_agrees_with_the_engine_on_captures() {
             Ok(())
         })
         .unwrap();
+}
+
+#[test]
+fn a_capture_says_of_each_fragment_what_becomes_of_its_datagram() {
+    let (a, b) = ([10, 0, 0, 5], [192, 0, 2, 7]);
+    let packets = [
+        udp_fragment(a, b, 53, (0, true, 16)),
+        frame("udp 10.0.0.6:1000 > 192.0.2.7:53"),
+        udp_fragment(a, b, 53, (16, false, 8)),
+        // Refused as one: no rule allows it.
+        udp_fragment(a, b, 54, (16, false, 8)),
+        udp_fragment(a, b, 54, (0, true, 16)),
+        udp_fragment(a, b, 55, (0, true, 16)),
+        udp_fragment(a, b, 55, (8, true, 16)),
+        // The rest is not in the capture.
+        udp_fragment(a, b, 80, (0, true, 16)),
+    ];
+    let packets: Vec<Packet> = (0..).map(Duration::from_millis).zip(packets).collect();
+    let directory = Directory::new();
+    let capture = pcap(&packets, Endianness::Little, TsResolution::MicroSecond);
+    let capture = directory.file("fragments.pcap", capture);
+    let run = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_haechi"))
+            .args(["explain", "--from", "trust", "--pcap"])
+            .arg(&capture)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let rows = |json: &str| -> Vec<_> {
+        json.lines()
+            .map(|line| {
+                let row: serde_json::Value = serde_json::from_str(line).unwrap();
+                let word = |key: &str| row[key].as_str().unwrap_or("-").to_owned();
+                let number = row["number"].as_u64().unwrap();
+                format!("{number} {} {} {}", word("verdict"), word("reason"), word("by"))
+            })
+            .collect()
+    };
+    let file = directory.file("fw.toml", CONFIG);
+    let file = file.to_str().unwrap();
+    let expected = [
+        "1 forward - new_session",
+        "2 forward - new_session",
+        "3 forward - session",
+        "4 drop policy implicit_drop",
+        "5 drop policy implicit_drop",
+        "6 drop fragment_overlap layer2",
+        "7 drop fragment_overlap layer2",
+        "8 held - none",
+    ];
+    assert_eq!(rows(&run(&["-c", file, "--json"])), expected);
+    let text = run(&["-c", file]);
+    for line in [
+        "fragment proto/17 10.0.0.5 > 192.0.2.7 id=53 bytes=0-15 more",
+        "fragment proto/17 10.0.0.5 > 192.0.2.7 id=53 bytes=16-23\n",
+        "-> held\n",
+        "8 packets: 3 forwarded, 4 dropped, 1 held: fragment_overlap 2, policy 2",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    // On a running node a first fragment finds its datagram's session.
+    let served = Served::new(CONFIG);
+    assert!(served.node.send(LAN, "udp 10.0.0.5:1000 > 192.0.2.7:53"));
+    let json = run(&["--socket", served.socket.to_str().unwrap(), "--json"]);
+    assert_eq!(rows(&json)[0], "1 forward - session");
+    assert_eq!(rows(&json)[1..], expected[1..]);
 }

@@ -7,12 +7,14 @@
 
 mod lab;
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs::File;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use lab::fragments::{Fragmented, is_fragment};
 use lab::frames::{DOT1AD, DOT1Q, Ends, Random, tagged};
 use lab::node::HAECHI;
 use lab::{Config, Host, Lab, process};
@@ -162,11 +164,47 @@ fn random_frame(random: &mut Random, here: &Host, there: &Host) -> Vec<u8> {
         let chosen = random.below(tags.len());
         frame = tagged(&frame, &tags[chosen]);
     }
-    if random.chance(1, 6) {
-        random.mutate(&frame, 1514)
-    } else {
-        frame
+    if !random.chance(1, 6) {
+        return frame;
     }
+    // A fragment that came of it would wait for others.
+    match random.mutate(&frame, 1514) {
+        mutated if is_fragment(&mutated) => frame,
+        mutated => mutated,
+    }
+}
+
+/// A datagram in fragments: in order or not, maybe with one twice, or with one that overlaps. Nothing of it is left to wait.
+fn random_fragments(random: &mut Random, here: &Host, there: &Host, id: u32) -> Vec<Vec<u8>> {
+    let v6 = random.chance(1, 3);
+    let ends = if v6 {
+        Ends::v6(here, there)
+    } else {
+        Ends::v4(here, there)
+    };
+    let ports = [1000, 1001, 53, 80];
+    let (from, to) = (*random.pick(&ports), *random.pick(&ports));
+    let frame = match random.below(3) {
+        0 => ends.tcp((from, to), 0x18, 1, 1, &[7; 90]),
+        1 => ends.echo_request(random.below(3) as u16, 1, &[8; 90]),
+        _ => ends.udp(from, to, &[9; 90]),
+    };
+    let cut = Fragmented::new(frame, id);
+    let mut pieces = cut.pieces(*random.pick(&[24, 32, 64]));
+    for last in (1..pieces.len()).rev() {
+        pieces.swap(last, random.below(last + 1));
+    }
+    if random.chance(1, 4) {
+        pieces.insert(1, pieces[0].clone());
+    }
+    if random.chance(1, 4) {
+        let hostile = cut.piece(0, true, &[0x11; 88]);
+        pieces.insert(pieces.len() - 1, hostile);
+    }
+    if random.chance(1, 3) {
+        pieces = pieces.iter().map(|piece| tagged(piece, &[(DOT1Q, 7)])).collect();
+    }
+    pieces
 }
 
 fn echo_reply(ends: &Ends, id: u16) -> Vec<u8> {
@@ -225,17 +263,27 @@ fn explain(config: &PathBuf, pcaps: &[PathBuf; 2]) -> Vec<Value> {
 fn explain_and_a_running_node_agree_packet_by_packet() {
     let mut random = Random::seeded("explain and the node");
     let cases: usize = std::env::var("HAECHI_CASES").map_or(6, |n| n.parse().unwrap());
-    let mut fates = std::collections::BTreeMap::<String, usize>::new();
+    let mut fates = BTreeMap::<String, u64>::new();
     for case in 0..cases {
         let mut lab = Lab::new();
         let (lan, wan) = lab.raw_pair("lan", "wan");
         let hosts = [&lan, &wan];
         let config = accepted_config(&mut random, &lab);
-        let packets: Vec<(usize, Vec<u8>)> = (0..PACKETS)
-            .map(|_| {
+        // Fragments of one datagram come and go together.
+        let groups: Vec<(usize, Vec<Vec<u8>>)> = (0..PACKETS)
+            .map(|n| {
                 let side = random.below(2);
-                (side, random_frame(&mut random, hosts[side], hosts[1 - side]))
+                let (here, there) = (hosts[side], hosts[1 - side]);
+                let frames = match random.chance(1, 8) {
+                    true => random_fragments(&mut random, here, there, n as u32),
+                    false => vec![random_frame(&mut random, here, there)],
+                };
+                (side, frames)
             })
+            .collect();
+        let packets: Vec<(usize, Vec<u8>)> = groups
+            .iter()
+            .flat_map(|(side, frames)| frames.iter().map(|frame| (*side, frame.clone())))
             .collect();
         let pcaps = write_pcaps(&lab, &packets);
         let file = lab.file("explained.toml", lab.render(&config));
@@ -247,29 +295,41 @@ fn explain_and_a_running_node_agree_packet_by_packet() {
         let mut expected: [Vec<&[u8]>; 2] = [Vec::new(), Vec::new()];
         let mut answers = [0, 0];
         let mut before = node.counters();
-        for (n, ((side, frame), verdict)) in packets.iter().zip(&verdicts).enumerate() {
-            hosts[*side].send(frame);
-            let after = node.settled_after(&before, 1);
+        let mut verdicts = verdicts.iter();
+        for (n, (side, frames)) in groups.iter().enumerate() {
+            frames.iter().for_each(|frame| hosts[*side].send(frame));
+            let after = node.settled_after(&before, frames.len() as u64);
             let made = after.originated - before.originated;
-            let dropped = after
-                .drops
-                .iter()
-                .find(|(reason, n)| **n > before.drop_of(reason));
-            let fate = dropped.map_or("forward", |(reason, _)| reason.as_str());
-            let told = verdict["reason"].as_str().unwrap_or("forward");
+            // How many packets of each fate.
+            let mut did = BTreeMap::<String, u64>::new();
+            for (reason, count) in &after.drops {
+                did.insert(reason.clone(), count - before.drop_of(reason));
+            }
+            did.insert("forward".into(), frames.len() as u64 - did.values().sum::<u64>());
+            did.retain(|_, count| *count > 0);
+            let mut told = BTreeMap::<String, u64>::new();
+            let mut answered = 0;
+            for frame in frames {
+                let verdict = verdicts.next().unwrap();
+                let fate = verdict["reason"].as_str().unwrap_or("forward");
+                *told.entry(fate.into()).or_default() += 1;
+                answered += verdict["answers"].as_array().unwrap().len() as u64;
+                if fate == "forward" {
+                    assert_eq!(verdict["verdict"], "forward");
+                    assert_eq!(verdict["egress"], hosts[1 - side].port);
+                    if !cut_inside_its_tag(frame) {
+                        expected[1 - side].push(frame);
+                    }
+                }
+            }
             assert_eq!(
-                (fate, made),
-                (told, verdict["answers"].as_array().unwrap().len() as u64),
-                "case {case}, packet {n}: the node's against explain's: {verdict}\n{frame:02x?}\n{}",
+                (&did, made),
+                (&told, answered),
+                "case {case}, packet {n}: the node's against explain's\n{frames:02x?}\n{}",
                 std::fs::read_to_string(&file).unwrap()
             );
-            *fates.entry(fate.into()).or_default() += 1;
-            if fate == "forward" {
-                assert_eq!(verdict["verdict"], "forward");
-                assert_eq!(verdict["egress"], hosts[1 - side].port);
-                if !cut_inside_its_tag(frame) {
-                    expected[1 - side].push(frame);
-                }
+            for (fate, count) in did {
+                *fates.entry(fate).or_default() += count;
             }
             answers[*side] += usize::try_from(made).unwrap();
             before = after;

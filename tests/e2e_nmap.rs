@@ -10,12 +10,12 @@ use std::net::IpAddr;
 
 use lab::{Config, Host, Lab};
 
-/// 8080: somebody listens; 8081: allowed, nobody listens; 23: rejected; 25: no rule.
+/// 8080: somebody listens to TCP; 8081: allowed, nobody listens; 23: TCP is rejected; 25: no rule.
 const RULES: &str = r#"
 [[rule]]
 name = "web"
 from = "lan"
-service = ["tcp/8080-8081"]
+service = ["tcp/8080-8081", "udp/8080-8081"]
 action = "allow"
 [[rule]]
 name = "telnet"
@@ -51,7 +51,9 @@ fn scan(from: &Host, to: IpAddr, how: &str) -> Vec<String> {
 fn nmap_sees_what_the_rules_say_and_nothing_else() {
     let mut lab = Lab::new();
     let (client, server) = lab.pair("lan", "wan");
-    let node = lab.start(Config::new(RULES));
+    // What is left of tiny fragments waits for the rest in vain, and not for long.
+    let conntrack = "max_sessions = 16384\n[conntrack.fragments]\ntimeout = \"1s\"\n";
+    let node = lab.start(Config::new(RULES).conntrack(conntrack));
     let _listener = server.listen(8080);
     let asked = ["closed", "filtered", "open", "closed"];
     let silent = ["filtered"; 4];
@@ -76,9 +78,9 @@ fn nmap_sees_what_the_rules_say_and_nothing_else() {
         ("-sF", unsure, Some("tcp_bad_flags")),
         ("-sN", unsure, Some("tcp_bad_flags")),
         ("-sX", unsure, Some("tcp_bad_flags")),
-        // A SYN that no receiver would answer, in fragments, and with data (and no Fast Open).
+        // A SYN that no receiver would answer, in fragments too short for its header, and with data (and no Fast Open).
         ("-sS --badsum", silent, Some("bad_checksum")),
-        ("-sS -f", silent, Some("fragment")),
+        ("-sS -f", silent, Some("malformed")),
         (
             "-sS --data-length 30",
             ["closed", "filtered", "filtered", "filtered"],
@@ -95,6 +97,19 @@ fn nmap_sees_what_the_rules_say_and_nothing_else() {
         }
     }
     assert_eq!(scan(&client, server.v6, "-sS"), asked);
+    // Fragments that are long enough are a packet like any other: where nobody listens, the host says so.
+    let before = node.counters();
+    assert_eq!(
+        scan(&client, server.v4, "-sU --mtu 24 --data-length 60"),
+        ["open|filtered", "open|filtered", "closed", "closed"]
+    );
+    let after = node.balance();
+    // 68 bytes in pieces of 24.
+    assert!(after.fragments_reassembled >= before.fragments_reassembled + 4);
+    assert_eq!(
+        after.fragments - before.fragments,
+        3 * (after.fragments_reassembled - before.fragments_reassembled)
+    );
     // Nothing is open the other way, from no port.
     for how in ["-sS", "-sS -g 53", "-sA", "-sS -g 8080"] {
         assert_eq!(scan(&server, client.v4, how), silent, "{how}");

@@ -14,6 +14,8 @@ mod apply;
 mod bursts;
 #[path = "engine/domains.rs"]
 mod domains;
+#[path = "engine/fragments/mod.rs"]
+mod fragments;
 #[path = "engine/garbage.rs"]
 mod garbage;
 #[path = "engine/icmp.rs"]

@@ -240,13 +240,13 @@ fn metadata_of_udp_echo_fragment_error_and_others() {
     );
     let mut ip = Ip4::new(6);
     ip.fragment = 0x2000;
-    let first = is_kind(&ip.frame(&[0xff; 8]), PacketKind::Fragment);
+    let first = is_kind(&ip.frame(&[0x55; 24]), PacketKind::Fragment);
     assert!(first.has(PacketMeta::FIRST_FRAGMENT));
     assert_eq!(
         (first.protocol, first.source_port, first.l4_offset, first.l4_len),
-        (6, 0, 34, 8)
+        (6, 0, 34, 24)
     );
-    ip.fragment = 0x0001;
+    ip.fragment = 0x0002;
     assert!(!is_kind(&ip.frame(&[0xff; 5]), PacketKind::Fragment).has(PacketMeta::FIRST_FRAGMENT));
     let later = Ip6::new(17).extension(44, &[0, 0, 0, 8, 0, 0, 0, 9]);
     let later = is_kind(&later.frame(&[1; 7]), PacketKind::Fragment);

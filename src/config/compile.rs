@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use super::net::{AddressRef, IcmpMatch, Service, ServiceRef};
 use super::value::{Config, Matcher, Rule, TimeoutOverrides};
 use crate::base::{Generation, PairId, PortId, RuleId, ZoneId};
+use crate::flow::fragments::MAX_PIECES;
 use crate::policy::{self, IcmpSpec, LinearClassifier, Policy, PortPolicy, RuleSpec, ServiceSpec};
 
 /// Rule names to ids, the same for all policies of one run, so that counters and sessions follow a rule's name over an
@@ -129,7 +130,22 @@ pub fn compile(config: &Config, generation: Generation, ids: &mut RuleIds) -> Re
         verify_checksums: config.conntrack.verify_checksums,
         reject_rate: config.policy.reject_rate.0,
         alert_rate: config.policy.alert_rate.0,
+        fragments: fragment_limits(config),
     })
+}
+
+/// Each worker's share. Of the buffers a quarter of one port's pool, so that three quarters are left to its rings.
+fn fragment_limits(config: &Config) -> policy::FragmentLimits {
+    let workers = u32::try_from(config.node.workers.0.len())
+        .unwrap_or(u32::MAX)
+        .max(1);
+    let max_datagrams = config.conntrack.fragments.max_datagrams.div_ceil(workers);
+    policy::FragmentLimits {
+        max_datagrams,
+        max_held: (config.node.packet_buffers / 4 / workers)
+            .min(max_datagrams.saturating_mul(MAX_PIECES as u32)),
+        timeout: config.conntrack.fragments.timeout.0,
+    }
 }
 
 /// All zones, those of ports and those with an entry, sorted: a zone's place is its id.

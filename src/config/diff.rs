@@ -55,6 +55,8 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
     compare!(live, conntrack.pickup);
     compare!(live, conntrack.reset_on_timeout);
     compare!(live, conntrack.timeouts);
+    compare!(restart, conntrack.fragments.max_datagrams);
+    compare!(live, conntrack.fragments.timeout);
     compare!(restart, log.sessions);
     compare!(restart, log.alerts);
     diff

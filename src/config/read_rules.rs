@@ -8,7 +8,7 @@ use super::net::{AddressRef, ServiceRef};
 use super::read::read_name;
 use super::section::{Section, Walk, parse, strings};
 use super::tree::{Span, Value};
-use super::value::{Conntrack, Matcher, PolicySection, Rule, TimeoutOverrides, Timeouts};
+use super::value::{Conntrack, FragmentsSection, Matcher, PolicySection, Rule, TimeoutOverrides, Timeouts};
 use crate::policy::{Action, RuleLog};
 
 pub(super) fn read_sets<'t, T>(
@@ -212,7 +212,6 @@ const CONNTRACK_NOT_YET: &[(&str, &str)] = &[
     ("adaptive_end", "the shrinking of timeouts under load"),
     ("syn_cookie_start", "SYN protection"),
     ("syn_cookie_stop", "SYN protection"),
-    ("fragments", "fragment tracking"),
 ];
 
 pub(super) fn read_conntrack(root: &mut Section<'_>, walk: &mut Walk<'_>) -> Conntrack {
@@ -232,6 +231,7 @@ pub(super) fn read_conntrack(root: &mut Section<'_>, walk: &mut Walk<'_>) -> Con
             .boolean("reset_on_timeout", walk)
             .unwrap_or(default.reset_on_timeout),
         timeouts: Timeouts::default(),
+        fragments: read_fragments(&mut s, walk),
     };
     let mut timeouts = s.section("timeouts", walk);
     for key in Timeouts::KEYS {
@@ -243,4 +243,17 @@ pub(super) fn read_conntrack(root: &mut Section<'_>, walk: &mut Walk<'_>) -> Con
     timeouts.finish(walk);
     s.finish(walk);
     conntrack
+}
+
+fn read_fragments(conntrack: &mut Section<'_>, walk: &mut Walk<'_>) -> FragmentsSection {
+    let mut s = conntrack.section("fragments", walk);
+    let default = FragmentsSection::default();
+    let fragments = FragmentsSection {
+        max_datagrams: s
+            .integer("max_datagrams", 1..=1_048_576, walk)
+            .unwrap_or(default.max_datagrams),
+        timeout: s.text("timeout", walk).unwrap_or(default.timeout),
+    };
+    s.finish(walk);
+    fragments
 }

@@ -288,6 +288,8 @@ pub struct Conntrack {
     pub reset_on_timeout: bool,
     /// Idle timeouts by session state.
     pub timeouts: Timeouts,
+    /// IP fragments, which wait for the others of their datagram.
+    pub fragments: FragmentsSection,
 }
 
 impl Default for Conntrack {
@@ -299,6 +301,27 @@ impl Default for Conntrack {
             pickup: false,
             reset_on_timeout: false,
             timeouts: Timeouts::default(),
+            fragments: FragmentsSection::default(),
+        }
+    }
+}
+
+/// `[conntrack.fragments]`
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct FragmentsSection {
+    /// Incomplete datagrams that are held at once.
+    #[schemars(range(min = 1, max = 1_048_576))]
+    pub max_datagrams: u32,
+    /// How long a datagram has to become complete, from its first fragment on.
+    pub timeout: TimeSpan,
+}
+
+impl Default for FragmentsSection {
+    fn default() -> Self {
+        Self {
+            max_datagrams: 4096,
+            timeout: TimeSpan::from_secs(15),
         }
     }
 }

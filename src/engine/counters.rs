@@ -9,7 +9,8 @@ pub const MAX_RULES: usize = 65_536;
 /// What no rule matches is counted here, behind all rules.
 pub const IMPLICIT_DROP: RuleId = RuleId(MAX_RULES as u32);
 
-/// Packets by verdict. At rest `received == forwarded + dropped() + held`, exactly.
+/// Packets by verdict. After every burst `received == forwarded + dropped() + held`, exactly, where the held ones are
+/// fragments ([`super::Engine::held`]).
 #[derive(Clone, Debug)]
 pub struct Counters {
     /// Packets that `process` took in.
@@ -24,6 +25,10 @@ pub struct Counters {
     pub timeout_resets: u64,
     /// Ends of such sessions that got none: nothing was seen that they acknowledged, or the buffer pool was empty.
     pub timeout_resets_missed: u64,
+    /// IP fragments among the packets of `received`, but for malformed ones.
+    pub fragments: u64,
+    /// Datagrams whose fragments were all there.
+    pub fragments_reassembled: u64,
     /// Packets dropped, by [`DropReason::index`].
     pub drops: [u64; DropReason::COUNT],
     /// Malformed packets by what is wrong with them: adds up to `drops[Malformed]`.
@@ -45,6 +50,8 @@ impl Default for Counters {
             rejects_suppressed: 0,
             timeout_resets: 0,
             timeout_resets_missed: 0,
+            fragments: 0,
+            fragments_reassembled: 0,
             drops: [0; DropReason::COUNT],
             malformed: [0; Malformed::ALL.len()],
             sessions_created: 0,

@@ -11,6 +11,7 @@ mod alert;
 pub mod batch;
 pub mod counters;
 mod first;
+mod fragments;
 mod martian;
 pub mod outputs;
 mod process;
@@ -25,7 +26,7 @@ mod upkeep;
 pub use alert::Alert;
 pub use batch::{Batch, MAX_BATCH};
 pub use counters::{Counters, IMPLICIT_DROP, MAX_RULES, RuleCounters};
-pub use outputs::{Note, Outputs, Why};
+pub use outputs::{Note, Outputs, Place, Why};
 pub use reason::DropReason;
 pub use record::{Account, EndReason, Event, Record};
 pub use upkeep::Upkeep;
@@ -34,15 +35,18 @@ use std::sync::Arc;
 
 use crate::base::{Memory, Nanos, SessionIx, Slab};
 use crate::flow::{HashSeed, SessionTable, TableError};
+use crate::packet::VecPacket;
 use crate::policy::Policy;
+use fragments::Hold;
 use process::Scratch;
 use rate::TokenBucket;
 use record::Records;
 use timeout_reset::Resets;
 use upkeep::{Books, Rearm};
 
-/// One worker's engine: its session table, its counters and the policy of the moment.
-pub struct Engine {
+/// One worker's engine: its session table, its counters, the policy of the moment, and fragments (packets of the kind `B`)
+/// that wait for others.
+pub struct Engine<B = VecPacket> {
     policy: Arc<Policy>,
     table: SessionTable,
     counters: Counters,
@@ -51,11 +55,13 @@ pub struct Engine {
     rearm: Rearm,
     resets: Resets,
     records: Records,
+    fragments: Hold<B>,
     scratch: Box<Scratch>,
 }
 
-impl Engine {
-    /// An engine with an empty table of `max_sessions`, all its memory allocated now.
+impl<B> Engine<B> {
+    /// An engine with an empty table of `max_sessions`, all its memory allocated now. How many fragments it holds is the
+    /// policy's to say, this one's as long as it lives.
     ///
     /// # Errors
     /// When `memory` has not enough; the text says how much it takes and how to give it.
@@ -73,6 +79,7 @@ impl Engine {
             rearm: Rearm::default(),
             resets: Resets::default(),
             records: Records::default(),
+            fragments: Hold::new(policy.fragments, seed),
             scratch: Box::default(),
             policy,
         })

@@ -24,16 +24,29 @@ pub enum Why {
 pub struct Note {
     /// By what it was judged.
     pub why: Why,
-    /// The packet's place in the batch.
-    pub place: usize,
+    /// Which packet it is about.
+    pub place: Place,
 }
 
-/// Takes every packet of a batch exactly once, in order for each flow.
+/// Which packet a verdict is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The one at this place in the batch.
+    Batch(usize),
+    /// The fragment that was held under this number ([`Outputs::hold`]).
+    Held(u64),
+}
+
+/// Takes every packet of a batch exactly once, in order for each flow; fragments that are held, later.
 pub trait Outputs<B> {
     /// `packet` leaves by `to`, unchanged.
     fn forward(&mut self, packet: B, to: PortId, note: Note);
     /// `packet` is dropped.
     fn drop(&mut self, packet: B, reason: DropReason, note: Note);
+    /// The fragment at `place` in the batch stays in the engine, under this number, until its datagram is complete or over.
+    fn hold(&mut self, number: u64, place: usize) {
+        let _ = (number, place);
+    }
     /// An empty buffer for a packet that the engine makes itself; `None`: the pool is empty, and it makes none.
     fn buffer(&mut self) -> Option<B>;
     /// A packet that the engine made (RST, ICMP unreachable) leaves by `to`.

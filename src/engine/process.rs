@@ -1,10 +1,13 @@
 //! The stages of a burst, in order: parse and hash all, find all, ask the rules, act.
 
 use super::counters::RuleRun;
+use super::fragments::Hold;
 use super::rate::TokenBucket;
 use super::record::Records;
 use super::session::ip_len;
-use super::{Batch, Counters, DropReason, Engine, MAX_BATCH, Note, Outputs, RuleCounters, Why, reject};
+use super::{
+    Batch, Counters, DropReason, Engine, MAX_BATCH, Note, Outputs, Place, RuleCounters, Why, reject,
+};
 use crate::base::simd::{LANES, prefetch_bytes};
 use crate::base::{Nanos, PortId, SessionIx, Tick, ZoneId};
 use crate::flow::segment::flag;
@@ -19,11 +22,11 @@ pub(super) struct Scratch {
     /// By place in the batch.
     sights: [Sight; MAX_BATCH],
     /// By place in the batch, too; written where `Sight::parsed` says so.
-    metas: [PacketMeta; MAX_BATCH],
+    pub(super) metas: [PacketMeta; MAX_BATCH],
     /// What the rules are asked, and what they say; `Sight::question` points here.
     questions: [ClassifyKey; MAX_BATCH],
     matches: [RuleMatch; MAX_BATCH],
-    answer: [u8; MAX_ANSWER],
+    pub(super) answer: [u8; MAX_ANSWER],
 }
 
 /// What the stages find out about one packet, step by step: one cache line, all that a packet of a steady session needs.
@@ -94,10 +97,18 @@ pub(super) enum Verdict {
     Reject(Why),
 }
 
-impl Engine {
+impl Verdict {
+    pub(super) const fn why(self) -> Why {
+        match self {
+            Self::Forward(why) | Self::Drop(_, why) | Self::Reject(why) => why,
+        }
+    }
+}
+
+impl<B: PacketBuf> Engine<B> {
     /// Gives every packet of `batch` a verdict through `out`, in order of arrival, and leaves the batch empty. `now`
-    /// never goes back from call to call.
-    pub fn process<B: PacketBuf, O: Outputs<B>>(&mut self, now: Nanos, batch: &mut Batch<B>, out: &mut O) {
+    /// never goes back from call to call. Fragments get theirs when their datagram is complete.
+    pub fn process<O: Outputs<B>>(&mut self, now: Nanos, batch: &mut Batch<B>, out: &mut O) {
         if batch.is_empty() {
             return;
         }
@@ -127,7 +138,7 @@ impl Engine {
             run: RuleRun::EMPTY,
             table_changed: false,
         };
-        act.all(scratch, batch, out, &mut self.rejects);
+        act.all(scratch, batch, out, &mut self.rejects, &mut self.fragments);
     }
 }
 
@@ -290,7 +301,7 @@ pub(super) struct Act<'a> {
     pub(super) now: Nanos,
     pub(super) tick: Tick,
     pub(super) policy: &'a Policy,
-    options: ParseOptions,
+    pub(super) options: ParseOptions,
     pub(super) table: &'a mut SessionTable,
     pub(super) counters: &'a mut Counters,
     pub(super) rules: &'a mut [RuleCounters],
@@ -308,6 +319,7 @@ impl Act<'_> {
         batch: &mut Batch<B>,
         out: &mut O,
         rejects: &mut TokenBucket,
+        hold: &mut Hold<B>,
     ) {
         let mut forwarded = 0;
         for (place, packet) in batch.drain().enumerate() {
@@ -315,10 +327,10 @@ impl Act<'_> {
             let (sight, meta) = (&scratch.sights[place], &scratch.metas[place]);
             if let Some((ix, egress)) = self.steady(sight, meta, packet.bytes()) {
                 forwarded += 1;
-                let why = Why::Session(ix);
+                let (why, place) = (Why::Session(ix), Place::Batch(place));
                 out.forward(packet, egress, Note { why, place });
             } else {
-                self.judge(scratch, place, packet, out, rejects);
+                self.judge(scratch, place, packet, out, rejects, hold);
             }
         }
         self.counters.forwarded += forwarded;
@@ -371,9 +383,14 @@ impl Act<'_> {
         packet: B,
         out: &mut O,
         rejects: &mut TokenBucket,
+        hold: &mut Hold<B>,
     ) {
         scratch.complete(place, &packet, self.options);
         let (meta, sight) = (&scratch.metas[place], &scratch.sights[place]);
+        if meta.kind == PacketKind::Fragment {
+            self.fragment(scratch, place, packet, hold, out, rejects);
+            return;
+        }
         let verdict = if sight.parsed == Parsed::Flow {
             let flow = FlowPacket {
                 meta,
@@ -390,6 +407,7 @@ impl Act<'_> {
         } else {
             self.layer2(meta)
         };
+        let place = Place::Batch(place);
         match verdict {
             Verdict::Forward(why) => {
                 self.counters.forwarded += 1;
@@ -453,7 +471,7 @@ impl Act<'_> {
     }
 
     /// Everything that no session and no rule is asked about.
-    fn layer2(&mut self, meta: &PacketMeta) -> Verdict {
+    pub(super) fn layer2(&mut self, meta: &PacketMeta) -> Verdict {
         let transparent = &self.policy.transparent;
         if meta.has(PacketMeta::TAGGED) && transparent.vlan != VlanMode::Inspect {
             return match transparent.vlan {
@@ -468,7 +486,6 @@ impl Act<'_> {
                 PassOrDrop::Drop => Verdict::Drop(DropReason::NonIp, Why::Layer2),
             },
             PacketKind::BadChecksum => Verdict::Drop(DropReason::BadChecksum, Why::Layer2),
-            PacketKind::Fragment => Verdict::Drop(DropReason::Fragment, Why::Layer2),
             // The kinds of flows never come here; should one, it is not let through.
             _ => {
                 let detail = usize::from(meta.detail).min(Malformed::ALL.len() - 1);

@@ -57,8 +57,17 @@ reasons! {
     NonIp = "non_ip",
     /// VLAN-tagged, and `[transparent] vlan` says drop.
     VlanTagged = "vlan_tagged",
-    /// An IP fragment: not tracked yet.
-    Fragment = "fragment",
+    /// Fragments of one datagram with bytes in common (RFC 5722), and all of its other fragments.
+    FragmentOverlap = "fragment_overlap",
+    /// A fragment that is here already, byte for byte.
+    FragmentDuplicate = "fragment_duplicate",
+    /// Fragments of a datagram that was not complete within `[conntrack.fragments] timeout`, or when the node stopped.
+    FragmentTimeout = "fragment_timeout",
+    /// Fragments of the oldest incomplete datagram, which made room for another one's (`[conntrack.fragments] max_datagrams`, or a
+    /// quarter of `packet_buffers` held).
+    FragmentEvicted = "fragment_evicted",
+    /// Fragments of a datagram that came in more than 128 of them.
+    FragmentExcess = "fragment_excess",
     /// An ICMP error that is about no packet of a live session, a redirect, or a source quench.
     IcmpErrorUnrelated = "icmp_error_unrelated",
     /// An echo reply with a sequence number that nobody asked for.

@@ -67,9 +67,9 @@ const fn is_open(session: &Session) -> bool {
     )
 }
 
-impl Engine {
+impl<B: PacketBuf> Engine<B> {
     /// Resets and ends waiting sessions as far as the pace allows. Returns how many.
-    pub(super) fn reset_waiting<B: PacketBuf, O: Outputs<B>>(&mut self, now: Nanos, out: &mut O) -> u32 {
+    pub(super) fn reset_waiting<O: Outputs<B>>(&mut self, now: Nanos, out: &mut O) -> u32 {
         let mut ended = 0;
         while !self.resets.queue.is_empty() && self.resets.pacer.try_pass(now) {
             // Ended in another way, or revived: its timer runs on, from its last packet.
@@ -98,7 +98,7 @@ impl Engine {
     }
 
     /// Sends each end of a session a RST from the other. Which ends have got one, by [`Direction`]?
-    fn reset_ends<B: PacketBuf, O: Outputs<B>>(&mut self, ix: SessionIx, out: &mut O) -> [bool; 2] {
+    fn reset_ends<O: Outputs<B>>(&mut self, ix: SessionIx, out: &mut O) -> [bool; 2] {
         let mut told = [false; 2];
         let session = self.table.get(ix);
         let links = self.table.links(ix);

@@ -31,11 +31,15 @@ impl Rearm {
     }
 }
 
-impl Engine {
-    /// Ends sessions that idled out and goes on with what an apply left to do, looking at about `budget` sessions. RSTs for
-    /// the ends of sessions go to `out`.
-    pub fn upkeep<B: PacketBuf, O: Outputs<B>>(&mut self, now: Nanos, budget: u32, out: &mut O) -> Upkeep {
+impl<B: PacketBuf> Engine<B> {
+    /// Ends sessions that idled out and fragments whose time is over, and goes on with what an apply left to do, looking at
+    /// about `budget` sessions and as many fragments. What is dropped goes to `out`, RSTs for the ends of sessions too.
+    pub fn upkeep<O: Outputs<B>>(&mut self, now: Nanos, budget: u32, out: &mut O) -> Upkeep {
         let policy = &*self.policy;
+        let timeout = policy.fragments.timeout;
+        let fragments = self
+            .fragments
+            .expire(now, timeout, budget, &mut self.counters, out);
         if let Some(from) = self.rearm.from {
             self.rearm.from = self.table.rearm(from, budget, |session| {
                 session.timeout(policy.state_timeouts(session.rule))
@@ -67,10 +71,15 @@ impl Engine {
         Upkeep {
             expired: expiry.expired + reset,
             lag: expiry.lag,
-            pending: expiry.lag > Nanos(0) || self.rearm.from.is_some() || !self.resets.is_empty(),
+            pending: expiry.lag > Nanos(0)
+                || self.rearm.from.is_some()
+                || !self.resets.is_empty()
+                || fragments,
         }
     }
+}
 
+impl<B> Engine<B> {
     /// Puts a copy of another engine's session into the table, idle since `idle_since`: what `explain` does with the live
     /// sessions of a node. Copies go in before the first packet, the longest idle first.
     ///

@@ -41,6 +41,8 @@ pub struct Policy {
     pub reject_rate: u32,
     /// Alert records of each rule, a second.
     pub alert_rate: u32,
+    /// Fragments on hold.
+    pub fragments: FragmentLimits,
 }
 
 impl Policy {
@@ -85,6 +87,17 @@ impl Policy {
             icmp_code: session.icmp_code,
         }
     }
+}
+
+/// What fragments on hold may take (`[conntrack.fragments]`). The numbers are those of each worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FragmentLimits {
+    /// Incomplete datagrams at once.
+    pub max_datagrams: u32,
+    /// Fragments of all of them together: buffers that ports do not have meanwhile.
+    pub max_held: u32,
+    /// How long a datagram has to become complete.
+    pub timeout: Nanos,
 }
 
 /// What the engine has to know of one port.

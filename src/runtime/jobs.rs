@@ -3,6 +3,7 @@
 use super::command::{Farewell, Kill, Lookup, RuleScan, SessionCopy, SessionScan};
 use crate::base::Nanos;
 use crate::control::eventlog::RecordQueue;
+use crate::dpdk::Mbuf;
 use crate::engine::Engine;
 
 /// Sessions, keys or rules that a running job looks at in one turn: some ten microseconds, a small part of what a
@@ -10,7 +11,7 @@ use crate::engine::Engine;
 const JOB_STEP: u32 = 128;
 
 /// Looks at some slots; true: done.
-pub(super) fn step_scan(engine: &Engine, scan: &mut SessionScan, now: Nanos) -> bool {
+pub(super) fn step_scan(engine: &Engine<Mbuf>, scan: &mut SessionScan, now: Nanos) -> bool {
     scan.now = now;
     let room = scan.found.capacity().saturating_sub(scan.found.len());
     // A slot holds at most one session, so this cannot run out of room.
@@ -36,7 +37,7 @@ pub(super) fn step_scan(engine: &Engine, scan: &mut SessionScan, now: Nanos) -> 
 }
 
 /// Ends some sessions; true: done.
-pub(super) fn step_kill(engine: &mut Engine, kill: &mut Kill, now: Nanos) -> bool {
+pub(super) fn step_kill(engine: &mut Engine<Mbuf>, kill: &mut Kill, now: Nanos) -> bool {
     for id in kill.sessions.iter().skip(kill.done).take(JOB_STEP as usize) {
         kill.done += 1;
         if let Some(ix) = engine.table().resolve(*id) {
@@ -49,7 +50,7 @@ pub(super) fn step_kill(engine: &mut Engine, kill: &mut Kill, now: Nanos) -> boo
 
 /// Records go on their way to the log. What finds no room waits in the engine, whose room is what bounds it.
 #[cold]
-pub(super) fn pass_records(engine: &mut Engine, queue: Option<&RecordQueue>) {
+pub(super) fn pass_records(engine: &mut Engine<Mbuf>, queue: Option<&RecordQueue>) {
     let Some(queue) = queue else {
         return;
     };
@@ -64,7 +65,7 @@ pub(super) fn pass_records(engine: &mut Engine, queue: Option<&RecordQueue>) {
 
 /// Tells the log of some sessions; true: of all, and everything is on its way.
 pub(super) fn step_farewell(
-    engine: &mut Engine,
+    engine: &mut Engine<Mbuf>,
     queue: Option<&RecordQueue>,
     farewell: &mut Farewell,
     now: Nanos,
@@ -81,7 +82,7 @@ pub(super) fn step_farewell(
 }
 
 /// Looks some keys up; true: done.
-pub(super) fn step_lookup(engine: &Engine, lookup: &mut Lookup, now: Nanos) -> bool {
+pub(super) fn step_lookup(engine: &Engine<Mbuf>, lookup: &mut Lookup, now: Nanos) -> bool {
     lookup.now = now;
     let table = engine.table();
     for key in lookup.keys.iter().skip(lookup.done).take(JOB_STEP as usize) {
@@ -98,7 +99,7 @@ pub(super) fn step_lookup(engine: &Engine, lookup: &mut Lookup, now: Nanos) -> b
 }
 
 /// Copies some rules' counters; true: done.
-pub(super) fn step_rules(engine: &Engine, scan: &mut RuleScan) -> bool {
+pub(super) fn step_rules(engine: &Engine<Mbuf>, scan: &mut RuleScan) -> bool {
     let rest = engine.rules().iter().skip(scan.from + scan.counters.len());
     let room = scan.counters.capacity() - scan.counters.len();
     let before = scan.counters.len();

@@ -69,7 +69,13 @@ counts! {
     timeout_resets_missed,
     /// Records that found no room on their way to the logs.
     log_records_lost,
-    /// Packets in the worker's hands.
+    /// IP fragments received, but for malformed ones.
+    fragments,
+    /// Datagrams whose fragments were all there.
+    fragments_reassembled,
+    /// Fragments that wait for the others of their datagrams.
+    fragments_held,
+    /// Packets in the worker's hands, fragments among them.
     held,
     /// Packets handed to their owners on other workers.
     handed_over,
@@ -110,6 +116,9 @@ impl Counts {
         self.timeout_resets += other.timeout_resets;
         self.timeout_resets_missed += other.timeout_resets_missed;
         self.log_records_lost += other.log_records_lost;
+        self.fragments += other.fragments;
+        self.fragments_reassembled += other.fragments_reassembled;
+        self.fragments_held += other.fragments_held;
         self.held += other.held;
         self.handed_over += other.handed_over;
         self.sessions += other.sessions;

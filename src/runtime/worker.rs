@@ -43,7 +43,7 @@ const GAP_SECONDS: usize = 10;
 /// What a worker is made of.
 pub struct WorkerSetup {
     /// Its engine; made on the worker's own thread, so that its memory is near its CPU.
-    pub engine: Engine,
+    pub engine: Engine<Mbuf>,
     /// The node's clock.
     pub clock: TscClock,
     /// All ports of the node, by [`PortId`].
@@ -64,7 +64,7 @@ pub struct WorkerSetup {
 
 /// A worker; lives on one thread.
 pub struct Worker {
-    engine: Engine,
+    engine: Engine<Mbuf>,
     clock: TscClock,
     burst: usize,
     mailbox: Arc<Mailbox>,
@@ -323,6 +323,7 @@ impl Worker {
                 Reply::Begin
             }
             Command::Stop => {
+                self.engine.drop_fragments(&mut self.out);
                 self.out.flush();
                 self.stopping = true;
                 self.publish(now);
@@ -428,7 +429,10 @@ impl Worker {
             timeout_resets: engine.timeout_resets,
             timeout_resets_missed: engine.timeout_resets_missed,
             log_records_lost: engine.log_records_lost,
-            held: self.out.held(),
+            fragments: engine.fragments,
+            fragments_reassembled: engine.fragments_reassembled,
+            fragments_held: self.engine.held(),
+            held: self.out.held() + self.engine.held(),
             handed_over: 0,
             sessions: u64::from(self.engine.table().len()),
             sessions_created: engine.sessions_created,

@@ -129,6 +129,12 @@ pub struct Counters {
     pub originated: u64,
     /// Answers that the node did not make.
     pub rejects_suppressed: u64,
+    /// IP fragments that came in.
+    pub fragments: u64,
+    /// Datagrams that were complete.
+    pub fragments_reassembled: u64,
+    /// Fragments in the node.
+    pub fragments_held: u64,
     /// Packets in the node.
     pub held: u64,
     /// Sessions made.
@@ -161,6 +167,9 @@ impl Counters {
             tx_packets: number("tx_packets"),
             originated: number("originated"),
             rejects_suppressed: number("rejects_suppressed"),
+            fragments: number("fragments"),
+            fragments_reassembled: number("fragments_reassembled"),
+            fragments_held: number("fragments_held"),
             held: number("held"),
             sessions_created: number("sessions_created"),
             sessions_ended: number("sessions_ended"),

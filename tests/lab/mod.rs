@@ -31,6 +31,7 @@
 pub mod api;
 pub mod capture;
 pub mod config;
+pub mod fragments;
 pub mod frames;
 pub mod host;
 pub mod netns;

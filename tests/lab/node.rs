@@ -146,6 +146,19 @@ impl Node {
         })
     }
 
+    /// [`Node::settled_after`], but fragments may be held.
+    pub fn settled_after_holding(&self, since: &Counters, packets: u64) -> Counters {
+        wait_for(&format!("{packets} packets come in"), || {
+            let now = self.counters();
+            let taken = now.rx_packets - since.rx_packets;
+            if taken == packets && now.imbalance() == 0 && now.held == now.fragments_held {
+                Ok(now)
+            } else {
+                Err(format!("{taken} so far: {now:?}"))
+            }
+        })
+    }
+
     /// Waits until a counter of drops has grown by `by` since.
     pub fn wait_drops(&self, since: &Counters, reason: &str, by: u64) {
         wait_for(&format!("{by} drops for {reason}"), || {

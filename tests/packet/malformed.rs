@@ -149,7 +149,14 @@ fn malformed_ipv4_fragments() {
     // The last byte that a packet of 65,535 can have: offset 65,512, behind a header of 20.
     is_kind(&fragment(8189, 3), PacketKind::Fragment);
     is_malformed(&fragment(8189, 4), Malformed::Ipv4Fragment);
-    for (field, len) in [(0x2000, 0), (0x2000, 9), (0x2005, 4), (0x3fff, 8), (0x1fff, 1)] {
+    for (field, len) in [
+        (0x2000, 0),
+        (0x0001, 0),
+        (0x2000, 9),
+        (0x2005, 4),
+        (0x3fff, 8),
+        (0x1fff, 1),
+    ] {
         is_malformed(&fragment(field, len), Malformed::Ipv4Fragment);
     }
     // Don't-fragment and the reserved bit make no fragment.
@@ -260,7 +267,14 @@ fn malformed_ipv6_fragments() {
     for (field, len) in [(0x0001, 8), (0x05a9, 1448), (0x0008, 1), (0xfff8, 7)] {
         is_kind(&fragment(field, len), PacketKind::Fragment);
     }
-    for (field, len) in [(0x0001, 0), (0x0001, 9), (0x0009, 4), (0xfff8, 8), (0xfff9, 8)] {
+    for (field, len) in [
+        (0x0001, 0),
+        (0x0008, 0),
+        (0x0001, 9),
+        (0x0009, 4),
+        (0xfff8, 8),
+        (0xfff9, 8),
+    ] {
         is_malformed(&fragment(field, len), Malformed::Ipv6Fragment);
     }
     // Reserved bits do not make a fragment of a whole packet.
@@ -268,6 +282,55 @@ fn malformed_ipv6_fragments() {
         &Ip6::new(59).extension(44, &[0, 9, 0, 6, 0, 0, 0, 1]).frame(&[]),
         PacketKind::OtherIp,
     );
+}
+
+#[test]
+fn tiny_fragments() {
+    let (tcp, long) = (tcp((1, 2), SYN, &[], &[0; 4]), tcp((1, 2), SYN, &[0; 8], &[0; 4]));
+    let destination_options = [0, 0, 1, 4, 0, 0, 0, 0];
+    let fragment6 = |field: u8, protocol| Ip6::new(protocol).extension(44, &[0, 0, 0, field, 0, 0, 0, 1]);
+    for (part, tiny) in [
+        (&tcp[..8], true),
+        (&tcp[..16], true),
+        (&tcp[..24], false),
+        // Options are part of the header.
+        (&long[..24], true),
+        (&long[..32], false),
+    ] {
+        let mut ip = Ip4::new(6);
+        ip.fragment = 0x2000;
+        let behind_options = fragment6(1, 6).extension(60, &destination_options);
+        for frame in [
+            ip.frame(part),
+            fragment6(1, 6).frame(part),
+            behind_options.frame(part),
+        ] {
+            if tiny {
+                is_malformed(&frame, Malformed::TinyFragment);
+            } else {
+                is_kind(&frame, PacketKind::Fragment);
+            }
+        }
+    }
+    // A second fragment that has the flags (RFC 1858, section 3.2); of another protocol it has none.
+    for (protocol, tiny) in [(6, true), (17, false)] {
+        let mut ip = Ip4::new(protocol);
+        ip.fragment = 0x2001;
+        for frame in [ip.frame(&[0; 8]), fragment6(9, protocol).frame(&[0; 8])] {
+            if tiny {
+                is_malformed(&frame, Malformed::TinyFragment);
+            } else {
+                is_kind(&frame, PacketKind::Fragment);
+            }
+        }
+    }
+    // The chain of extension headers goes on in the second fragment (RFC 7112), or has no end.
+    let cut = fragment6(1, 60).frame(&[17, 1, 1, 4, 0, 0, 0, 0]);
+    is_malformed(&cut, Malformed::TinyFragment);
+    let twice = fragment6(1, 17).extension(44, &[0, 0, 0, 1, 0, 0, 0, 1]);
+    is_malformed(&twice.frame(&[0; 8]), Malformed::Ipv6Extension);
+    let route = fragment6(1, 17).extension(43, &[&[0, 2, 4, 1, 0, 0, 0, 0][..], &B6].concat());
+    is_malformed(&route.frame(&[0; 8]), Malformed::SourceRoute);
 }
 
 #[test]

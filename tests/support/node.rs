@@ -11,7 +11,8 @@ use haechi::base::{Generation, Nanos, PortId};
 use haechi::config::{self, RuleIds};
 use haechi::engine;
 use haechi::engine::{
-    Batch, DropReason, Engine, Event, IMPLICIT_DROP, MAX_BATCH, Note, Outputs, RuleCounters, Upkeep, Why,
+    Batch, DropReason, Engine, Event, IMPLICIT_DROP, MAX_BATCH, Note, Outputs, Place, RuleCounters, Upkeep,
+    Why,
 };
 use haechi::flow::{Direction, Entry, FlowKey, HashSeed, KeyClass};
 use haechi::packet::synth::PacketSpec;
@@ -86,7 +87,11 @@ struct Record {
     /// By place in the batch.
     verdicts: BTreeMap<usize, String>,
     order: Vec<usize>,
-    forwarded: Vec<(String, Vec<u8>)>,
+    /// Fragments that are held from now on: number and place in the batch.
+    held: Vec<(u64, usize)>,
+    /// Verdicts of fragments that were held, by number, in order.
+    released: Vec<(u64, String)>,
+    forwarded: Vec<(Place, String, Vec<u8>)>,
     originated: Vec<(String, Vec<u8>)>,
     /// Buffers that the engine may still have; `None`: as many as it wants.
     buffers: Option<usize>,
@@ -103,16 +108,29 @@ impl Record {
             Why::Rule(Some(rule)) => format!("rule {}", self.rules[rule as usize]),
             Why::Rule(None) => String::from("no rule"),
         };
-        let twice = self.verdicts.insert(note.place, format!("{verdict}: {why}"));
-        assert_eq!(twice, None, "a second verdict for packet {}", note.place);
-        self.order.push(note.place);
+        let verdict = format!("{verdict}: {why}");
+        match note.place {
+            Place::Batch(place) => self.say(place, verdict),
+            Place::Held(number) => self.released.push((number, verdict)),
+        }
+    }
+
+    fn say(&mut self, place: usize, verdict: String) {
+        let twice = self.verdicts.insert(place, verdict);
+        assert_eq!(twice, None, "a second verdict for packet {place}");
+        self.order.push(place);
     }
 }
 
 impl Outputs<VecPacket> for Record {
     fn forward(&mut self, packet: VecPacket, to: PortId, note: Note) {
         self.note(format!("to {}", port_name(to)), note);
-        self.forwarded.push((port_name(to).to_owned(), packet.frame));
+        self.forwarded
+            .push((note.place, port_name(to).to_owned(), packet.frame));
+    }
+    fn hold(&mut self, number: u64, place: usize) {
+        self.say(place, String::from("held"));
+        self.held.push((number, place));
     }
     fn drop(&mut self, _: VecPacket, reason: DropReason, note: Note) {
         self.note(reason.name().to_owned(), note);
@@ -138,6 +156,10 @@ pub struct Node {
     pub originated: Vec<(String, Vec<u8>)>,
     /// Frames that left since they were last taken.
     pub forwarded: Vec<(String, Vec<u8>)>,
+    /// Fragments that the engine holds, by their number: where each came in, and its frame.
+    pub holds: BTreeMap<u64, (&'static str, Vec<u8>)>,
+    /// Verdicts of fragments that were held, since they were last taken, in order.
+    pub released: Vec<String>,
     /// See `Record`.
     pub buffers: Option<usize>,
 }
@@ -150,8 +172,14 @@ impl Node {
 
     #[track_caller]
     pub fn with_table(rules: &str, max_sessions: u32) -> Self {
+        Self::of_text(&config(rules), max_sessions)
+    }
+
+    /// Of a whole configuration, which has the ports of [`config`].
+    #[track_caller]
+    pub fn of_text(text: &str, max_sessions: u32) -> Self {
         let mut ids = RuleIds::new();
-        let config = config::load_text("test.toml", &config(rules)).unwrap_or_else(|e| panic!("{e}"));
+        let config = config::load_text("test.toml", text).unwrap_or_else(|e| panic!("{e}"));
         let policy = config::compile(&config, Generation(1), &mut ids).expect("a policy");
         let engine = Engine::new(
             max_sessions,
@@ -167,6 +195,8 @@ impl Node {
             generation: 1,
             originated: vec![],
             forwarded: vec![],
+            holds: BTreeMap::new(),
+            released: vec![],
             buffers: None,
         }
     }
@@ -236,6 +266,55 @@ impl Node {
         }
     }
 
+    /// Takes over what a call of the engine did; checks that held fragments are released once and unchanged, and that nothing is
+    /// lost.
+    #[track_caller]
+    fn account(&mut self, record: Record, packets: &[(&str, VecPacket)]) {
+        for (number, place) in &record.held {
+            let (port, packet) = &packets[*place];
+            let held = (port_name(port_id(port)), packet.frame.clone());
+            assert_eq!(self.holds.insert(*number, held), None, "a number is given once");
+        }
+        for (place, to, frame) in &record.forwarded {
+            let (from, came) = match place {
+                Place::Batch(place) => (packets[*place].0, packets[*place].1.bytes()),
+                Place::Held(number) => (self.holds[number].0, &*self.holds[number].1),
+            };
+            assert_eq!(frame, came, "forwarded frames are unchanged");
+            let (.., peer) = PORTS[port_id(from).index()];
+            assert_eq!(to, peer, "by the other port of the pair");
+        }
+        for (number, _) in &record.released {
+            assert!(
+                self.holds.remove(number).is_some(),
+                "what was held is released once"
+            );
+        }
+        let counters = self.engine.counters();
+        assert_eq!(self.engine.held(), self.holds.len() as u64, "held");
+        assert_eq!(
+            counters.received,
+            counters.forwarded + counters.dropped() + self.engine.held(),
+            "nothing is lost"
+        );
+        assert_eq!(
+            counters.malformed.iter().sum::<u64>(),
+            counters.drops[DropReason::Malformed.index()]
+        );
+        self.released
+            .extend(record.released.into_iter().map(|(_, verdict)| verdict));
+        self.forwarded
+            .extend(record.forwarded.into_iter().map(|(_, to, frame)| (to, frame)));
+        self.originated.extend(record.originated);
+    }
+
+    /// Stops, as a worker does.
+    pub fn stop(&mut self) {
+        let mut record = Record::default();
+        self.engine.drop_fragments(&mut record);
+        self.account(record, &[]);
+    }
+
     /// Upkeep once.
     pub fn upkeep(&mut self, budget: u32) -> Upkeep {
         let mut record = Record {
@@ -244,7 +323,8 @@ impl Node {
         };
         let upkeep = self.engine.upkeep(self.now, budget, &mut record);
         self.buffers = record.buffers;
-        self.originated.append(&mut record.originated);
+        assert!(record.order.is_empty(), "no packet came");
+        self.account(record, &[]);
         upkeep
     }
 
@@ -283,33 +363,12 @@ impl Node {
             (0..packets.len()).collect::<Vec<_>>(),
             "one verdict each, in order"
         );
-        let forwarded = record
-            .verdicts
-            .iter()
-            .filter(|(_, verdict)| verdict.starts_with("to "));
-        for ((place, verdict), (port, frame)) in forwarded.zip(&record.forwarded) {
-            assert_eq!(frame, packets[*place].1.bytes(), "forwarded frames are unchanged");
-            let (.., peer) = PORTS[port_id(packets[*place].0).index()];
-            assert!(
-                port == peer && verdict.starts_with(&format!("to {peer}:")),
-                "by the other port of the pair"
-            );
-        }
         let after = self.engine.counters();
         assert_eq!(after.received - before.received, packets.len() as u64);
         assert_eq!(after.forwarded - before.forwarded, record.forwarded.len() as u64);
         assert_eq!(
-            after.received,
-            after.forwarded + after.dropped(),
-            "nothing is lost"
-        );
-        assert_eq!(
             after.originated - before.originated,
             record.originated.len() as u64
-        );
-        assert_eq!(
-            after.malformed.iter().sum::<u64>(),
-            after.drops[DropReason::Malformed.index()]
         );
         assert_eq!(
             after.sessions_created - after.sessions_ended,
@@ -322,9 +381,9 @@ impl Node {
             u64::from(self.engine.table().len()),
             "every session has its rule"
         );
-        self.originated.append(&mut record.originated);
-        self.forwarded.append(&mut record.forwarded);
-        record.verdicts.into_values().collect()
+        let verdicts = std::mem::take(&mut record.verdicts).into_values().collect();
+        self.account(record, packets);
+        verdicts
     }
 
     /// One frame alone.
@@ -395,6 +454,12 @@ impl Node {
                 counters.timeout_resets_missed,
             ),
             (String::from("log_records_lost"), counters.log_records_lost),
+            (String::from("fragments"), counters.fragments),
+            (
+                String::from("fragments_reassembled"),
+                counters.fragments_reassembled,
+            ),
+            (String::from("held"), self.engine.held()),
             (String::from("sessions_created"), counters.sessions_created),
             (String::from("sessions_ended"), counters.sessions_ended),
         ]);

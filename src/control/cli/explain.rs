@@ -1,6 +1,6 @@
 //! `haechi explain`: packets in words or from captures, under a configuration file or on a running node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -50,11 +50,17 @@ fn under_file(args: &ExplainArgs, file: &Path, printer: &mut Printer) -> Result<
     let mut simulator = Simulator::new(Arc::new(policy), names, room, Nanos::SECOND)?;
     let mut conversation = Conversation::default();
     let mut at_ns = 0_u64;
+    // Of the packets whose verdicts are not printed yet.
+    let mut cuts = VecDeque::new();
     for words in &args.packet {
         let default = default_port(&simulator, args);
         let ready = conversation.read(&simulator, words, default)?;
         at_ns = at_ns.saturating_add(ready.after_ns);
-        printer.verdict(&simulator.feed(ready.frame, ready.ingress, at_ns))?;
+        simulator.feed(ready.frame, ready.ingress, at_ns);
+        cuts.push_back(None);
+        while let Some(verdict) = simulator.decided() {
+            printer.noted(verdict, cuts.pop_front().flatten())?;
+        }
     }
     let ports = captures.resolve(&simulator, args)?;
     while let Some((place, frame, at_ns)) = captures.next_frame()? {
@@ -63,10 +69,14 @@ fn under_file(args: &ExplainArgs, file: &Path, printer: &mut Printer) -> Result<
             true => conversation.ingress_of(&simulator, &frame.bytes, *port),
             false => *port,
         };
-        let cut = cut_short(&frame);
-        let mut verdict = simulator.feed(frame.bytes, ingress, at_ns);
-        note(&mut verdict, cut);
-        printer.verdict(&verdict)?;
+        cuts.push_back(cut_short(&frame));
+        simulator.feed(frame.bytes, ingress, at_ns);
+        while let Some(verdict) = simulator.decided() {
+            printer.noted(verdict, cuts.pop_front().flatten())?;
+        }
+    }
+    for verdict in simulator.finish() {
+        printer.noted(verdict, cuts.pop_front().flatten())?;
     }
     Ok(())
 }
@@ -122,9 +132,8 @@ fn on_node(args: &ExplainArgs, printer: &mut Printer) -> Result<(), Failure> {
     }
     let report = Client::new(&args.node.socket)?.explain(&request)?;
     let mut cuts = cuts.into_iter();
-    for mut verdict in report.verdicts {
-        note(&mut verdict, cuts.next().flatten());
-        printer.verdict(&verdict)?;
+    for verdict in report.verdicts {
+        printer.noted(verdict, cuts.next().flatten())?;
     }
     Ok(())
 }
@@ -255,10 +264,16 @@ struct Printer {
 struct Totals {
     packets: u64,
     forwarded: u64,
+    held: u64,
     drops: BTreeMap<String, u64>,
 }
 
 impl Printer {
+    fn noted(&mut self, mut verdict: Verdict, cut: Option<String>) -> Result<(), Failure> {
+        note(&mut verdict, cut);
+        self.verdict(&verdict)
+    }
+
     fn verdict(&mut self, verdict: &Verdict) -> Result<(), Failure> {
         if let Some(totals) = &mut self.totals {
             totals.add(verdict);
@@ -281,9 +296,10 @@ impl Printer {
 impl Totals {
     fn add(&mut self, verdict: &Verdict) {
         self.packets += 1;
-        match &verdict.reason {
-            None => self.forwarded += 1,
-            Some(reason) => *self.drops.entry(reason.clone()).or_default() += 1,
+        match (&verdict.reason, verdict.verdict) {
+            (Some(reason), _) => *self.drops.entry(reason.clone()).or_default() += 1,
+            (None, Fate::Held) => self.held += 1,
+            (None, _) => self.forwarded += 1,
         }
     }
 
@@ -292,8 +308,12 @@ impl Totals {
             "{}: {} forwarded, {} dropped",
             counted(self.packets, "packet"),
             self.forwarded,
-            self.packets - self.forwarded
+            self.packets - self.forwarded - self.held
         );
+        if self.held > 0 {
+            // Writing to a string cannot fail.
+            let _ = write!(text, ", {} held", self.held);
+        }
         let mut separator = ": ";
         for (reason, packets) in &self.drops {
             // Writing to a string cannot fail.
@@ -315,6 +335,7 @@ fn verdict_text(v: &Verdict) -> String {
     let fate = match (v.verdict, &v.egress, &v.to) {
         (Fate::Forward, Some(egress), Some(to)) => format!("forward by {egress} ({to})"),
         (Fate::Forward, ..) => "forward".to_owned(),
+        (Fate::Held, ..) => "held".to_owned(),
         (Fate::Drop, ..) => format!("drop, {}", v.reason.as_deref().unwrap_or("no reason")),
     };
     let rule = v.rule.as_deref().unwrap_or("?");

@@ -357,6 +357,8 @@ fn counters_text(counters: &Counters, all: bool, width: Option<u16>) -> String {
                 .fold(0u64, |sum, n| sum.saturating_add(*n))
                 .to_string(),
         ),
+        ("fragments", counters.fragments.to_string()),
+        ("reassembled", counted(counters.fragments_reassembled, "datagram")),
         ("held", counters.held.to_string()),
         ("sessions created", counters.sessions_created.to_string()),
         ("sessions ended", counters.sessions_ended.to_string()),

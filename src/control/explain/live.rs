@@ -67,12 +67,12 @@ pub fn explain(
     simulator.adopt(node.lookup(&keys)?);
     // Again, now that the sessions are known that TCP numbers which were left out go on with.
     let packets = read_all(&simulator, &request.packets, request.both_directions)?;
+    for packet in packets {
+        simulator.feed(packet.frame, packet.ingress, packet.at_ns);
+    }
     Ok(ExplainReport {
         generation: policy.generation.0,
-        verdicts: packets
-            .into_iter()
-            .map(|packet| simulator.feed(packet.frame, packet.ingress, packet.at_ns))
-            .collect(),
+        verdicts: simulator.finish().collect(),
     })
 }
 

@@ -7,7 +7,7 @@ pub mod capture;
 pub mod live;
 mod words;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::NodeError;
@@ -15,10 +15,10 @@ use super::node::{ErrorKind, Fate, Verdict, Word};
 use super::view::{LiveSession, Names};
 use crate::base::slab::HeapMemory;
 use crate::base::{Nanos, PortId, WorkerId};
-use crate::engine::{Batch, DropReason, Engine, Note, Outputs, Why};
+use crate::engine::{Batch, DropReason, Engine, Note, Outputs, Place, Why};
 use crate::flow::table::SessionId;
 use crate::flow::{Direction, FlowKey, HashSeed, TcpSender};
-use crate::packet::parse::{Malformed, ParseOptions, parse, parse_embedded};
+use crate::packet::parse::{Malformed, ParseOptions, parse, parse_embedded, parse_first_fragment};
 use crate::packet::view::link_header;
 use crate::packet::{PacketKind, PacketMeta, RxChecksum, VecPacket};
 use crate::policy::{Policy, VlanMode};
@@ -36,6 +36,10 @@ pub struct Simulator {
     start: Nanos,
     now: Nanos,
     packets: u64,
+    /// Packets in order, from the first one on that is not decided or not fetched.
+    rows: VecDeque<Row>,
+    /// Held fragments by the engine's number: which packet each is.
+    held: HashMap<u64, u64>,
     /// What the copies of live sessions were like when they were taken; the table counts from there.
     copies: HashMap<SessionId, LiveSession>,
 }
@@ -59,6 +63,8 @@ impl Simulator {
             start,
             now: start,
             packets: 0,
+            rows: VecDeque::new(),
+            held: HashMap::new(),
             copies: HashMap::new(),
         })
     }
@@ -130,64 +136,118 @@ impl Simulator {
     }
 
     /// Gives the engine a frame that comes in by `ingress` at `at_ns` after the first packet (time never goes back: an
-    /// earlier one counts as now), and says what became of it.
-    pub fn feed(&mut self, frame: Vec<u8>, ingress: PortId, at_ns: u64) -> Verdict {
+    /// earlier one counts as now). [`Simulator::decided`] says what became of it.
+    pub fn feed(&mut self, frame: Vec<u8>, ingress: PortId, at_ns: u64) {
         self.advance(self.start.plus(Nanos(at_ns)));
         self.packets += 1;
         let (length, ip_len) = (frame.len(), frame.len().saturating_sub(link_header(&frame)));
         let meta = self.parse(&frame, ingress);
-        let packet = describe(&meta, &frame);
+        let verdict = Verdict {
+            number: self.packets,
+            at_ns: self.now.since(self.start).0,
+            packet: describe(&meta, &frame),
+            length,
+            ingress: self.names.port(ingress).to_string(),
+            from: self.names.zone_of(ingress).to_string(),
+            verdict: Fate::Held,
+            egress: None,
+            to: None,
+            reason: None,
+            detail: Some(String::from("it waits for the other fragments of its datagram")),
+            by: Word::Borrowed("none"),
+            rule: None,
+            session: None,
+            answers: Vec::new(),
+        };
+        let decided = false;
+        self.rows.push_back(Row {
+            verdict,
+            ip_len,
+            decided,
+        });
         let mut batch = Batch::new();
         let mut sink = Sink::default();
+        let malformed = self.engine.counters().malformed;
         // An empty batch takes a packet.
         if batch.try_push(VecPacket::new(frame), ingress).is_ok() {
             self.engine.process(self.now, &mut batch, &mut sink);
         }
-        let (fate, why) = sink
-            .outcome
-            .unwrap_or((Outcome::Dropped(DropReason::Malformed), Why::Layer2));
-        let fate = match fate {
-            // What the worker decides when it sends; other reasons of its own depend on links and queues.
-            Outcome::Forwarded(to) if ip_len > self.names.mtu(to) => {
-                Outcome::Dropped(DropReason::FrameTooLong)
-            }
-            fate => fate,
-        };
-        let answers = sink
+        if let Some(number) = sink.held {
+            self.held.insert(number, self.packets);
+        }
+        let answers: Vec<_> = sink
             .answers
             .iter()
             .map(|(answer, to)| self.answer(answer, *to))
             .collect();
-        let mut verdict = Verdict {
-            number: self.packets,
-            at_ns: self.now.since(self.start).0,
-            packet,
-            length,
-            ingress: self.names.port(ingress).to_string(),
-            from: self.names.zone_of(ingress).to_string(),
-            verdict: Fate::Drop,
-            egress: None,
-            to: None,
-            reason: None,
-            detail: None,
-            by: Word::Borrowed("layer2"),
-            rule: None,
-            session: None,
-            answers,
-        };
-        match fate {
-            Outcome::Forwarded(to) => {
-                verdict.verdict = Fate::Forward;
-                verdict.egress = Some(self.names.port(to).to_string());
-                verdict.to = Some(self.names.zone_of(to).to_string());
+        if let Some(row) = self.rows.back_mut() {
+            row.verdict.answers = answers;
+        }
+        let counted = self.engine.counters().malformed.iter().zip(malformed);
+        let malformed = Malformed::ALL
+            .iter()
+            .zip(counted)
+            .find(|(_, (now, then))| *now > then);
+        self.decide(sink, malformed.map(|(malformed, _)| *malformed));
+    }
+
+    /// The next packet that something became of, in the order in which they were fed: one behind a held fragment has to wait.
+    pub fn decided(&mut self) -> Option<Verdict> {
+        if !self.rows.front()?.decided {
+            return None;
+        }
+        self.rows.pop_front().map(|row| row.verdict)
+    }
+
+    /// There are no more packets: all that are left, fragments that wait in vain among them.
+    pub fn finish(&mut self) -> impl Iterator<Item = Verdict> {
+        self.rows.drain(..).map(|row| row.verdict)
+    }
+
+    /// Writes down what the engine decided about this packet and about fragments that it held. `malformed`: what was wrong with
+    /// malformed ones.
+    fn decide(&mut self, sink: Sink, malformed: Option<Malformed>) {
+        for (place, outcome, why) in sink.outcomes {
+            let number = match place {
+                Place::Batch(_) => Some(self.packets),
+                Place::Held(number) => self.held.remove(&number),
+            };
+            let first = self.packets + 1 - self.rows.len() as u64;
+            let Some(place) = number.and_then(|number| usize::try_from(number.checked_sub(first)?).ok())
+            else {
+                continue;
+            };
+            let Some(mut row) = self.rows.get_mut(place).map(std::mem::take) else {
+                continue;
+            };
+            let fate = match outcome {
+                // What the worker decides when it sends; other reasons of its own depend on links and queues.
+                Outcome::Forwarded(to) if row.ip_len > self.names.mtu(to) => {
+                    Outcome::Dropped(DropReason::FrameTooLong)
+                }
+                fate => fate,
+            };
+            let verdict = &mut row.verdict;
+            verdict.detail = None;
+            verdict.by = Word::Borrowed("layer2");
+            match fate {
+                Outcome::Forwarded(to) => {
+                    verdict.verdict = Fate::Forward;
+                    verdict.egress = Some(self.names.port(to).to_string());
+                    verdict.to = Some(self.names.zone_of(to).to_string());
+                }
+                Outcome::Dropped(reason) => {
+                    verdict.verdict = Fate::Drop;
+                    verdict.reason = Some(reason.name().to_owned());
+                    verdict.detail = Some(detail(reason, malformed));
+                }
             }
-            Outcome::Dropped(reason) => {
-                verdict.reason = Some(reason.name().to_owned());
-                verdict.detail = Some(detail(reason, &meta));
+            self.say_why(verdict, why, fate);
+            row.decided = true;
+            if let Some(place) = self.rows.get_mut(place) {
+                *place = row;
             }
         }
-        self.say_why(&mut verdict, why, fate);
-        verdict
     }
 
     fn say_why(&self, verdict: &mut Verdict, why: Why, fate: Outcome) {
@@ -244,13 +304,15 @@ impl Simulator {
         format!("{} by {}", describe(&meta, &answer.frame), self.names.port(to))
     }
 
-    /// Lets time pass: sessions that idle out end on the way, as they do on a worker.
+    /// Lets time pass: sessions that idle out end on the way, and fragments that wait in vain, as they do on a worker.
     fn advance(&mut self, to: Nanos) {
         while self.now < to {
             self.now = to.min(self.now.plus(LONGEST_STEP));
             // What it sends to ends that idled out is no answer to a packet.
-            self.engine.upkeep(self.now, u32::MAX, &mut Sink::default());
-            if self.engine.table().is_empty() {
+            let mut sink = Sink::default();
+            self.engine.upkeep(self.now, u32::MAX, &mut sink);
+            self.decide(sink, None);
+            if self.engine.table().is_empty() && self.engine.held() == 0 {
                 self.now = to;
             }
         }
@@ -268,10 +330,14 @@ fn parse_as(policy: &Policy, frame: &[u8], ingress: PortId) -> PacketMeta {
     meta
 }
 
-/// The key by which the engine will look for the packet's session, if it is of a kind that has one or carries one that has.
+/// The key by which the engine will look for the packet's session, if it is of a kind that has one, begins such a packet in
+/// fragments, or carries one.
 fn flow_key(policy: &Policy, meta: &PacketMeta, frame: &[u8]) -> Option<(FlowKey, Direction)> {
-    let embedded = parse_embedded(meta, frame).map(|embedded| embedded.meta);
-    let meta = embedded.as_ref().unwrap_or(meta);
+    let other = match meta.kind {
+        PacketKind::Fragment => parse_first_fragment(meta, frame),
+        _ => parse_embedded(meta, frame).map(|embedded| embedded.meta),
+    };
+    let meta = other.as_ref().unwrap_or(meta);
     let has_session = matches!(
         meta.kind,
         PacketKind::Tcp | PacketKind::Udp | PacketKind::Echo | PacketKind::Icmp | PacketKind::OtherIp
@@ -281,13 +347,20 @@ fn flow_key(policy: &Policy, meta: &PacketMeta, frame: &[u8]) -> Option<(FlowKey
 }
 
 /// More about a drop than its word.
-fn detail(reason: DropReason, meta: &PacketMeta) -> String {
-    let malformed = Malformed::from_detail(meta.detail)
-        .filter(|_| reason == DropReason::Malformed && meta.kind == PacketKind::Malformed);
-    match malformed {
+fn detail(reason: DropReason, malformed: Option<Malformed>) -> String {
+    match malformed.filter(|_| reason == DropReason::Malformed) {
         Some(what) => format!("{}: {}", what.name(), what.help()),
         None => reason.help().to_owned(),
     }
+}
+
+/// A packet that was fed.
+#[derive(Default)]
+struct Row {
+    verdict: Verdict,
+    /// Bytes of its IP packet.
+    ip_len: usize,
+    decided: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -296,20 +369,27 @@ enum Outcome {
     Dropped(DropReason),
 }
 
-/// Takes the verdict of one packet, and what is made in answer to it.
+/// Takes the verdicts of one step, and what is made in answer.
 #[derive(Default)]
 struct Sink {
-    outcome: Option<(Outcome, Why)>,
+    outcomes: Vec<(Place, Outcome, Why)>,
+    /// The number of the fragment that is held.
+    held: Option<u64>,
     answers: Vec<(VecPacket, PortId)>,
 }
 
 impl Outputs<VecPacket> for Sink {
     fn forward(&mut self, _packet: VecPacket, to: PortId, note: Note) {
-        self.outcome = Some((Outcome::Forwarded(to), note.why));
+        self.outcomes.push((note.place, Outcome::Forwarded(to), note.why));
     }
 
     fn drop(&mut self, _packet: VecPacket, reason: DropReason, note: Note) {
-        self.outcome = Some((Outcome::Dropped(reason), note.why));
+        self.outcomes
+            .push((note.place, Outcome::Dropped(reason), note.why));
+    }
+
+    fn hold(&mut self, number: u64, _place: usize) {
+        self.held = Some(number);
     }
 
     fn buffer(&mut self) -> Option<VecPacket> {

@@ -9,7 +9,7 @@ use crate::base::PortId;
 use crate::config::TimeSpan;
 use crate::control::node::{ErrorKind, NodeError};
 use crate::control::view::{self, vlan_tags};
-use crate::packet::parse::Malformed;
+use crate::packet::parse::{Malformed, fragment_field};
 use crate::packet::synth::{Content, PacketSpec, SpecError};
 use crate::packet::{PacketKind, PacketMeta};
 
@@ -66,7 +66,15 @@ pub fn describe(meta: &PacketMeta, frame: &[u8]) -> String {
             text
         }
         PacketKind::OtherIp => format!("proto/{} {source} > {destination}", meta.protocol),
-        PacketKind::Fragment => format!("fragment proto/{} {source} > {destination}", meta.protocol),
+        PacketKind::Fragment => {
+            let mut text = format!("fragment proto/{} {source} > {destination}", meta.protocol);
+            if let Some(field) = fragment_field(meta, frame) {
+                let last = u32::from(field.offset) + u32::from(meta.l4_len).saturating_sub(1);
+                let more = if field.more { " more" } else { "" };
+                let _ = write!(text, " id={} bytes={}-{last}{more}", field.id, field.offset);
+            }
+            text
+        }
     };
     for tag in vlan_tags(meta.vlan) {
         let _ = write!(text, " vlan={tag}");

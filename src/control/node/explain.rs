@@ -53,17 +53,20 @@ pub struct ExplainReport {
 }
 
 /// What happens to a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Fate {
     /// It leaves by `egress`.
     Forward,
     /// It goes no further.
     Drop,
+    /// It is a fragment, and others of its datagram are not among the packets.
+    #[default]
+    Held,
 }
 
 /// What happens to one packet, and why.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Verdict {
     /// From 1.
     pub number: u64,

@@ -197,6 +197,12 @@ pub struct Counters {
     pub log_records_written: u64,
     /// Records that found no room on their way there, or no room on the disk.
     pub log_records_lost: u64,
+    /// IP fragments that came in, but for malformed ones.
+    pub fragments: u64,
+    /// Datagrams whose fragments were all there, so that they were judged.
+    pub fragments_reassembled: u64,
+    /// Fragments that wait for the others of their datagrams now; part of `held`.
+    pub fragments_held: u64,
     /// Packets that are in the node now (queues, reassembly).
     pub held: u64,
     /// Sessions made.

@@ -1,5 +1,6 @@
 //! IPv4 (RFC 791).
 
+use super::fragment::is_tiny;
 use super::{
     ChecksumStatus, Datagram, Frame, Malformed, PacketKind, PacketMeta, Sum, chunk, icmp, l4, mapped,
     protocol,
@@ -63,12 +64,19 @@ pub(super) fn ipv4(frame: &Frame<'_>, meta: &mut PacketMeta) -> Result<PacketKin
         let offset = usize::from(fragment & 0x1fff) * 8;
         let more = fragment & 0x2000 != 0;
         if offset + header_len + payload.len() > 0xffff
-            || (more && (payload.is_empty() || payload.len() % 8 != 0))
+            || payload.is_empty()
+            || (more && payload.len() % 8 != 0)
         {
             return Err(Malformed::Ipv4Fragment);
         }
         if offset == 0 {
             meta.flags |= PacketMeta::FIRST_FRAGMENT;
+            if is_tiny(ip[9], payload) {
+                return Err(Malformed::TinyFragment);
+            }
+        } else if offset == 8 && ip[9] == protocol::TCP {
+            // Its flags would be in the second fragment.
+            return Err(Malformed::TinyFragment);
         }
         return Ok(PacketKind::Fragment);
     }

@@ -1,5 +1,6 @@
 //! IPv6 and its extension headers (RFC 8200).
 
+use super::fragment::is_tiny;
 use super::{
     ChecksumStatus, Datagram, Frame, Malformed, PacketKind, PacketMeta, Sum, chunk, icmp, l4, protocol,
 };
@@ -25,6 +26,10 @@ struct Walk {
     protocol: u8,
     /// Where the walk stands in the packet, in bytes from the IPv6 header.
     offset: usize,
+    /// Extension headers seen.
+    headers: usize,
+    /// What it means that the packet ends inside of a header.
+    cut: Malformed,
     router_alert: bool,
     fragment_header: bool,
     /// An unfinished packet: stopped behind this fragment header.
@@ -32,6 +37,7 @@ struct Walk {
 }
 
 /// A fragment header's fields.
+#[derive(Clone, Copy)]
 struct Fragment {
     offset: usize,
     more: bool,
@@ -70,13 +76,24 @@ pub(super) fn ipv6(frame: &Frame<'_>, meta: &mut PacketMeta) -> Result<PacketKin
     meta.l4_offset = u16::from(meta.l3_offset) + walk.offset as u16;
     meta.l4_len = payload.len() as u16;
     if let Some(fragment) = walk.fragment {
-        let unfinished = fragment.more && (payload.is_empty() || payload.len() % 8 != 0);
+        let unfinished = fragment.more && payload.len() % 8 != 0;
         // The reassembled packet's payload length must fit 16 bits; the headers before the fragment header count too.
-        if unfinished || walk.offset - HEADER - 8 + fragment.offset + payload.len() > 0xffff {
+        if payload.is_empty()
+            || unfinished
+            || walk.offset - HEADER - 8 + fragment.offset + payload.len() > 0xffff
+        {
             return Err(Malformed::Ipv6Fragment);
         }
         if fragment.offset == 0 {
             meta.flags |= PacketMeta::FIRST_FRAGMENT;
+            let chain = walk.behind_fragment_header(packet)?;
+            meta.protocol = chain.protocol;
+            if is_tiny(chain.protocol, &packet[chain.offset..]) {
+                return Err(Malformed::TinyFragment);
+            }
+        } else if fragment.offset == 8 && walk.protocol == protocol::TCP {
+            // Its flags would be in the second fragment.
+            return Err(Malformed::TinyFragment);
         }
         return Ok(PacketKind::Fragment);
     }
@@ -103,68 +120,101 @@ pub(super) fn ipv6(frame: &Frame<'_>, meta: &mut PacketMeta) -> Result<PacketKin
     }
 }
 
-/// Walks the extension headers of `packet`, which ends where its payload length says.
+/// Walks the extension headers of `packet`, which ends where its payload length says, up to the L4 header, or up to where a
+/// fragment's bytes begin.
 fn walk(packet: &[u8], first: u8) -> Result<Walk, Malformed> {
-    let mut walk = Walk {
+    let walk = Walk {
         protocol: first,
         offset: HEADER,
+        headers: 0,
+        cut: Malformed::Ipv6Extension,
         router_alert: false,
         fragment_header: false,
         fragment: None,
     };
-    for place in 0..=MAX_EXTENSIONS {
-        let kind = walk.protocol;
-        match kind {
-            next::HOP_BY_HOP if place != 0 => return Err(Malformed::Ipv6Extension),
-            next::HOP_BY_HOP
-            | next::ROUTING
-            | next::FRAGMENT
-            | next::AUTHENTICATION
-            | next::DESTINATION_OPTIONS => {}
-            _ => return Ok(walk),
-        }
-        if place == MAX_EXTENSIONS {
-            break;
-        }
-        let start = chunk::<8>(packet, walk.offset).ok_or(Malformed::Ipv6Extension)?;
-        let length = match kind {
-            next::FRAGMENT => 8,
-            // In words of 4 bytes, two of which do not count (RFC 4302, section 2.2).
-            next::AUTHENTICATION => (usize::from(start[1]) + 2) * 4,
-            _ => (usize::from(start[1]) + 1) * 8,
-        };
-        let header = packet
-            .get(walk.offset..walk.offset + length)
-            .ok_or(Malformed::Ipv6Extension)?;
-        walk.protocol = start[0];
-        walk.offset += length;
-        match kind {
-            next::HOP_BY_HOP => walk.router_alert = options(&header[2..])?,
-            next::DESTINATION_OPTIONS => {
-                options(&header[2..])?;
+    walk.on(packet)
+}
+
+impl Walk {
+    fn on(mut self, packet: &[u8]) -> Result<Self, Malformed> {
+        loop {
+            let kind = self.protocol;
+            match kind {
+                next::HOP_BY_HOP if self.headers != 0 => return Err(Malformed::Ipv6Extension),
+                next::HOP_BY_HOP
+                | next::ROUTING
+                | next::FRAGMENT
+                | next::AUTHENTICATION
+                | next::DESTINATION_OPTIONS => {}
+                _ => return Ok(self),
             }
-            // Segments left: the destination is not the last one, so neither the rules nor the checksum can be asked
-            // about it (RFC 8200, section 8.1; RFC 5095 forbids the general kind of it).
-            next::ROUTING if start[3] != 0 => return Err(Malformed::SourceRoute),
-            next::FRAGMENT => {
-                if walk.fragment_header {
-                    return Err(Malformed::Ipv6Extension);
-                }
-                walk.fragment_header = true;
-                let field = u16::from_be_bytes([start[2], start[3]]);
-                // Offset 0 and nothing to follow: a whole packet with a useless header (RFC 6946).
-                if field & 0xfff9 != 0 {
-                    walk.fragment = Some(Fragment {
-                        offset: usize::from(field & 0xfff8),
-                        more: field & 1 != 0,
-                    });
-                    return Ok(walk);
-                }
+            if self.headers == MAX_EXTENSIONS {
+                return Err(Malformed::Ipv6Extension);
             }
-            _ => {}
+            self.headers += 1;
+            let start = chunk::<8>(packet, self.offset).ok_or(self.cut)?;
+            let length = match kind {
+                next::FRAGMENT => 8,
+                // In words of 4 bytes, two of which do not count (RFC 4302, section 2.2).
+                next::AUTHENTICATION => (usize::from(start[1]) + 2) * 4,
+                _ => (usize::from(start[1]) + 1) * 8,
+            };
+            let header = packet.get(self.offset..self.offset + length).ok_or(self.cut)?;
+            self.protocol = start[0];
+            self.offset += length;
+            match kind {
+                next::HOP_BY_HOP => self.router_alert = options(&header[2..])?,
+                next::DESTINATION_OPTIONS => {
+                    options(&header[2..])?;
+                }
+                // Segments left: the destination is not the last one, so neither the rules nor the checksum can be asked
+                // about it (RFC 8200, section 8.1; RFC 5095 forbids the general kind of it).
+                next::ROUTING if start[3] != 0 => return Err(Malformed::SourceRoute),
+                next::FRAGMENT => {
+                    if self.fragment_header {
+                        return Err(Malformed::Ipv6Extension);
+                    }
+                    self.fragment_header = true;
+                    let field = u16::from_be_bytes([start[2], start[3]]);
+                    // Offset 0 and nothing to follow: a whole packet with a useless header (RFC 6946).
+                    if field & 0xfff9 != 0 {
+                        self.fragment = Some(Fragment {
+                            offset: usize::from(field & 0xfff8),
+                            more: field & 1 != 0,
+                        });
+                        return Ok(self);
+                    }
+                }
+                _ => {}
+            }
         }
     }
-    Err(Malformed::Ipv6Extension)
+
+    /// On through a first fragment, which must have all of the chain (RFC 7112).
+    fn behind_fragment_header(&self, packet: &[u8]) -> Result<Self, Malformed> {
+        let walk = Self {
+            cut: Malformed::TinyFragment,
+            fragment: None,
+            ..*self
+        };
+        walk.on(packet)
+    }
+}
+
+/// The L4 protocol of a first fragment and what it has of the L4 packet; `part` are its bytes behind the fragment header, which
+/// says that `next` comes first. The parser has walked over it before.
+pub(super) fn behind_fragment_header(part: &[u8], next: u8) -> Option<(u8, &[u8])> {
+    let walk = Walk {
+        protocol: next,
+        offset: 0,
+        headers: 1,
+        cut: Malformed::TinyFragment,
+        router_alert: false,
+        fragment_header: true,
+        fragment: None,
+    };
+    let walk = walk.on(part).ok()?;
+    Some((walk.protocol, part.get(walk.offset..)?))
 }
 
 /// Options of a hop-by-hop or destination options header (RFC 8200, section 4.2). Is a router alert among them?
@@ -198,9 +248,13 @@ fn is_mapped(address: &[u8; 16]) -> bool {
 pub(super) fn embedded(packet: &[u8]) -> Option<(u8, &[u8])> {
     let ip = chunk::<HEADER>(packet, 0)?;
     let walk = walk(packet, ip[6]).ok()?;
-    let later = walk.fragment.is_some_and(|fragment| fragment.offset != 0);
+    let walk = match &walk.fragment {
+        None => walk,
+        Some(fragment) if fragment.offset == 0 => walk.behind_fragment_header(packet).ok()?,
+        Some(_) => return None,
+    };
     let l4 = packet.get(walk.offset..)?;
-    (!later).then_some((walk.protocol, l4))
+    Some((walk.protocol, l4))
 }
 
 /// Does an ICMPv6 error's body hold the header of the packet that it is about and the first 8 bytes behind it, or all

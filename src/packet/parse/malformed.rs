@@ -48,7 +48,7 @@ malformed! {
     Ipv4TotalLength = "ipv4_total_length",
     /// An option's length is below 2 or more than the header holds (RFC 791, section 3.1).
     Ipv4Options = "ipv4_options",
-    /// A fragment whose end lies past 65,535 bytes, or one before the last whose length is not a multiple of 8 (RFC 791, section 3.2).
+    /// A fragment whose end lies past 65,535 bytes, an empty one, or one before the last whose length is not a multiple of 8 (RFC 791, section 3.2).
     Ipv4Fragment = "ipv4_fragment",
     /// The frame ends inside the IPv6 header, or its version is not the one that the EtherType says.
     Ipv6Header = "ipv6_header",
@@ -58,8 +58,12 @@ malformed! {
     Ipv6MappedAddress = "ipv6_mapped_address",
     /// An extension header or one of its options ends outside, there are too many, or hop-by-hop options are not in first place (RFC 8200, section 4.1).
     Ipv6Extension = "ipv6_extension",
-    /// A fragment whose end lies past 65,535 bytes, or one before the last whose length is not a multiple of 8 (RFC 8200, section 4.5).
+    /// A fragment whose end lies past 65,535 bytes, an empty one, or one before the last whose length is not a multiple of 8 (RFC 8200, section 4.5).
     Ipv6Fragment = "ipv6_fragment",
+    /// A first fragment without the whole L4 header, or a TCP fragment that begins inside of one (RFC 1858, section 3; RFC 7112).
+    TinyFragment = "tiny_fragment",
+    /// Fragments of one datagram that contradict each other about where it ends.
+    FragmentEnd = "fragment_end",
     /// The sender names the route: IPv4 source routing, or an IPv6 routing header with segments left (RFC 7126, section 4.3; RFC 5095).
     SourceRoute = "source_route",
     /// The packet ends inside the TCP header.

@@ -7,6 +7,7 @@
 
 mod arp;
 mod embedded;
+mod fragment;
 mod icmp;
 mod ipv4;
 mod ipv6;
@@ -15,6 +16,7 @@ mod lanes;
 mod malformed;
 
 pub use embedded::{Embedded, may_relate, parse_embedded};
+pub use fragment::{FragmentField, fragment_field, parse_first_fragment, parse_reassembled};
 pub use lanes::{Lanes, parse_lanes};
 pub use malformed::Malformed;
 

@@ -1,0 +1,338 @@
+//! Fragments: held until their datagram is complete, then judged once, as the whole packet, and all forwarded as they came or
+//! all dropped.
+//!
+//! That everything is held, and not only what comes before the first fragment, has three reasons: an overlap never reaches the far
+//! end, the L4 checksum can be verified, and the TCP tracker sees the whole segment.
+//!
+//! With several workers a fragment belongs on the worker of the hash of its addresses, protocol and identification; from there
+//! the whole datagram goes on to its flow's owner.
+
+use super::process::{Act, FlowPacket, Scratch, Verdict, port_policy};
+use super::rate::TokenBucket;
+use super::{Counters, DropReason, Engine, Note, Outputs, Place, Why, reject};
+use crate::base::{Nanos, PortId};
+use crate::flow::fragments::{Complete, Extent, Gone, Offered};
+use crate::flow::{Candidate, FlowKey, FragmentKey, Fragments, HashSeed};
+use crate::packet::parse::{FragmentField, Malformed, fragment_field, parse_into, parse_reassembled};
+use crate::packet::{PacketBuf, PacketKind, PacketMeta};
+use crate::policy::{FragmentLimits, SessionScope};
+
+/// A fragment on hold.
+pub(super) struct Held<B> {
+    packet: B,
+    /// Of all fragments that were ever held, which one it is.
+    number: u64,
+    ingress: PortId,
+    /// Where its part of the datagram lies in the frame, in bytes.
+    at: u16,
+    len: u16,
+}
+
+impl<B: PacketBuf> Held<B> {
+    fn part(&self) -> &[u8] {
+        let at = usize::from(self.at);
+        let part = self.packet.bytes().get(at..at + usize::from(self.len));
+        part.unwrap_or_default()
+    }
+}
+
+/// The fragments of one engine.
+pub(super) struct Hold<B> {
+    store: Fragments<Held<B>>,
+    /// Fragments taken in so far: the next one's number.
+    number: u64,
+}
+
+impl<B> Hold<B> {
+    pub(super) fn new(limits: FragmentLimits, seed: HashSeed) -> Self {
+        Self {
+            store: Fragments::new(limits.max_datagrams, limits.max_held, seed),
+            number: 0,
+        }
+    }
+
+    pub(super) fn held(&self) -> u64 {
+        u64::from(self.store.held())
+    }
+}
+
+impl<B: PacketBuf> Hold<B> {
+    /// Ends datagrams that were not complete in time. True: there are more than `budget` allows.
+    pub(super) fn expire(
+        &mut self,
+        now: Nanos,
+        timeout: Nanos,
+        budget: u32,
+        counters: &mut Counters,
+        out: &mut impl Outputs<B>,
+    ) -> bool {
+        self.store.expire(now, timeout, budget, |piece, why| {
+            drop_held(counters, out, piece, why);
+        })
+    }
+}
+
+impl<B: PacketBuf> Engine<B> {
+    /// Fragments that wait for the others of their datagrams.
+    #[must_use]
+    pub fn held(&self) -> u64 {
+        self.fragments.held()
+    }
+
+    /// Drops all fragments that are held, as if their time was over: the node stops.
+    pub fn drop_fragments<O: Outputs<B>>(&mut self, out: &mut O) {
+        let counters = &mut self.counters;
+        self.fragments
+            .store
+            .clear(|piece| drop_held(counters, out, piece, Gone::TimedOut));
+    }
+}
+
+/// The reason that a fragment is dropped for.
+const fn reason(why: Gone) -> DropReason {
+    match why {
+        Gone::Overlap => DropReason::FragmentOverlap,
+        Gone::End => DropReason::Malformed,
+        Gone::Excess => DropReason::FragmentExcess,
+        Gone::Evicted => DropReason::FragmentEvicted,
+        Gone::TimedOut => DropReason::FragmentTimeout,
+    }
+}
+
+fn drop_for<B, O: Outputs<B>>(counters: &mut Counters, out: &mut O, packet: B, why: Gone, place: Place) {
+    let reason = reason(why);
+    if why == Gone::End {
+        counters.malformed[Malformed::FragmentEnd as usize] += 1;
+    }
+    counters.drops[reason.index()] += 1;
+    let why = Why::Layer2;
+    out.drop(packet, reason, Note { why, place });
+}
+
+fn drop_held<B, O: Outputs<B>>(counters: &mut Counters, out: &mut O, piece: Held<B>, why: Gone) {
+    drop_for(counters, out, piece.packet, why, Place::Held(piece.number));
+}
+
+impl Act<'_> {
+    /// A fragment, whose metadata are in `scratch`.
+    #[cold]
+    pub(super) fn fragment<B: PacketBuf, O: Outputs<B>>(
+        &mut self,
+        scratch: &mut Scratch,
+        place: usize,
+        packet: B,
+        hold: &mut Hold<B>,
+        out: &mut O,
+        rejects: &mut TokenBucket,
+    ) {
+        let meta = &scratch.metas[place];
+        let field = fragment_field(meta, packet.bytes()).unwrap_or(FragmentField {
+            id: 0,
+            offset: 0,
+            more: false,
+        });
+        let key = self.fragment_key(meta, field.id);
+        let extent = Extent {
+            start: field.offset,
+            // The parser has checked that it does not end behind what a datagram can have.
+            end: field.offset.saturating_add(meta.l4_len),
+            more: field.more,
+        };
+        let number = hold.number;
+        hold.number += 1;
+        self.counters.fragments += 1;
+        let piece = Held {
+            packet,
+            number,
+            ingress: meta.ingress,
+            at: meta.l4_offset,
+            len: meta.l4_len,
+        };
+        let counters = &mut *self.counters;
+        let here = Place::Batch(place);
+        let offered = hold.store.offer(
+            self.now,
+            &key,
+            extent,
+            piece,
+            |a, b| a.part() == b.part(),
+            |piece, why| drop_held(counters, out, piece, why),
+        );
+        match offered {
+            Offered::Held => out.hold(number, place),
+            Offered::Complete(complete) => {
+                self.counters.fragments_reassembled += 1;
+                let mut release = Release {
+                    out,
+                    last: number,
+                    place,
+                };
+                self.complete(scratch, complete, hold, &mut release, rejects);
+            }
+            Offered::Duplicate(piece) => {
+                self.counters.drops[DropReason::FragmentDuplicate.index()] += 1;
+                let why = Why::Layer2;
+                out.drop(
+                    piece.packet,
+                    DropReason::FragmentDuplicate,
+                    Note { why, place: here },
+                );
+            }
+            Offered::Refused(piece, why) => drop_for(self.counters, out, piece.packet, why, here),
+        }
+    }
+
+    /// Which datagram a fragment is of. Its other pieces come in by the same port, or where sessions do not belong to a pair by
+    /// a port of the same zone.
+    fn fragment_key(&self, meta: &PacketMeta, id: u32) -> FragmentKey {
+        let transparent = &self.policy.transparent;
+        let port = port_policy(self.policy, meta.ingress);
+        let is_v4 = meta.has(PacketMeta::IPV4);
+        FragmentKey {
+            source: meta.source,
+            destination: meta.destination,
+            id,
+            domain: transparent.domain(port.pair, meta.vlan),
+            side: match transparent.session_scope {
+                SessionScope::Node => port.zone.0,
+                _ => meta.ingress.0,
+            },
+            protocol: if is_v4 { meta.protocol } else { 0 },
+        }
+    }
+
+    /// All fragments of a datagram are there: one verdict for all of them.
+    fn complete<B: PacketBuf, O: Outputs<B>>(
+        &mut self,
+        scratch: &mut Scratch,
+        complete: Complete,
+        hold: &mut Hold<B>,
+        release: &mut Release<'_, O>,
+        rejects: &mut TokenBucket,
+    ) {
+        let store = &mut hold.store;
+        let count = u64::from(store.count(&complete));
+        let Some(first) = store.first(&complete) else {
+            return;
+        };
+        let (whole, verdict) = self.judge_datagram(store, &complete, first);
+        if whole.kind == PacketKind::Malformed {
+            // One of them is counted.
+            let detail = usize::from(whole.detail).min(Malformed::ALL.len() - 1);
+            self.counters.malformed[detail] += count - 1;
+        }
+        let reason = match verdict {
+            Verdict::Forward(_) => None,
+            Verdict::Drop(reason, _) => Some(reason),
+            Verdict::Reject(_) => {
+                // An ICMP error quotes the first fragment.
+                let mut refused = whole;
+                if refused.kind != PacketKind::Tcp {
+                    let chain = whole.l4_offset - first.at;
+                    refused.l4_len = first.len - chain;
+                }
+                let (now, answer) = (self.now, &mut scratch.answer);
+                reject::answer(
+                    self.counters,
+                    rejects,
+                    now,
+                    &refused,
+                    &first.packet,
+                    answer,
+                    release.out,
+                );
+                Some(DropReason::Policy)
+            }
+        };
+        match reason {
+            None => self.counters.forwarded += count,
+            Some(reason) => self.counters.drops[reason.index()] += count,
+        }
+        let policy = self.policy;
+        let mut why = verdict.why();
+        store.take(complete, |piece| {
+            let place = release.place_of(piece.number);
+            let note = Note { why, place };
+            match reason {
+                None => release
+                    .out
+                    .forward(piece.packet, port_policy(policy, piece.ingress).peer, note),
+                Some(reason) => release.out.drop(piece.packet, reason, note),
+            }
+            // The rest of the packet that opened a session belongs to it.
+            if let Why::NewSession(session, _) = why {
+                why = Why::Session(session);
+            }
+        });
+    }
+
+    /// What the datagram is, and what becomes of it.
+    fn judge_datagram<B: PacketBuf>(
+        &mut self,
+        store: &Fragments<Held<B>>,
+        complete: &Complete,
+        first: &Held<B>,
+    ) -> (PacketMeta, Verdict) {
+        let frame = first.packet.bytes();
+        let mut meta = PacketMeta::default();
+        // Again, and under the policy of now.
+        parse_into(frame, first.packet.rx_checksum(), self.options, &mut meta);
+        meta.ingress = first.ingress;
+        if meta.kind != PacketKind::Fragment {
+            return (meta, self.layer2(&meta));
+        }
+        let pieces = store
+            .pieces(complete)
+            .map(|(extent, piece)| (extent.start, piece.part()));
+        let verify = self.options.verify_l4;
+        let whole = parse_reassembled(&meta, frame, store.total(complete), pieces, verify);
+        let verdict = match whole.kind {
+            PacketKind::Tcp | PacketKind::Udp | PacketKind::Echo | PacketKind::Icmp | PacketKind::OtherIp => {
+                let pair = port_policy(self.policy, whole.ingress).pair;
+                let (key, direction) = FlowKey::of(&whole, self.policy.transparent.domain(pair, whole.vlan));
+                let flow = FlowPacket {
+                    meta: &whole,
+                    frame,
+                    key: &key,
+                    hash: self.table.hash(&key),
+                    direction,
+                    candidate: Candidate::NONE,
+                    question: 0,
+                };
+                self.alone(&flow)
+            }
+            PacketKind::IcmpError => self.related(&whole, frame),
+            _ => self.layer2(&whole),
+        };
+        (whole, verdict)
+    }
+
+    /// A packet of a flow that no stage has looked at before.
+    fn alone(&mut self, flow: &FlowPacket<'_>) -> Verdict {
+        match self.table.find(flow.key, flow.hash) {
+            Some(ix) => self.session(flow, ix),
+            None => {
+                let answer = self.ask(&super::first::question(flow.meta, self.policy));
+                self.first(flow, answer)
+            }
+        }
+    }
+}
+
+/// Where a complete datagram's pieces go.
+struct Release<'a, O> {
+    out: &'a mut O,
+    /// The number of the piece that made it complete, and its place in the batch. The others were held before.
+    last: u64,
+    place: usize,
+}
+
+impl<O> Release<'_, O> {
+    fn place_of(&self, number: u64) -> Place {
+        if number == self.last {
+            Place::Batch(self.place)
+        } else {
+            Place::Held(number)
+        }
+    }
+}

@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test's way to fail")]
 #![allow(unsafe_code, reason = "a global allocator is an unsafe trait")]
 
+#[path = "support/frames.rs"]
+mod frames;
 mod runtime;
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -11,10 +13,11 @@ use std::cell::Cell;
 use std::path::Path;
 use std::time::Duration;
 
+use frames::{Ip4, udp};
 use haechi::base::{Nanos, PortId};
 use haechi::config::Config;
 use haechi::dpdk::thread::Registered;
-use haechi::engine::Event;
+use haechi::engine::{DropReason, Event};
 use haechi::runtime::command::{Command, Farewell, Kill, Lookup, Reply, RuleScan, SessionScan};
 use runtime::{Bench, frame, policy, start_eal, two_ports, write_capture};
 
@@ -64,6 +67,20 @@ fn write_captures(dir: &Path) {
         wan.push(frame(&format!("tcp 192.0.2.8:{} > 10.0.0.5:22 syn", 1024 + n)));
         lan.push(vec![0; 60]);
         wan.push(vec![0xff; 20]);
+        // Parts of datagrams that are complete, that overlap, and that never will be complete.
+        let datagram = udp((1000, 53), &[1; 16]);
+        let (first, last) = ((0x2000, &datagram[..16]), (0x0002, &datagram[16..]));
+        let overlapping = (0x0001, &datagram[8..]);
+        let parts: &[_] = match n % 3 {
+            0 => &[first, last],
+            1 => &[first, overlapping, last],
+            _ => &[last],
+        };
+        for (fragment, part) in parts {
+            let mut ip = Ip4::new(17);
+            (ip.fragment, ip.destination[3]) = (*fragment, n as u8);
+            lan.push(ip.frame(part));
+        }
     }
     write_capture(&dir.join("lan"), &lan);
     write_capture(&dir.join("wan"), &wan);
@@ -172,6 +189,8 @@ fn a_worker_never_calls_the_allocator() {
         told[1],
     ];
     assert!(passed.iter().all(|n| *n > 0), "{counts:?}");
+    let hostile = counts.drops[DropReason::FragmentOverlap.index()];
+    assert!(counts.fragments_reassembled > 0 && hostile > 0, "{counts:?}");
     drop(worker);
     bench.close();
 }

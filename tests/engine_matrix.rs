@@ -36,5 +36,7 @@ mod rules;
 mod states;
 #[path = "engine/timeout_reset.rs"]
 mod timeout_reset;
+#[path = "engine/timeouts.rs"]
+mod timeouts;
 #[path = "engine/windows.rs"]
 mod windows;

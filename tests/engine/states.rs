@@ -4,11 +4,11 @@ use haechi::base::{Nanos, Tick};
 
 use crate::node::{ALLOW_ALL, Node};
 
-const C: &str = "10.0.0.5:1234 > 192.0.2.7:80";
-const S: &str = "192.0.2.7:80 > 10.0.0.5:1234";
+pub(crate) const C: &str = "10.0.0.5:1234 > 192.0.2.7:80";
+pub(crate) const S: &str = "192.0.2.7:80 > 10.0.0.5:1234";
 
 /// A TCP session in a state, by the shortest way there.
-fn tcp_in(rules: &str, state: &str) -> Node {
+pub(crate) fn tcp_in(rules: &str, state: &str) -> Node {
     let mut node = Node::new(rules);
     let mut steps = vec![("lan", format!("tcp {C} syn seq=100"))];
     let handshake = [
@@ -47,7 +47,7 @@ fn tcp_in(rules: &str, state: &str) -> Node {
     node
 }
 
-fn state_of(node: &Node) -> String {
+pub(crate) fn state_of(node: &Node) -> String {
     let sessions = node.sessions();
     assert_eq!(sessions.len(), 1);
     let (_, tail) = sessions[0].split_once("> ").expect("a session");

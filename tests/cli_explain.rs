@@ -98,6 +98,45 @@ fn a_conversation_in_words() {
     insta::assert_snapshot!("explain_conversation", output);
 }
 
+/// A spoofed source is explained by the zones.
+#[test]
+fn whose_a_spoofed_source_is() {
+    let directory = Directory::new();
+    let zones = "[[zone]]\nname = \"trust\"\nnetworks = [\"10.0.0.0/8\", \"fd00::/8\"]\nantispoof = true\n\
+        [[zone]]\nname = \"untrust\"\nantispoof = true\n";
+    let file = directory.file("fw.toml", format!("{CONFIG}{zones}"));
+    let output = done(&[
+        "explain",
+        "-c",
+        path(&file),
+        "--json",
+        "--packet",
+        "from untrust tcp 10.0.0.5:1234 > 192.0.2.7:80 syn",
+        "--packet",
+        "from trust tcp 192.0.2.7:80 > 10.0.0.5:1234 syn",
+        "--packet",
+        "from trust tcp 10.0.0.5:7 > 10.0.0.5:80 syn",
+    ]);
+    let verdicts = verdicts(&output);
+    let details: Vec<_> = verdicts
+        .iter()
+        .map(|verdict| verdict["detail"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        details[..2],
+        [
+            "10.0.0.5 belongs behind zone trust, not untrust",
+            "192.0.2.7 is in none of the networks of zone trust"
+        ]
+    );
+    assert!(details[2].contains("LAND"), "{details:?}");
+    assert!(
+        verdicts
+            .iter()
+            .all(|verdict| verdict["reason"] == "spoofed_source")
+    );
+}
+
 #[test]
 fn json_is_one_verdict_a_line() {
     let directory = Directory::new();

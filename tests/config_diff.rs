@@ -71,6 +71,9 @@ fn changes() -> Vec<Change> {
         ("zone", false, |c| {
             c.zones.push(config::Zone {
                 name: "left".to_owned(),
+                networks: vec![],
+                antispoof: false,
+                reserve: None,
             })
         }),
         ("address_sets", false, |c| {
@@ -91,6 +94,12 @@ fn changes() -> Vec<Change> {
         ("log.sessions", true, |c| c.log.sessions = Some("/x".into())),
         ("log.alerts", true, |c| c.log.alerts = Some("/x".into())),
         ("conntrack.max_sessions", true, |c| c.conntrack.max_sessions += 1),
+        ("conntrack.adaptive_start", false, |c| {
+            c.conntrack.adaptive_start.0 -= 1
+        }),
+        ("conntrack.adaptive_end", false, |c| {
+            c.conntrack.adaptive_end.0 += 1
+        }),
         ("conntrack.tcp_strict", false, |c| c.conntrack.tcp_strict = false),
         ("conntrack.pickup", false, |c| c.conntrack.pickup = true),
         ("conntrack.reset_on_timeout", false, |c| {

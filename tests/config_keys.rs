@@ -55,10 +55,10 @@ const KEYS: &[(&str, Does)] = &[
     ("transparent.vlan", Change("'drop'")),
     ("transparent.link_propagation", Change("false")),
     ("transparent.session_scope", Change("'node'")),
-    ("zone.name", Change("'trust'")),
-    ("zone.networks", NotYet("zone.networks")),
-    ("zone.antispoof", NotYet("zone.antispoof")),
-    ("zone.reserve", NotYet("zone.reserve")),
+    ("zone.name", Change("'untrust'")),
+    ("zone.networks", Change("['10.0.0.0/8', '@servers']")),
+    ("zone.antispoof", Change("true")),
+    ("zone.reserve", Change("'0.5%'")),
     ("route.to", NotYet("route")),
     ("route.via", NotYet("route")),
     ("address_sets.servers", Change("['192.0.2.0/24']")),
@@ -84,15 +84,9 @@ const KEYS: &[(&str, Does)] = &[
     ("rule.reset_on_timeout", Change("true")),
     ("rule.pickup", Change("true")),
     ("rule.tcp_strict", Change("false")),
-    ("rule.max_sessions", NotYet("rule.max_sessions")),
-    (
-        "rule.max_sessions_per_source",
-        NotYet("rule.max_sessions_per_source"),
-    ),
-    (
-        "rule.new_sessions_per_source",
-        NotYet("rule.new_sessions_per_source"),
-    ),
+    ("rule.max_sessions", Change("7")),
+    ("rule.max_sessions_per_source", Change("7")),
+    ("rule.new_sessions_per_source", Change("'7/s'")),
     ("rule.syn_protection", NotYet("rule.syn_protection")),
     ("rule.defer", NotYet("rule.defer")),
     ("rule.enabled", Change("false")),
@@ -101,8 +95,8 @@ const KEYS: &[(&str, Does)] = &[
     ("policy.alert_rate", Change("'5/s'")),
     ("conntrack.max_sessions", Change("4096")),
     ("conntrack.verify_checksums", Change("false")),
-    ("conntrack.adaptive_start", NotYet("conntrack.adaptive_start")),
-    ("conntrack.adaptive_end", NotYet("conntrack.adaptive_end")),
+    ("conntrack.adaptive_start", Change("'50%'")),
+    ("conntrack.adaptive_end", Change("'100%'")),
     ("conntrack.syn_cookie_start", NotYet("conntrack.syn_cookie_start")),
     ("conntrack.syn_cookie_stop", NotYet("conntrack.syn_cookie_stop")),
     ("conntrack.tcp_strict", Change("false")),
@@ -181,6 +175,11 @@ zone = "trust"
 peer = "wan"
 [log]
 sessions = "/var/log/haechi/sessions.jsonl"
+[[zone]]
+name = "trust"
+networks = ["fd00::/8"]
+[address_sets]
+servers = ["198.51.100.0/24"]
 [[rule]]
 name = "first"
 service = ["tcp"]
@@ -319,8 +318,8 @@ fn the_device_map_names_a_ports_device() {
 /// What changes a rule or a timeout reaches the compiled policy too.
 #[test]
 fn timeouts_and_switches_reach_the_policy() {
-    use haechi::base::{Generation, Nanos};
-    use haechi::policy::RuleLog;
+    use haechi::base::{Generation, Nanos, PortId};
+    use haechi::policy::{Limits, Policy, RuleLog, Share, Spoof};
     let compile = |text: &str| {
         let config = config::load_text("policy", text).unwrap();
         config::compile(&config, Generation(3), &mut config::RuleIds::new()).unwrap()
@@ -363,6 +362,40 @@ fn timeouts_and_switches_reach_the_policy() {
         Nanos::from_secs(7)
     );
     assert_eq!(fragments("node.packet_buffers", "4096").max_held, 1024);
+    let limits = |key, text| compile(&with(key, value(text))).rules[0].limits;
+    assert_eq!(base.rules[0].limits, Limits::default());
+    assert_eq!(limits("rule.max_sessions", "7").sessions, Some(7));
+    assert_eq!(limits("rule.max_sessions_per_source", "7").per_source, Some(7));
+    assert_eq!(
+        limits("rule.new_sessions_per_source", "'7/s'").new_per_source,
+        Some(7)
+    );
+    assert_eq!(
+        [base.adaptive.start, base.adaptive.end],
+        [6_000, 12_000].map(Share)
+    );
+    let start = compile(&with("conntrack.adaptive_start", value("'0.5%'")))
+        .adaptive
+        .start;
+    let end = compile(&with("conntrack.adaptive_end", value("'99.25%'")))
+        .adaptive
+        .end;
+    assert_eq!([start, end], [50, 9_925].map(Share));
+    let reserves = compile(&with("zone.reserve", value("'1%'"))).reserves;
+    let [reserve] = reserves.list() else {
+        panic!("one reserve, not {reserves:?}");
+    };
+    assert_eq!(
+        (reserve.share, reserve.ports.as_slice()),
+        (Share(100), [PortId(1)].as_slice())
+    );
+    let source = std::net::Ipv4Addr::new(10, 0, 0, 1).to_ipv6_mapped().octets();
+    let judged = |policy: &Policy| policy.antispoof.judge(policy.ports[1].zone, &source);
+    assert_eq!(judged(&base), None);
+    assert_eq!(
+        judged(&compile(&with("zone.antispoof", value("true")))),
+        Some(Spoof::NotInZone)
+    );
     for key in config::value::Timeouts::KEYS {
         let general = compile(&with(&format!("conntrack.timeouts.{key}"), value("'7s'")));
         assert_ne!(general.timeouts, base.timeouts, "{key}");

@@ -9,6 +9,7 @@ use haechi::flow::track::opening;
 use haechi::packet::RxChecksum;
 use haechi::packet::parse::{ParseOptions, parse};
 use haechi::packet::synth::PacketSpec;
+use haechi::policy::Share;
 use proptest::prelude::*;
 
 fn reads_back<T: FromStr<Err = config::ValueError> + Display + Debug + PartialEq>(text: &str) {
@@ -62,6 +63,14 @@ proptest! {
         reads_back::<Device>(&text);
         reads_back::<TimeSpan>(&text);
         reads_back::<Rate>(&text);
+        reads_back::<Share>(&text);
+    }
+
+    #[test]
+    fn shares_are_hundredths_of_a_percent(share in 0_u32..=100_000, text in "[0-9.]{0,5}%?") {
+        let share = Share(share);
+        prop_assert_eq!(share.to_string().parse(), Ok(share));
+        reads_back::<Share>(&text);
     }
 
     #[test]
@@ -106,6 +115,23 @@ fn services_by_name_and_number_are_the_same() {
         "10.0.0.1/32".parse::<AddressRef>().unwrap().to_string(),
         "10.0.0.1"
     );
+    assert_eq!("60%".parse::<Share>(), Ok(Share(6_000)));
+    assert_eq!("0.5%".parse::<Share>(), "0.50%".parse::<Share>());
+    assert_eq!("12.30%".parse::<Share>().unwrap().to_string(), "12.3%");
+    assert_eq!("12.03%".parse::<Share>().unwrap().to_string(), "12.03%");
+    for text in [
+        "60",
+        "%",
+        ".5%",
+        "5.%",
+        "0.125%",
+        "-1%",
+        "1001%",
+        "4294967296%",
+        "1 %",
+    ] {
+        assert!(text.parse::<Share>().is_err(), "{text}");
+    }
     assert_eq!("1,2,3,7".parse::<CpuList>().unwrap().to_string(), "1-3,7");
     assert_eq!("5,4".parse::<CpuList>().unwrap(), CpuList(vec![5, 4]));
     assert_eq!("3B:00.1".parse::<Device>().unwrap().to_string(), "0000:3b:00.1");

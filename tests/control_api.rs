@@ -67,7 +67,7 @@ fn every_read_route_answers_with_its_shape() {
         (&json!("lan-out"), &json!(1))
     );
     assert_eq!(rules["rules"][2]["enabled"], false);
-    for key in ["name", "sessions", "packets", "bytes", "last_hit"] {
+    for key in ["name", "sessions", "packets", "bytes", "last_hit", "limited"] {
         assert!(rules["rules"][0].get(key).is_some(), "a rule has {key}");
     }
     assert!(!served.node.send_frame(LAN, vec![0; 13]));
@@ -94,6 +94,8 @@ fn every_read_route_answers_with_its_shape() {
         "held",
         "sessions_created",
         "sessions_ended",
+        "sessions_evicted",
+        "sources_full",
     ] {
         assert!(counters[key].is_u64(), "counters have {key}");
     }

@@ -8,6 +8,8 @@ mod frames;
 #[path = "support/node.rs"]
 mod node;
 
+#[path = "engine/antispoof.rs"]
+mod antispoof;
 #[path = "engine/apply.rs"]
 mod apply;
 #[path = "engine/bursts.rs"]
@@ -22,10 +24,14 @@ mod garbage;
 mod icmp;
 #[path = "engine/layer2.rs"]
 mod layer2;
+#[path = "engine/limits.rs"]
+mod limits;
 #[path = "engine/log.rs"]
 mod log;
 #[path = "engine/martians.rs"]
 mod martians;
+#[path = "engine/pressure.rs"]
+mod pressure;
 #[path = "engine/reject.rs"]
 mod reject;
 #[path = "engine/related.rs"]

@@ -5,10 +5,10 @@
 use std::collections::HashMap;
 
 use haechi::base::slab::HeapMemory;
-use haechi::base::{Nanos, RuleId, SessionIx, Tick};
+use haechi::base::{Nanos, PortId, RuleId, SessionIx, Tick};
 use haechi::flow::{
-    Direction, Due, Entry, FlowKey, HashKey, HashSeed, KeyClass, SecretHash, Session, SessionId,
-    SessionState, SessionTable, TableError, TableFull,
+    Direction, Due, Entry, EvictionClass, FlowKey, HashKey, HashSeed, KeyClass, SecretHash, Session,
+    SessionId, SessionState, SessionTable, TableError, TableFull,
 };
 use proptest::prelude::*;
 
@@ -113,6 +113,8 @@ struct Model {
     /// When it was last given another timeout.
     changed: Nanos,
     state: SessionState,
+    /// Counts up: when it came into its class of sessions that may be evicted.
+    joined: u64,
     packets: [u64; 2],
     bytes: [u64; 2],
 }
@@ -122,6 +124,7 @@ struct Pair {
     model: HashMap<u8, Model>,
     now: Nanos,
     scale: u32,
+    joins: u64,
 }
 
 /// Timeouts from a fraction of a second to a day, by state.
@@ -152,6 +155,7 @@ impl Pair {
             model: HashMap::new(),
             now: start,
             scale: 16,
+            joins: 0,
         }
     }
 
@@ -176,7 +180,9 @@ impl Pair {
             Ok(ix) => {
                 assert!(!full);
                 let id = self.table.entry(ix).unwrap().id;
+                self.joins += 1;
                 let model = Model {
+                    joined: self.joins,
                     id,
                     created: self.now,
                     last: self.now,
@@ -300,6 +306,7 @@ impl Pair {
             let expected = self.model.values().filter(|m| m.state == *state).count();
             assert_eq!(self.table.count(*state) as usize, expected);
         }
+        self.check_evictable();
         let mut shown = 0;
         let mut from = Some(0);
         while let Some(slot) = from {
@@ -311,6 +318,22 @@ impl Pair {
         assert_eq!(shown, self.model.len());
         let lived = self.table.inserted_total() - self.table.removed_total();
         assert_eq!(lived, u64::from(self.table.len()));
+    }
+}
+
+impl Pair {
+    /// The first of the lowest class is the one to be evicted.
+    fn check_evictable(&self) {
+        let class = |m: &Model| EvictionClass::of(m.state);
+        for one in EvictionClass::ALL {
+            let expected = self.model.values().filter(|m| class(m) == Some(one)).count();
+            assert_eq!(self.table.evictable(one) as usize, expected, "{one:?}");
+        }
+        let evictable = self.model.values().filter(|m| class(m).is_some());
+        let first = evictable.min_by_key(|m| (class(m).map(|class| class as u8), m.joined));
+        assert_eq!(self.table.victim(|_| true), first.map(|m| m.id.ix));
+        assert_eq!(self.table.victim(|_| false), None);
+        assert_eq!(self.table.opened_by(PortId(0)), self.table.len());
     }
 }
 
@@ -331,6 +354,10 @@ fn run(pair: &mut Pair, ops: &[Op]) {
             Op::Touch(k, by_opener, bytes) => pair.touch(*k, *by_opener, *bytes),
             Op::SetState(k, state) => {
                 if let Some(m) = pair.model.get_mut(k) {
+                    if EvictionClass::of(m.state) != EvictionClass::of(*state) {
+                        pair.joins += 1;
+                        m.joined = pair.joins;
+                    }
                     m.state = *state;
                     m.changed = pair.now;
                     pair.table.set_state(m.id.ix, *state, ticks(*state, pair.scale));
@@ -346,6 +373,7 @@ fn run(pair: &mut Pair, ops: &[Op]) {
             Op::RetainOdd(page) => pair.retain(*page, |k| k % 2 == 1),
         }
         assert_eq!(pair.table.len() as usize, pair.model.len());
+        pair.check_evictable();
     }
     pair.check_all();
     // Whatever came before: everything ends in its time.

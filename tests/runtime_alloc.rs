@@ -18,6 +18,7 @@ use haechi::base::{Nanos, PortId};
 use haechi::config::Config;
 use haechi::dpdk::thread::Registered;
 use haechi::engine::{DropReason, Event};
+use haechi::policy::Scale;
 use haechi::runtime::command::{Command, Farewell, Kill, Lookup, Reply, RuleScan, SessionScan};
 use runtime::{Bench, frame, policy, start_eal, two_ports, write_capture};
 
@@ -205,6 +206,7 @@ fn everything_but_stop(ask: &impl Fn(Command) -> Reply) {
         found: Vec::with_capacity(1024),
         next: None,
         now: Nanos(0),
+        scale: Scale::FULL,
     };
     let Reply::Sessions(scan) = ask(Command::Sessions(Box::new(scan))) else {
         panic!("another answer")

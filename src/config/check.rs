@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use super::check_zones::check_zones;
 use super::compile::{rule_spec, zone_names};
 use super::net::{AddressRef, Device, ServiceRef};
 use super::read::Reading;
@@ -15,6 +16,7 @@ use crate::policy::{Action, NormalRule, RuleSpec, ServiceSpec};
 /// A session key has 8 bits for its pair (`policy::Transparent::domain`): sessions of one pair more would be taken for
 /// those of another.
 const MAX_PORTS: usize = 2 << 8;
+const _: () = assert!(MAX_PORTS <= crate::flow::evict::MAX_PORTS);
 /// More rules are refused: [`super::RuleIds`] must hold those of several generations.
 const MAX_RULES: usize = 16_384;
 
@@ -182,18 +184,6 @@ fn check_queues(reading: &Reading<'_>, walk: &mut Walk<'_>) {
     }
 }
 
-fn check_zones(reading: &Reading<'_>, walk: &mut Walk<'_>) {
-    let config = &reading.config;
-    for (zone, section) in config.zones.iter().zip(&reading.zones) {
-        if !zone.name.is_empty() && config.ports.iter().all(|port| port.zone != zone.name) {
-            let message = format!("no port is in zone \"{}\"", zone.name);
-            walk.report
-                .warning(section.span_of("name"), message)
-                .help("write it as the `zone` of a port");
-        }
-    }
-}
-
 /// Reports sets that contain themselves.
 fn set_circles(reading: &Reading<'_>, walk: &mut Walk<'_>) -> bool {
     let config = &reading.config;
@@ -304,6 +294,7 @@ fn check_rules(reading: &Reading<'_>, walk: &mut Walk<'_>) {
                 .warning(section.span_of("timeouts"), message)
                 .help("remove `timeouts`");
         }
+        warn_unused_limits(rule, section, walk);
         if !rule.enabled {
             continue;
         }
@@ -322,6 +313,27 @@ fn check_rules(reading: &Reading<'_>, walk: &mut Walk<'_>) {
             continue;
         }
         earlier.push((place, normal));
+    }
+}
+
+/// Only sessions can be counted.
+fn warn_unused_limits(rule: &Rule, section: &Section<'_>, walk: &mut Walk<'_>) {
+    let limits = [
+        ("max_sessions", rule.max_sessions.is_some()),
+        ("max_sessions_per_source", rule.max_sessions_per_source.is_some()),
+        ("new_sessions_per_source", rule.new_sessions_per_source.is_some()),
+    ];
+    for (key, _) in limits
+        .iter()
+        .filter(|(_, is_set)| *is_set && rule.action != Action::Allow)
+    {
+        let message = format!(
+            "rule \"{}\" makes no sessions, its `{key}` is never reached",
+            rule.name
+        );
+        walk.report
+            .warning(section.span_of(key), message)
+            .help(format!("remove `{key}`"));
     }
 }
 

@@ -3,10 +3,13 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::net::{AddressRef, IcmpMatch, Service, ServiceRef};
-use super::value::{Config, Matcher, Rule, TimeoutOverrides};
+use super::value::{Config, Matcher, Rule, TimeoutOverrides, Zone};
 use crate::base::{Generation, PairId, PortId, RuleId, ZoneId};
 use crate::flow::fragments::MAX_PIECES;
-use crate::policy::{self, IcmpSpec, LinearClassifier, Policy, PortPolicy, RuleSpec, ServiceSpec};
+use crate::policy::{
+    self, Adaptive, AntiSpoof, IcmpSpec, Limits, LinearClassifier, Policy, PortPolicy, Reserve, Reserves,
+    RuleSpec, ServiceSpec,
+};
 
 /// Rule names to ids, the same for all policies of one run, so that counters and sessions follow a rule's name over an
 /// apply. Bounded: an id is never given to a second name, because idle sessions still carry it.
@@ -104,6 +107,11 @@ pub fn compile(config: &Config, generation: Generation, ids: &mut RuleIds) -> Re
             tcp_strict: rule.tcp_strict.unwrap_or(config.conntrack.tcp_strict),
             pickup: rule.pickup.unwrap_or(config.conntrack.pickup),
             reset_on_timeout: rule.reset_on_timeout.unwrap_or(config.conntrack.reset_on_timeout),
+            limits: Limits {
+                sessions: rule.max_sessions,
+                per_source: rule.max_sessions_per_source,
+                new_per_source: rule.new_sessions_per_source.map(|rate| rate.0),
+            },
             state_timeouts: own_timeouts.as_deref().unwrap_or(&timeouts).by_state(),
             timeouts: own_timeouts,
             description: rule.description.clone(),
@@ -113,11 +121,14 @@ pub fn compile(config: &Config, generation: Generation, ids: &mut RuleIds) -> Re
     for (place, rule) in (0..).zip(&rules) {
         rule_places[rule.id.index()] = place;
     }
+    let ports = port_policies(config, &zones)?;
     Ok(Policy {
         generation,
         rule_places,
         state_timeouts: timeouts.by_state(),
-        ports: port_policies(config, &zones)?,
+        reserves: reserves(config, &zones, &ports),
+        ports,
+        antispoof: antispoof(config, &zones)?,
         classifier: Box::new(LinearClassifier::new(&specs, zones.len())),
         zones,
         rules,
@@ -131,6 +142,11 @@ pub fn compile(config: &Config, generation: Generation, ids: &mut RuleIds) -> Re
         reject_rate: config.policy.reject_rate.0,
         alert_rate: config.policy.alert_rate.0,
         fragments: fragment_limits(config),
+        max_sessions: config.conntrack.max_sessions,
+        adaptive: Adaptive {
+            start: config.conntrack.adaptive_start,
+            end: config.conntrack.adaptive_end,
+        },
     })
 }
 
@@ -146,6 +162,31 @@ fn fragment_limits(config: &Config) -> policy::FragmentLimits {
             .min(max_datagrams.saturating_mul(MAX_PIECES as u32)),
         timeout: config.conntrack.fragments.timeout.0,
     }
+}
+
+/// What is kept for zones, in the order of the file. A zone without a port opens no session.
+fn reserves(config: &Config, zones: &[String], ports: &[PortPolicy]) -> Reserves {
+    let reserve = |entry: &Zone| {
+        let share = entry.reserve.filter(|share| share.0 > 0)?;
+        let zone = zone_id(zones, &entry.name).ok()?;
+        let of_zone = (0..).map(PortId).zip(ports).filter(|(_, port)| port.zone == zone);
+        let ports: Vec<_> = of_zone.map(|(id, _)| id).collect();
+        (!ports.is_empty()).then_some(Reserve { zone, ports, share })
+    };
+    Reserves::new(config.zones.iter().filter_map(reserve).collect())
+}
+
+fn antispoof(config: &Config, zones: &[String]) -> Result<AntiSpoof, CompileError> {
+    let mut by_zone = vec![(Vec::new(), false); zones.len()];
+    for zone in &config.zones {
+        by_zone[zone_id(zones, &zone.name)?.index()] = (zone_networks(config, zone)?, zone.antispoof);
+    }
+    Ok(AntiSpoof::new(&by_zone))
+}
+
+/// A zone's networks with sets unfolded.
+pub(super) fn zone_networks(config: &Config, zone: &Zone) -> Result<Vec<ipnet::IpNet>, CompileError> {
+    prefixes(config, &zone.networks)
 }
 
 /// All zones, those of ports and those with an entry, sorted: a zone's place is its id.
@@ -228,9 +269,13 @@ fn addresses(
     config: &Config,
     matcher: &Matcher<AddressRef>,
 ) -> Result<Option<Vec<ipnet::IpNet>>, CompileError> {
-    let Matcher::OneOf(members) = matcher else {
-        return Ok(None);
-    };
+    match matcher {
+        Matcher::Any => Ok(None),
+        Matcher::OneOf(members) => prefixes(config, members).map(Some),
+    }
+}
+
+fn prefixes(config: &Config, members: &[AddressRef]) -> Result<Vec<ipnet::IpNet>, CompileError> {
     let mut nets = Vec::new();
     unfold(members, &mut |member| match member {
         AddressRef::Prefix(net) => {
@@ -242,7 +287,7 @@ fn addresses(
             None => Err(unknown("address set", name)),
         },
     })?;
-    Ok(Some(nets))
+    Ok(nets)
 }
 
 fn services(

@@ -51,6 +51,8 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
     compare!(live, policy.alert_rate);
     compare!(restart, conntrack.max_sessions);
     compare!(live, conntrack.verify_checksums);
+    compare!(live, conntrack.adaptive_start);
+    compare!(live, conntrack.adaptive_end);
     compare!(live, conntrack.tcp_strict);
     compare!(live, conntrack.pickup);
     compare!(live, conntrack.reset_on_timeout);

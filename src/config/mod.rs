@@ -6,6 +6,7 @@
 //! - [`schema`]: the JSON Schema for editors
 
 mod check;
+mod check_zones;
 mod compile;
 mod defaults;
 pub mod diagnostic;
@@ -20,6 +21,7 @@ mod read_rules;
 mod report;
 mod schema;
 mod section;
+mod share;
 mod source;
 mod tree;
 pub mod units;

@@ -53,7 +53,7 @@ pub(super) fn read(root: &Table, walk: &mut Walk<'_>) -> Config {
     let (node, node_section) = read_node(&mut section, walk);
     let ports = read_ports(&mut section, &names, walk);
     let transparent = read_transparent(&mut section, walk);
-    let (zones, zone_sections) = read_zones(&mut section, walk);
+    let (zones, zone_sections) = read_zones(&mut section, &names, walk);
     let errors_before_sets = walk.errors;
     let address_sets = read_sets(
         section.section("address_sets", walk),
@@ -422,19 +422,21 @@ fn read_transparent(root: &mut Section<'_>, walk: &mut Walk<'_>) -> Transparent 
     transparent
 }
 
-fn read_zones<'t>(root: &mut Section<'t>, walk: &mut Walk<'_>) -> (Vec<Zone>, Vec<Section<'t>>) {
+fn read_zones<'t>(
+    root: &mut Section<'t>,
+    names: &Names,
+    walk: &mut Walk<'_>,
+) -> (Vec<Zone>, Vec<Section<'t>>) {
     let mut zones = Vec::new();
     let mut sections = root.sections("zone", walk);
     for s in &mut sections {
-        let antispoof = "anti-spoofing";
-        let keys = [
-            ("networks", antispoof),
-            ("antispoof", antispoof),
-            ("reserve", "the reserve of a zone"),
-        ];
-        s.refuse(&keys, walk);
         zones.push(Zone {
             name: read_name(s, "zone", "\"trust\"", walk),
+            networks: s.list("networks", walk, |text, span, walk| {
+                address(text, span, names, walk)
+            }),
+            antispoof: s.boolean("antispoof", walk).unwrap_or(false),
+            reserve: s.text("reserve", walk),
         });
         s.finish(walk);
     }

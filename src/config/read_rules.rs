@@ -8,6 +8,7 @@ use super::net::{AddressRef, ServiceRef};
 use super::read::read_name;
 use super::section::{Section, Walk, parse, strings};
 use super::tree::{Span, Value};
+use super::units::Rate;
 use super::value::{Conntrack, FragmentsSection, Matcher, PolicySection, Rule, TimeoutOverrides, Timeouts};
 use crate::policy::{Action, RuleLog};
 
@@ -144,6 +145,9 @@ pub(super) fn read_rule(section: &mut Section<'_>, names: &Names, walk: &mut Wal
         pickup: s.boolean("pickup", walk),
         reset_on_timeout: s.boolean("reset_on_timeout", walk),
         tcp_strict: s.boolean("tcp_strict", walk),
+        max_sessions: s.integer("max_sessions", SESSIONS, walk),
+        max_sessions_per_source: s.integer("max_sessions_per_source", SESSIONS, walk),
+        new_sessions_per_source: read_session_rate(s, walk),
         enabled: s.boolean("enabled", walk).unwrap_or_else(defaults::yes),
         description: s.string("description", walk).map(|(text, _)| text.to_owned()),
     };
@@ -151,12 +155,22 @@ pub(super) fn read_rule(section: &mut Section<'_>, names: &Names, walk: &mut Wal
     rule
 }
 
+/// What a limit of a rule's sessions can be.
+const SESSIONS: std::ops::RangeInclusive<i64> = 1..=268_435_456;
+
+fn read_session_rate(section: &mut Section<'_>, walk: &mut Walk<'_>) -> Option<Rate> {
+    let rate = section.text("new_sessions_per_source", walk);
+    if rate == Some(Rate(0)) {
+        let message = "`rule.new_sessions_per_source` is 0: nobody could open a session";
+        let help = "write a rate of at least \"1/s\"; to refuse them all write `action = \"drop\"`";
+        walk.error(section.span_of("new_sessions_per_source"), message, help);
+    }
+    rate
+}
+
 /// Keys of a rule whose features come later.
 const RULE_NOT_YET: &[(&str, &str)] = &[
     ("helper", "application-level gateways"),
-    ("max_sessions", "the limits of a rule"),
-    ("max_sessions_per_source", "the limits of a rule"),
-    ("new_sessions_per_source", "the limits of a rule"),
     ("syn_protection", "SYN protection"),
     ("defer", "high availability"),
 ];
@@ -208,8 +222,6 @@ pub(super) fn read_policy(root: &mut Section<'_>, walk: &mut Walk<'_>) -> Policy
 
 /// Keys of `[conntrack]` whose features come later.
 const CONNTRACK_NOT_YET: &[(&str, &str)] = &[
-    ("adaptive_start", "the shrinking of timeouts under load"),
-    ("adaptive_end", "the shrinking of timeouts under load"),
     ("syn_cookie_start", "SYN protection"),
     ("syn_cookie_stop", "SYN protection"),
 ];
@@ -225,6 +237,8 @@ pub(super) fn read_conntrack(root: &mut Section<'_>, walk: &mut Walk<'_>) -> Con
         verify_checksums: s
             .boolean("verify_checksums", walk)
             .unwrap_or(default.verify_checksums),
+        adaptive_start: s.text("adaptive_start", walk).unwrap_or(default.adaptive_start),
+        adaptive_end: s.text("adaptive_end", walk).unwrap_or(default.adaptive_end),
         tcp_strict: s.boolean("tcp_strict", walk).unwrap_or(default.tcp_strict),
         pickup: s.boolean("pickup", walk).unwrap_or(default.pickup),
         reset_on_timeout: s
@@ -233,6 +247,19 @@ pub(super) fn read_conntrack(root: &mut Section<'_>, walk: &mut Walk<'_>) -> Con
         timeouts: Timeouts::default(),
         fragments: read_fragments(&mut s, walk),
     };
+    if conntrack.adaptive_end <= conntrack.adaptive_start {
+        // At the key that is there.
+        let key = match s.entry("adaptive_end") {
+            Some(_) => "adaptive_end",
+            None => "adaptive_start",
+        };
+        let (start, end) = (conntrack.adaptive_start, conntrack.adaptive_end);
+        walk.error(
+            s.span_of(key),
+            format!("`conntrack.adaptive_end` ({end}) is not above `adaptive_start` ({start})"),
+            "timeouts shrink from the start on, to nothing at the end: write a larger `adaptive_end`",
+        );
+    }
     let mut timeouts = s.section("timeouts", walk);
     for key in Timeouts::KEYS {
         let value = timeouts.text(key, walk);

@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::net::{AddressRef, CpuList, Device, PortRange, ServiceRef};
 use super::units::{Rate, TimeSpan};
 use super::value::{Config, Matcher, RxQueues};
+use crate::policy::Share;
 
 /// The JSON Schema of the configuration file, for editors.
 #[must_use]
@@ -109,6 +110,12 @@ text_value!(
     "A duration: \"30s\", \"2h4m\", \"50ms\"."
 );
 text_value!(Rate, "Rate", "^[0-9]+/s$", "A rate: \"100/s\".");
+text_value!(
+    Share,
+    "Share",
+    "^[0-9]+(\\.[0-9]{1,2})?%$",
+    "A share of the session table: \"60%\", \"0.5%\"."
+);
 text_value!(
     AddressRef,
     "Address",

@@ -298,6 +298,22 @@ impl<'t> Section<'t> {
         }
     }
 
+    /// A string or an array of strings, each read by `member`; none where the key is not there.
+    pub(super) fn list<T>(
+        &mut self,
+        key: &'static str,
+        walk: &mut Walk<'_>,
+        mut member: impl FnMut(&'t str, Span, &mut Walk<'_>) -> Option<T>,
+    ) -> Vec<T> {
+        let Some(entry) = self.entry(key) else {
+            return Vec::new();
+        };
+        strings(&entry.item, &self.full(key), walk)
+            .into_iter()
+            .filter_map(|(text, span)| member(text, span, walk))
+            .collect()
+    }
+
     /// Reports what nobody asked for, and records what was.
     pub(super) fn finish(&self, walk: &mut Walk<'_>) {
         for (key, entry) in self.entries() {

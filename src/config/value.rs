@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::net::{AddressRef, CpuList, Device, PortRange, ServiceRef};
 use super::units::{Rate, TimeSpan};
-use crate::policy::{Action, PassOrDrop, RuleLog, SessionScope, VlanMode};
+use crate::policy::{Action, PassOrDrop, RuleLog, SessionScope, Share, VlanMode};
 
 /// One node of haechi.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
@@ -178,6 +178,16 @@ impl Default for Transparent {
 pub struct Zone {
     /// The zone's name.
     pub name: String,
+    /// What belongs behind it: prefixes, single addresses, "@set". Of nested prefixes the most specific counts.
+    #[schemars(default)]
+    pub networks: Vec<AddressRef>,
+    /// true: a source that belongs behind another zone, or that is in none of this zone's networks, is dropped. A zone
+    /// without networks drops the first kind alone. Link-local sources need not be listed.
+    #[schemars(default)]
+    pub antispoof: bool,
+    /// Share of the session table that sessions opened from other zones cannot take.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reserve: Option<Share>,
 }
 
 /// What a rule asks of one property of a packet.
@@ -243,6 +253,19 @@ pub struct Rule {
     /// false: no window checks for TCP sessions of this rule; default: as `[conntrack] tcp_strict` says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tcp_strict: Option<bool>,
+    /// Sessions of this rule; more are refused (`session_limit`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 268_435_456))]
+    pub max_sessions: Option<u32>,
+    /// Sessions of this rule that one source address opened; more are refused (`session_limit`). IPv6 addresses count one
+    /// by one, too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 268_435_456))]
+    pub max_sessions_per_source: Option<u32>,
+    /// New sessions of this rule that one source address may open in a second, all of them at once if it opened none in the
+    /// second before; more are refused (`rate_limit`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub new_sessions_per_source: Option<Rate>,
     /// false: as if the rule were not there.
     #[schemars(default = "super::defaults::yes")]
     pub enabled: bool,
@@ -280,6 +303,10 @@ pub struct Conntrack {
     pub max_sessions: u32,
     /// Verify TCP, UDP, ICMP and ICMPv6 checksums (the IPv4 header's is always verified).
     pub verify_checksums: bool,
+    /// With a larger share of the table in use all timeouts shrink, in a line ...
+    pub adaptive_start: Share,
+    /// ... to nothing at this share, which may be more than the whole table.
+    pub adaptive_end: Share,
     /// false: TCP segments are not refused for their sequence and acknowledgement numbers.
     pub tcp_strict: bool,
     /// A TCP packet in mid-stream may open a session.
@@ -297,6 +324,8 @@ impl Default for Conntrack {
         Self {
             max_sessions: 1_000_000,
             verify_checksums: true,
+            adaptive_start: Share(6_000),
+            adaptive_end: Share(12_000),
             tcp_strict: true,
             pickup: false,
             reset_on_timeout: false,

@@ -28,6 +28,7 @@ pub fn rows(
         to: zones(&Matcher::Any),
         description: None,
         sessions: counters.sessions,
+        limited: counters.limited,
         packets: counters.packets,
         bytes: counters.bytes,
         last_hit: (counters.last_hit > Nanos(0)).then(|| unix(counters.last_hit)),

@@ -9,7 +9,7 @@ use crate::base::{Nanos, PortId, RuleId, Tick, WorkerId};
 use crate::config::{Config, RuleIds};
 use crate::flow::{Direction, FlowKey, KeyClass, Session};
 use crate::packet::parse::protocol::{ICMP, ICMPV6, TCP, UDP};
-use crate::policy::{Policy, SessionScope};
+use crate::policy::{Policy, Scale, SessionScope};
 
 /// The names of ports, zones and rules of one configuration.
 #[derive(Clone, Debug)]
@@ -37,6 +37,8 @@ pub struct LiveSession {
     pub packets: [u64; 2],
     /// Who owns it.
     pub worker: WorkerId,
+    /// What timeouts have shrunk to on that worker.
+    pub scale: Scale,
 }
 
 impl Names {
@@ -113,7 +115,7 @@ impl Names {
             packets: live.packets,
             bytes: session.bytes(),
             age_s: seconds(now.since(live.created)),
-            expires_in_s: seconds(expires_in(session, policy, now)),
+            expires_in_s: seconds(expires_in(live, policy, now)),
             worker: live.worker.0,
             owner: Owner::Local,
         }
@@ -121,8 +123,11 @@ impl Names {
 }
 
 /// Until the session ends if no packet comes, to a tick's precision.
-fn expires_in(session: &Session, policy: &Policy, now: Nanos) -> Nanos {
-    let timeout = session.timeout(policy.state_timeouts(session.rule));
+fn expires_in(live: &LiveSession, policy: &Policy, now: Nanos) -> Nanos {
+    let session = &live.session;
+    let timeout = live
+        .scale
+        .ticks(session.timeout(policy.state_timeouts(session.rule)));
     let idle = now.tick().distance(session.last_seen()).max(0);
     let left = i64::from(timeout) - i64::from(idle);
     Nanos(u64::try_from(left).unwrap_or(0).saturating_mul(Tick::NANOS))

@@ -39,6 +39,10 @@ pub struct Counters {
     pub sessions_ended: u64,
     /// Records of sessions that found no room on their way to the logs.
     pub log_records_lost: u64,
+    /// Of those ended, the ones that gave way to others in a full table.
+    pub sessions_evicted: u64,
+    /// Sessions refused because no place was left to count their source; among the drops as `session_limit`.
+    pub sources_full: u64,
 }
 
 impl Default for Counters {
@@ -57,6 +61,8 @@ impl Default for Counters {
             sessions_created: 0,
             sessions_ended: 0,
             log_records_lost: 0,
+            sessions_evicted: 0,
+            sources_full: 0,
         }
     }
 }
@@ -80,6 +86,8 @@ pub struct RuleCounters {
     pub bytes: u64,
     /// When it last decided a packet; zero: never.
     pub last_hit: Nanos,
+    /// Sessions that its limits refused.
+    pub limited: u64,
 }
 
 /// Adds up one rule's packets in registers and touches its counters when another rule's packet comes: packets of one

@@ -1,5 +1,6 @@
 //! The first packet of a flow: no session is known, the rules decide.
 
+use super::limits::count_new;
 use super::martian::is_martian;
 use super::process::{Act, FlowPacket, Verdict, port_policy};
 use super::session::{echo_sequence, ip_len, segment};
@@ -51,10 +52,11 @@ impl Act<'_> {
     /// Judges a packet without a session by the rule that matched it.
     ///
     /// Places of later stages: SYN protection before the rules, expectations and the HA peer's sessions before the
-    /// policy's refusal, NAT and limits between the rule and the insertion.
+    /// policy's refusal, NAT between the rule and the limits.
     pub(super) fn first(&mut self, flow: &FlowPacket<'_>, answer: RuleMatch) -> Verdict {
         let meta = flow.meta;
-        if is_martian(meta) {
+        let zone = port_policy(self.policy, meta.ingress).zone;
+        if is_martian(meta) || self.policy.antispoof.judge(zone, &meta.source).is_some() {
             return Verdict::Drop(DropReason::SpoofedSource, Why::Rule(None));
         }
         let rule = answer.and_then(|place| Some((place, self.policy.rules.get(place as usize)?)));
@@ -105,13 +107,20 @@ impl Act<'_> {
                 Opening::First(_) => return Verdict::Drop(DropReason::TcpOutOfWindow, Why::Rule(answer)),
             }
         }
-        let Ok(ix) = self
-            .table
-            .insert(session, flow.hash, self.now, rule.state_timeouts.ticks(state))
-        else {
+        if let Err(reason) = self.within_limits(rule, &meta.source) {
+            self.run.add(self.rules, self.now, rule.id, ip_len(meta));
+            return Verdict::Drop(reason, Why::Rule(answer));
+        }
+        if !self.make_room(meta.ingress) {
+            return Verdict::Drop(DropReason::TableFull, Why::Rule(answer));
+        }
+        let timeout = self.scaled(rule.state_timeouts.ticks(state));
+        // There is room.
+        let Ok(ix) = self.table.insert(session, flow.hash, self.now, timeout) else {
             return Verdict::Drop(DropReason::TableFull, Why::Rule(answer));
         };
         self.table_changed = true;
+        count_new(self.sources, self.table.get_mut(ix), rule, self.now);
         self.counters.sessions_created += 1;
         if let Some(counters) = self.rules.get_mut(rule.id.index()) {
             counters.sessions += 1;

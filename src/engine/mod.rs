@@ -12,14 +12,17 @@ pub mod batch;
 pub mod counters;
 mod first;
 mod fragments;
+mod limits;
 mod martian;
 pub mod outputs;
+mod pressure;
 mod process;
 pub mod rate;
 pub mod reason;
 pub mod record;
 mod reject;
 mod session;
+mod sources;
 mod timeout_reset;
 mod upkeep;
 
@@ -38,9 +41,11 @@ use crate::flow::{HashSeed, SessionTable, TableError};
 use crate::packet::VecPacket;
 use crate::policy::Policy;
 use fragments::Hold;
+use pressure::Pressure;
 use process::Scratch;
 use rate::TokenBucket;
 use record::Records;
+use sources::Sources;
 use timeout_reset::Resets;
 use upkeep::{Books, Rearm};
 
@@ -51,6 +56,9 @@ pub struct Engine<B = VecPacket> {
     table: SessionTable,
     counters: Counters,
     rules: Slab<RuleCounters>,
+    sources: Sources,
+    pressure: Pressure,
+    ignores_pressure: bool,
     rejects: TokenBucket,
     rearm: Rearm,
     resets: Resets,
@@ -72,7 +80,10 @@ impl<B> Engine<B> {
         seed: HashSeed,
     ) -> Result<Self, TableError> {
         Ok(Self {
-            table: SessionTable::new(max_sessions, memory, seed)?,
+            table: SessionTable::for_ports(max_sessions, policy.ports.len(), memory, seed)?,
+            sources: Sources::new(max_sessions, memory, seed)?,
+            pressure: Pressure::of(&policy, max_sessions),
+            ignores_pressure: false,
             counters: Counters::default(),
             rules: memory.slab(IMPLICIT_DROP.index() + 1)?,
             rejects: TokenBucket::new(policy.reject_rate, Nanos(0)),
@@ -116,7 +127,10 @@ impl<B> Engine<B> {
     #[must_use = "dropping a policy frees memory, which a worker must not do"]
     pub fn set_policy(&mut self, policy: Arc<Policy>) -> Arc<Policy> {
         self.rejects.set_rate(policy.reject_rate);
-        self.rearm = Rearm::start();
+        self.rearm.start();
+        if !self.ignores_pressure {
+            self.pressure = Pressure::of(&policy, self.table.capacity());
+        }
         std::mem::replace(&mut self.policy, policy)
     }
 
@@ -138,6 +152,13 @@ impl<B> Engine<B> {
         &self.table
     }
 
+    /// Sources that are counted for limits of rules, and those of them that have no session any more but whose rate is not
+    /// whole again.
+    #[must_use]
+    pub fn sources(&self) -> [usize; 2] {
+        self.sources.entries()
+    }
+
     /// Ends a session now (`sessions kill`). Its next packet is judged as if it had never been.
     pub fn kill(&mut self, now: Nanos, session: SessionIx) {
         self.end(now, session, EndReason::Killed, None);
@@ -152,6 +173,7 @@ impl<B> Engine<B> {
             rules: &mut self.rules,
             records: &mut self.records,
             resets,
+            sources: &mut self.sources,
         };
         books.end(&mut self.table, session, reason);
     }

@@ -2,9 +2,11 @@
 
 use super::counters::RuleRun;
 use super::fragments::Hold;
+use super::pressure::Pressure;
 use super::rate::TokenBucket;
 use super::record::Records;
 use super::session::ip_len;
+use super::sources::Sources;
 use super::{
     Batch, Counters, DropReason, Engine, MAX_BATCH, Note, Outputs, Place, RuleCounters, Why, reject,
 };
@@ -135,6 +137,8 @@ impl<B: PacketBuf> Engine<B> {
             counters: &mut self.counters,
             rules: &mut self.rules,
             records: &mut self.records,
+            sources: &mut self.sources,
+            pressure: self.pressure,
             run: RuleRun::EMPTY,
             table_changed: false,
         };
@@ -306,6 +310,8 @@ pub(super) struct Act<'a> {
     pub(super) counters: &'a mut Counters,
     pub(super) rules: &'a mut [RuleCounters],
     pub(super) records: &'a mut Records,
+    pub(super) sources: &'a mut Sources,
+    pub(super) pressure: Pressure,
     pub(super) run: RuleRun,
     /// A session was made or ended in this batch: what stage 2 found may be stale.
     pub(super) table_changed: bool,

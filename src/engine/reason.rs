@@ -51,7 +51,8 @@ reasons! {
     TcpOutOfWindow = "tcp_out_of_window",
     /// A drop or reject rule matched, no rule matched, or the new policy refuses the session.
     Policy = "policy",
-    /// A source address that no packet can have here: the destination's own (LAND), loopback, multicast, unspecified.
+    /// A source address that no packet can have here: the destination's own (LAND), loopback, multicast, unspecified, or, in
+    /// a zone with `antispoof`, one that belongs behind another zone or not behind this one.
     SpoofedSource = "spoofed_source",
     /// Not IP and not ARP, and `[transparent] non_ip` says drop.
     NonIp = "non_ip",
@@ -74,8 +75,12 @@ reasons! {
     EchoUnrequested = "echo_unrequested",
     /// A packet of a session that came in by a port of the wrong side.
     WrongPort = "wrong_port",
-    /// The session table is full.
+    /// The session table is full of sessions that stay, or what is left of it is other zones' reserve.
     TableFull = "table_full",
+    /// The rule, or the source under this rule, has as many sessions as `max_sessions` or `max_sessions_per_source` allow.
+    SessionLimit = "session_limit",
+    /// The source opened as many sessions of this rule in the last second as `new_sessions_per_source` allows.
+    RateLimit = "rate_limit",
     /// The egress port's transmit queue was full.
     TxFull = "tx_full",
     /// The egress port's link is down or the port is out of service.

@@ -93,8 +93,10 @@ reasons! {
     Reset = "reset",
     /// TCP: a new connection took the place of one that was closed or reset.
     Reused = "reused",
-    /// An apply brought rules that do not allow it.
+    /// An apply brought rules that do not allow it, or that have no room for it.
     Policy = "policy",
+    /// It gave way to another one in a full table.
+    Evicted = "evicted",
     /// An operator ended it (`sessions kill`).
     Killed = "killed",
     /// The node stopped.

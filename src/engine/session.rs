@@ -1,14 +1,15 @@
 //! A packet of a known session.
 
+use super::limits::move_session;
 use super::process::{Act, FlowPacket, Verdict, port_policy};
-use super::upkeep::{self, Books};
+use super::upkeep::Books;
 use super::{DropReason, EndReason, IMPLICIT_DROP, Why};
 use crate::base::SessionIx;
 use crate::flow::{Candidate, FlowKey, Options, Segment, Tracked, echo, track};
 use crate::packet::parse::{may_relate, parse_embedded, protocol};
 use crate::packet::view::Tcp;
 use crate::packet::{PacketKind, PacketMeta};
-use crate::policy::{Action, SessionScope};
+use crate::policy::{Action, Rule, SessionScope};
 
 /// The TCP segment as the tracker needs it. The parser has checked that header and options are there.
 pub(super) fn segment(meta: &PacketMeta, frame: &[u8]) -> Segment {
@@ -72,11 +73,13 @@ impl Act<'_> {
             Tracked::Stay => {}
             Tracked::Move(state) => {
                 let timeouts = self.policy.state_timeouts(session.rule);
-                self.table.set_state(ix, state, timeouts.ticks(state));
+                let timeout = self.scaled(timeouts.ticks(state));
+                self.table.set_state(ix, state, timeout);
             }
             Tracked::Shorten => {
                 let state = session.state();
                 let timeout = session.timeout(self.policy.state_timeouts(session.rule));
+                let timeout = self.scaled(timeout);
                 self.table.set_state(ix, state, timeout);
             }
             Tracked::Reopen => return self.reopen(flow, ix),
@@ -99,8 +102,12 @@ impl Act<'_> {
         let Some(embedded) = embedded.filter(|embedded| embedded.meta.source == meta.destination) else {
             return UNRELATED;
         };
-        let pair = port_policy(self.policy, meta.ingress).pair;
-        let (key, direction) = FlowKey::of(&embedded.meta, self.policy.transparent.domain(pair, meta.vlan));
+        let port = port_policy(self.policy, meta.ingress);
+        if self.policy.antispoof.judge(port.zone, &meta.source).is_some() {
+            return Verdict::Drop(DropReason::SpoofedSource, Why::Rule(None));
+        }
+        let domain = self.policy.transparent.domain(port.pair, meta.vlan);
+        let (key, direction) = FlowKey::of(&embedded.meta, domain);
         let hash = self.table.hash(&key);
         let Some(ix) = self.table.find(&key, hash) else {
             return UNRELATED;
@@ -177,21 +184,40 @@ impl Act<'_> {
                 _ => Verdict::Drop(DropReason::Policy, why),
             });
         };
+        let old = self.table.get(ix).rule;
+        if let Err(reason) = self.still_admitted(ix, rule) {
+            self.end(ix, EndReason::Policy);
+            self.run.add(self.rules, self.now, rule.id, ip_len(flow.meta));
+            return Err(Verdict::Drop(reason, Why::Rule(answer)));
+        }
         let session = self.table.get_mut(ix);
-        let old = session.rule;
         session.generation = self.policy.generation;
-        session.rule = rule.id;
         session.set_strict(rule.tcp_strict);
         session.set_log_end(rule.log.end());
         let resets = rule.reset_on_timeout && session.key.protocol == protocol::TCP;
+        move_session(self.rules, self.sources, session, rule, self.now);
         self.table.set_resets(ix, resets);
         if old != rule.id {
-            upkeep::move_session(self.rules, old, rule.id);
             let session = self.table.get(ix);
             let (state, timeout) = (session.state(), session.timeout(&rule.state_timeouts));
+            let timeout = self.scaled(timeout);
             self.table.set_state(ix, state, timeout);
         }
         Ok(())
+    }
+
+    /// A session that the policy allows under `rule`: does its source still belong where it came from, and has the rule room
+    /// for it, if it is another one than before?
+    fn still_admitted(&mut self, ix: SessionIx, rule: &Rule) -> Result<(), DropReason> {
+        let session = *self.table.get(ix);
+        let zone = port_policy(self.policy, session.ingress).zone;
+        if self.policy.antispoof.judge(zone, &session.source()).is_some() {
+            return Err(DropReason::SpoofedSource);
+        }
+        if session.rule == rule.id {
+            return Ok(());
+        }
+        self.may_move(&session, rule)
     }
 
     /// A SYN on a session in `time_wait` or `closed`: allowed, the old session ends and a new one takes its place.
@@ -207,7 +233,8 @@ impl Act<'_> {
         self.first(flow, answer)
     }
 
-    fn end(&mut self, ix: SessionIx, reason: EndReason) {
+    /// Ends a session; what an earlier stage found may be this one.
+    pub(super) fn end(&mut self, ix: SessionIx, reason: EndReason) {
         let mut books = Books {
             now: self.now,
             policy: self.policy,
@@ -215,6 +242,7 @@ impl Act<'_> {
             rules: self.rules,
             records: self.records,
             resets: None,
+            sources: self.sources,
         };
         books.end(self.table, ix, reason);
         self.table_changed = true;

@@ -10,7 +10,9 @@ use super::rate::Pacer;
 use super::upkeep::idled_out;
 use super::{Engine, Outputs};
 use crate::base::{Nanos, SessionIx, Tick};
-use crate::flow::{Direction, Due, Entry, FlowKey, Session, SessionId, SessionState, TcpSender};
+use crate::flow::{
+    Direction, Due, Entry, FlowKey, Session, SessionId, SessionState, SessionTable, TcpSender,
+};
 use crate::packet::build::{Reset, timeout_reset};
 use crate::packet::{LinkHeader, PacketBuf};
 
@@ -52,6 +54,18 @@ impl Resets {
         Due::Later(Tick::count(QUEUE_TIME.plus(Nanos::SECOND)))
     }
 
+    /// Sessions that wait.
+    pub(super) fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Marks those that joined when `before` were waiting, so that no walk hastens their timers meanwhile.
+    pub(super) fn mark_since(&self, before: usize, table: &mut SessionTable) {
+        for id in self.queue.iter().skip(before) {
+            table.get_mut(id.ix).flags |= Session::WAITS;
+        }
+    }
+
     /// Does none wait?
     pub(super) fn is_empty(&self) -> bool {
         self.queue.is_empty()
@@ -81,8 +95,10 @@ impl<B: PacketBuf> Engine<B> {
             else {
                 continue;
             };
+            self.table.get_mut(ix).flags &= !Session::WAITS;
             let session = self.table.get(ix);
             let timeout = session.timeout(self.policy.state_timeouts(session.rule));
+            let timeout = self.pressure.scale(self.table.len()).ticks(timeout);
             if self.table.overdue(ix, now.tick(), timeout).is_none() {
                 self.table.hasten(ix, timeout);
                 continue;

@@ -1,10 +1,14 @@
 //! What an engine does between bursts, a little at a time: idle sessions end, timers follow an applied policy.
 
+use std::cell::Cell;
+
+use super::limits::count_standing;
 use super::record::Records;
+use super::sources::Sources;
 use super::{Counters, EndReason, Engine, Outputs, Record, RuleCounters};
-use crate::base::{Nanos, RuleId, SessionIx};
+use crate::base::{Nanos, SessionIx};
 use crate::flow::table::Entry;
-use crate::flow::{Due, Session, SessionState, SessionTable};
+use crate::flow::{Due, Session, SessionState, SessionTable, StateTimeouts};
 use crate::packet::PacketBuf;
 use crate::policy::{Action, Policy};
 
@@ -19,33 +23,71 @@ pub struct Upkeep {
     pub pending: bool,
 }
 
-/// The walk over the table that follows an apply: timers of idle sessions are linked to where the new timeouts ask for.
+/// The walk over the table that follows shorter timeouts, of an apply or of a table that fills up: sessions are linked to
+/// where the new timeouts ask for. (Longer ones need none: the wheel looks too early, and links anew.)
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Rearm {
     from: Option<u32>,
+    /// Sessions in the table when the walk began.
+    sessions: u32,
+    /// All sessions are linked for a table with so many.
+    armed_for: u32,
+    began: Nanos,
+    /// Sessions made until then.
+    inserted: u64,
 }
 
+/// So often a table under pressure is walked over at least if sessions come and go, although it gets little fuller.
+const REARM_EVERY: Nanos = Nanos::SECOND;
+
 impl Rearm {
-    pub(super) const fn start() -> Self {
-        Self { from: Some(0) }
+    /// Begins a walk because of an apply: what sessions are linked for says nothing any more.
+    pub(super) fn start(&mut self) {
+        *self = Self {
+            from: Some(0),
+            ..Self::default()
+        };
+    }
+
+    /// Begins a walk if timeouts shrank further than sessions are linked for.
+    fn follow(&mut self, table: &SessionTable, start: u32, now: Nanos) {
+        let sessions = table.len().max(start);
+        self.armed_for = self.armed_for.clamp(start, sessions);
+        if sessions == start || self.from.is_some() {
+            return;
+        }
+        // Not for every single session: a five hundredth of the table waits for the second to be over.
+        let much_fuller = sessions - self.armed_for > table.capacity() / 512;
+        let changed = sessions > self.armed_for || table.inserted_total() != self.inserted;
+        if much_fuller || (changed && now >= self.began.plus(REARM_EVERY)) {
+            *self = Self {
+                from: Some(0),
+                sessions,
+                armed_for: self.armed_for,
+                began: now,
+                inserted: table.inserted_total(),
+            };
+        }
     }
 }
 
 impl<B: PacketBuf> Engine<B> {
-    /// Ends sessions that idled out and fragments whose time is over, and goes on with what an apply left to do, looking at
-    /// about `budget` sessions and as many fragments. What is dropped goes to `out`, RSTs for the ends of sessions too.
+    /// Ends sessions that idled out and fragments whose time is over, and goes on with what an apply or a table that fills up
+    /// left to do, looking at about `budget` sessions for each and as many fragments. What is dropped goes to `out`, RSTs for
+    /// the ends of sessions too.
+    ///
+    /// Under pressure a session ends as soon as it has idled for its shrunk timeout and the walk has come by it: as long
+    /// after that as a walk over the table takes at this budget and, if the table got little fuller meanwhile, a second.
     pub fn upkeep<O: Outputs<B>>(&mut self, now: Nanos, budget: u32, out: &mut O) -> Upkeep {
-        let policy = &*self.policy;
-        let timeout = policy.fragments.timeout;
+        let timeout = self.policy.fragments.timeout;
         let fragments = self
             .fragments
             .expire(now, timeout, budget, &mut self.counters, out);
-        if let Some(from) = self.rearm.from {
-            self.rearm.from = self.table.rearm(from, budget, |session| {
-                session.timeout(policy.state_timeouts(session.rule))
-            });
-        }
+        self.restore_reserves(now, budget);
+        self.rearm(now, budget);
+        let policy = &*self.policy;
         let resets = &mut self.resets;
+        let waiting = resets.len();
         let mut books = Books {
             now,
             policy,
@@ -53,20 +95,30 @@ impl<B: PacketBuf> Engine<B> {
             rules: &mut self.rules,
             records: &mut self.records,
             resets: None,
+            sources: &mut self.sources,
         };
+        // Each session that ends gives the others a longer timeout.
+        let sessions = Cell::new(self.table.len());
+        let pressure = self.pressure;
         let expiry = self.table.expire(
             now.tick(),
             budget,
-            |session| session.timeout(policy.state_timeouts(session.rule)),
+            |session| {
+                let timeout = session.timeout(policy.state_timeouts(session.rule));
+                pressure.scale(sessions.get()).ticks(timeout)
+            },
             |entry| {
                 let due = resets.judge(&entry);
                 if due == Due::End {
+                    sessions.set(sessions.get().saturating_sub(1));
                     books.ended(&entry, idled_out(entry.session));
                 }
                 due
             },
         );
+        self.resets.mark_since(waiting, &mut self.table);
         let reset = self.reset_waiting(now, out);
+        self.sources.sweep(now, budget);
         self.records.due(now, self.policy.alert_rate);
         Upkeep {
             expired: expiry.expired + reset,
@@ -80,17 +132,44 @@ impl<B: PacketBuf> Engine<B> {
 }
 
 impl<B> Engine<B> {
+    /// A step of the walk.
+    fn rearm(&mut self, now: Nanos, budget: u32) {
+        let start = self.pressure.start();
+        self.rearm.follow(&self.table, start, now);
+        let Some(from) = self.rearm.from else {
+            return;
+        };
+        let (policy, sources) = (&*self.policy, &mut self.sources);
+        let scale = self.pressure.scale(self.table.len());
+        self.rearm.from = self.table.rearm(from, budget, |session| {
+            count_standing(sources, session, policy.rule(session.rule));
+            if session.flags & Session::WAITS != 0 {
+                return StateTimeouts::MAX_TICKS;
+            }
+            scale.ticks(session.timeout(policy.state_timeouts(session.rule)))
+        });
+        if self.rearm.from.is_none() {
+            self.rearm.armed_for = self.rearm.sessions;
+        }
+    }
+
     /// Puts a copy of another engine's session into the table, idle since `idle_since`: what `explain` does with the live
     /// sessions of a node. Copies go in before the first packet, the longest idle first.
     ///
     /// `None`: its flow has a session already, or the table is full.
-    pub fn adopt(&mut self, session: Session, idle_since: Nanos) -> Option<SessionIx> {
+    pub fn adopt(&mut self, mut session: Session, idle_since: Nanos) -> Option<SessionIx> {
         let hash = self.table.hash(&session.key);
         if self.table.find(&session.key, hash).is_some() {
             return None;
         }
         let timeout = session.timeout(self.policy.state_timeouts(session.rule));
+        session.flags &= !(Session::COUNTED | Session::WAITS);
         let ix = self.table.insert(session, hash, idle_since, timeout).ok()?;
+        count_standing(
+            &mut self.sources,
+            self.table.get_mut(ix),
+            self.policy.rule(session.rule),
+        );
         self.counters.sessions_created += 1;
         if let Some(counters) = self.rules.get_mut(session.rule.index()) {
             counters.sessions += 1;
@@ -143,6 +222,7 @@ impl<B> Engine<B> {
             rules: &mut self.rules,
             records: &mut self.records,
             resets: None,
+            sources: &mut self.sources,
         };
         let mut killed = 0;
         let next = self.table.retain(from, budget, |entry| {
@@ -166,6 +246,7 @@ pub(super) struct Books<'a> {
     pub(super) records: &'a mut Records,
     /// See [`super::record::Account::resets`].
     pub(super) resets: Option<[bool; 2]>,
+    pub(super) sources: &'a mut Sources,
 }
 
 impl Books<'_> {
@@ -183,6 +264,9 @@ impl Books<'_> {
         self.counters.sessions_ended += 1;
         if let Some(rule) = self.rules.get_mut(session.rule.index()) {
             rule.sessions = rule.sessions.saturating_sub(1);
+        }
+        if session.flags & Session::COUNTED != 0 {
+            self.sources.leave(session.rule, &session.source(), self.now);
         }
         if logs_end(self.policy, session) {
             self.log_end(entry, reason);
@@ -218,15 +302,5 @@ pub(super) fn idled_out(session: &Session) -> EndReason {
         SessionState::Closed => EndReason::Reset,
         _ if session.is_reset() => EndReason::Reset,
         _ => EndReason::Timeout,
-    }
-}
-
-/// A live session goes over to another rule.
-pub(super) fn move_session(rules: &mut [RuleCounters], from: RuleId, to: RuleId) {
-    if let Some(rule) = rules.get_mut(from.index()) {
-        rule.sessions = rule.sessions.saturating_sub(1);
-    }
-    if let Some(rule) = rules.get_mut(to.index()) {
-        rule.sessions += 1;
     }
 }

@@ -1,6 +1,7 @@
 //! Flows: the key, the session table, the TCP tracker and the timers.
 
 pub mod echo;
+pub mod evict;
 pub mod fragments;
 mod hash;
 mod index;
@@ -13,6 +14,7 @@ pub mod track;
 mod wheel;
 pub mod window;
 
+pub use evict::EvictionClass;
 pub use fragments::{FragmentKey, Fragments};
 pub use hash::{HashKey, HashSeed, SecretHash};
 pub use key::{Direction, FlowKey, KeyClass, KeyLanes};

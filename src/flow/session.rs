@@ -17,14 +17,14 @@ pub struct Session {
     pub rule_index: u32,
     /// The policy that it was last classified under.
     pub generation: Generation,
-    /// The port that the opener's packets come in by.
+    /// The port that the opener's packets come in by. It stays the same while the session is in a table.
     pub ingress: PortId,
     /// The port that the replier's packets come in by (the opener's leave by it).
     pub egress: PortId,
     /// The direction of the opener's packets; the replier's go the other way.
     pub opener: Direction,
-    /// [`Session::LIBERAL`], [`Session::RESETS`], [`Session::LOG_END`]; others are reserved for NAT, helper and HA ownership
-    /// marks.
+    /// [`Session::LIBERAL`], [`Session::RESETS`], [`Session::LOG_END`], [`Session::COUNTED`], [`Session::WAITS`]; others are
+    /// reserved for NAT, helper and HA ownership marks.
     pub flags: u8,
     /// ICMP and ICMPv6: the type of the packet that opened it.
     pub icmp_type: u8,
@@ -57,6 +57,10 @@ impl Session {
     pub const RESETS: u8 = 2;
     /// In `flags`: its end is written to the log.
     pub const LOG_END: u8 = 4;
+    /// In `flags`: it counts among its source's sessions, for a limit of its rule.
+    pub const COUNTED: u8 = 8;
+    /// In `flags`: it idled out and waits for its ends to be reset.
+    pub const WAITS: u8 = 16;
 
     /// A session that `opener` opens in `state` (see [`super::track::opening`]); nothing counted yet, rule and
     /// ports to be filled in.
@@ -129,6 +133,16 @@ impl Session {
     #[must_use]
     pub const fn last_seen(&self) -> Tick {
         self.last_seen
+    }
+
+    /// The address that opened it; IPv4 as `::ffff:a.b.c.d`.
+    #[inline]
+    #[must_use]
+    pub const fn source(&self) -> [u8; 16] {
+        match self.opener {
+            Direction::LowToHigh => self.key.low,
+            Direction::HighToLow => self.key.high,
+        }
     }
 
     /// Is a packet of this direction the opener's?

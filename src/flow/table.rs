@@ -1,8 +1,9 @@
 //! The session table: fixed capacity, owned by one worker, no locks, no allocation after [`SessionTable::new`].
 //!
-//! Four arrays: the index (64-byte buckets, see `index.rs`), the sessions (two cache lines each, [`Session`]), a cold part of
-//! 32 bytes a session (timer links, age, version; see `wheel.rs`), and 40 bytes of link headers that only sessions with
-//! `reset_on_timeout` touch. At most 213 bytes a session all in.
+//! Five arrays: the index (64-byte buckets, see `index.rs`), the sessions (two cache lines each, [`Session`]), a cold part of
+//! 32 bytes a session (timer links, age, version; see `wheel.rs`), 40 bytes of link headers that only sessions with
+//! `reset_on_timeout` touch, and 8 bytes of links between those that may be evicted (see `evict.rs`). At most 221 bytes a session
+//! all in.
 //!
 //! How the engine uses it, each burst:
 //!
@@ -15,13 +16,14 @@
 //! one session). [`SessionTable::hash_batch`] and [`SessionTable::find_batch`] do the first two steps for keys that are there
 //! already: benches and tests.
 
+use super::evict::{EvictionClass, Queues};
 use super::hash::{HashKey, HashSeed, SecretHash};
 use super::index::{self, Bucket, NIL, Probe};
 use super::wheel::{Cold, Wheel};
 use super::{Direction, FlowKey, Session, SessionState, StateTimeouts};
 use crate::base::simd::prefetch;
 use crate::base::slab::{Memory, MemoryError};
-use crate::base::{Nanos, SessionIx, Slab, Tick};
+use crate::base::{Nanos, PortId, SessionIx, Slab, Tick};
 use crate::packet::LinkHeader;
 
 /// Keys that one batch takes at most; longer ones are worked off in several.
@@ -115,6 +117,7 @@ pub struct SessionTable<H = SecretHash> {
     /// By [`Direction`]; kept for sessions with [`Session::RESETS`].
     links: Slab<[LinkHeader; 2]>,
     wheel: Wheel,
+    queues: Queues,
     /// The first of the free slots that were used before.
     free: u32,
     /// Slots from here on were never used.
@@ -194,6 +197,19 @@ impl SessionTable<SecretHash> {
     pub fn new(capacity: u32, memory: &impl Memory, seed: HashSeed) -> Result<Self, TableError> {
         Self::with_hash(capacity, memory, SecretHash::new(seed))
     }
+
+    /// The same for a node of `ports` ports, whose sessions are told apart when some have to be evicted.
+    ///
+    /// # Errors
+    /// As [`SessionTable::new`].
+    pub fn for_ports(
+        capacity: u32,
+        ports: usize,
+        memory: &impl Memory,
+        seed: HashSeed,
+    ) -> Result<Self, TableError> {
+        Self::make(capacity, ports, memory, SecretHash::new(seed))
+    }
 }
 
 impl<H: HashKey> SessionTable<H> {
@@ -202,6 +218,10 @@ impl<H: HashKey> SessionTable<H> {
     /// # Errors
     /// As [`SessionTable::new`].
     pub fn with_hash(capacity: u32, memory: &impl Memory, hasher: H) -> Result<Self, TableError> {
+        Self::make(capacity, 1, memory, hasher)
+    }
+
+    fn make(capacity: u32, ports: usize, memory: &impl Memory, hasher: H) -> Result<Self, TableError> {
         if capacity == 0 || capacity > SessionTable::<SecretHash>::MAX_CAPACITY {
             return Err(TableError::Capacity(capacity));
         }
@@ -212,6 +232,7 @@ impl<H: HashKey> SessionTable<H> {
             cold: memory.slab(capacity as usize)?,
             links: memory.slab(capacity as usize)?,
             wheel: Wheel::new(memory)?,
+            queues: Queues::new(capacity, ports, memory)?,
             free: NIL,
             fresh: 0,
             len: 0,
@@ -257,6 +278,27 @@ impl<H: HashKey> SessionTable<H> {
             .sum()
     }
 
+    /// Sessions that packets which came in by `port` have opened.
+    #[must_use]
+    pub fn opened_by(&self, port: PortId) -> u32 {
+        self.queues.opened_by(port)
+    }
+
+    /// Sessions that could be evicted for this reason.
+    #[must_use]
+    pub const fn evictable(&self, class: EvictionClass) -> u32 {
+        self.queues.count(class)
+    }
+
+    /// The session to evict for one that has no room: of the first class that has any the one that is longest in it, of the
+    /// port with the most of the class among the `eligible` ones.
+    #[must_use]
+    pub fn victim(&self, eligible: impl Fn(PortId) -> bool) -> Option<SessionIx> {
+        let oldest = |class: &EvictionClass| self.queues.oldest(*class, &eligible);
+        let slot = EvictionClass::ALL.iter().find_map(oldest)?;
+        Some(SessionIx(slot))
+    }
+
     /// Sessions ever inserted: moves with every insertion.
     #[inline]
     #[must_use]
@@ -279,6 +321,7 @@ impl<H: HashKey> SessionTable<H> {
             + size_of_val(&*self.cold)
             + size_of_val(&*self.links)
             + self.wheel.memory_bytes()
+            + self.queues.memory_bytes()
     }
 
     /// The table as a batch of lookups reads it: take it once a batch.
@@ -441,6 +484,7 @@ impl<H: HashKey> SessionTable<H> {
         let session = &mut self.sessions[ix.index()];
         self.by_state[session.state.index()] -= 1;
         self.by_state[state.index()] += 1;
+        self.queues.change(ix.0, session.ingress, session.state, state);
         session.state = state;
         let deadline = deadline(session, timeout);
         self.wheel.hasten(&mut self.cold, ix.0, deadline);
@@ -475,6 +519,7 @@ impl<H: HashKey> SessionTable<H> {
         if session.resets() {
             self.links[slot as usize] = Default::default();
         }
+        self.queues.begin(slot, session.ingress, session.state);
         self.wheel.link(&mut self.cold, slot, deadline(&session, timeout));
         Ok(SessionIx(slot))
     }
@@ -488,7 +533,8 @@ impl<H: HashKey> SessionTable<H> {
         let was_there = index::remove(&mut self.index, hash, ix.0);
         debug_assert!(was_there, "a live session is in the index");
         self.wheel.unlink(&mut self.cold, ix.0);
-        let state = self.sessions[ix.index()].state;
+        let Session { state, ingress, .. } = self.sessions[ix.index()];
+        self.queues.end(ix.0, ingress, state);
         self.by_state[state.index()] -= 1;
         self.len -= 1;
         self.removed += 1;
@@ -549,6 +595,7 @@ impl<H: HashKey> SessionTable<H> {
             let entry = &cold[slot as usize];
             prefetch(&sessions[slot as usize].bytes);
             prefetch(&index[index::home(entry.hash(), index.len())]);
+            prefetch(&self.queues.links[slot as usize]);
             due[n] = slot;
             n += 1;
             slot = entry.next;
@@ -580,13 +627,20 @@ impl<H: HashKey> SessionTable<H> {
     }
 
     /// After timeouts got shorter: links the sessions among `budget` slots from slot `from` on to where their new
-    /// deadlines ask for. `Some`: where to go on. (Longer timeouts need no such walk.)
-    pub fn rearm(&mut self, from: u32, budget: u32, timeout: impl Fn(&Session) -> u32) -> Option<u32> {
+    /// deadlines ask for. `Some`: where to go on. (Longer timeouts need no such walk.) `timeout` may mark the session, but
+    /// leaves its ports alone.
+    pub fn rearm(
+        &mut self,
+        from: u32,
+        budget: u32,
+        mut timeout: impl FnMut(&mut Session) -> u32,
+    ) -> Option<u32> {
         let (slots, next) = self.page(from, budget);
         for slot in slots {
             if self.cold[slot as usize].is_live() {
-                let session = &self.sessions[slot as usize];
-                let deadline = deadline(session, timeout(session));
+                let session = &mut self.sessions[slot as usize];
+                let timeout = timeout(session);
+                let deadline = deadline(session, timeout);
                 self.wheel.hasten(&mut self.cold, slot, deadline);
             }
         }
@@ -604,13 +658,15 @@ impl<H: HashKey> SessionTable<H> {
             let slot = self.free;
             self.free = self.cold[slot as usize].next;
             // The next one may have been freed long ago: fetch what its insertion will write.
-            if let (Some(session), Some(cold)) = (
+            if let (Some(session), Some(cold), Some(link)) = (
                 self.sessions.get(self.free as usize),
                 self.cold.get(self.free as usize),
+                self.queues.links.get(self.free as usize),
             ) {
                 prefetch(&session.key);
                 prefetch(&session.bytes);
                 prefetch(cold);
+                prefetch(link);
             }
             Some(slot)
         } else if self.fresh < self.capacity() {

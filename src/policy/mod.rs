@@ -1,12 +1,16 @@
 //! The compiled policy: immutable, built off the workers, swapped at a burst boundary.
 
+pub mod antispoof;
 pub mod classify;
 pub mod linear;
+pub mod pressure;
 mod ranges;
 pub mod spec;
 
+pub use antispoof::{AntiSpoof, Spoof};
 pub use classify::{Classifier, ClassifyKey, RuleMatch};
 pub use linear::LinearClassifier;
+pub use pressure::{Adaptive, Limits, Reserve, Reserves, Scale, Share};
 pub use spec::{IcmpSpec, NormalRule, RuleSpec, ServiceSpec};
 
 use schemars::JsonSchema;
@@ -43,6 +47,14 @@ pub struct Policy {
     pub alert_rate: u32,
     /// Fragments on hold.
     pub fragments: FragmentLimits,
+    /// `[conntrack] max_sessions`: of all workers.
+    pub max_sessions: u32,
+    /// When timeouts shrink.
+    pub adaptive: Adaptive,
+    /// What is kept for zones.
+    pub reserves: Reserves,
+    /// Which sources a zone's packets may have.
+    pub antispoof: AntiSpoof,
 }
 
 impl Policy {
@@ -240,6 +252,8 @@ pub struct Rule {
     pub pickup: bool,
     /// Both ends of its TCP sessions are reset when they idle out.
     pub reset_on_timeout: bool,
+    /// How many sessions it may have.
+    pub limits: Limits,
     /// The rule's own timeouts, complete: the defaults with the rule's overrides.
     pub timeouts: Option<Box<Timeouts>>,
     /// The timeouts that count for its sessions, its own or the general ones, in the table's ticks.

@@ -9,6 +9,8 @@ pub(crate) trait Bound: Copy + Ord {
     const MAX: Self;
     /// The next larger one.
     fn successor(self) -> Option<Self>;
+    /// The next smaller one; of 0, the largest.
+    fn predecessor(self) -> Self;
     /// The distance from `other` up to this one, around the end where it is larger.
     fn distance(self, other: Self) -> Self;
 }
@@ -20,6 +22,9 @@ macro_rules! bound {
             const MAX: Self = <$int>::MAX;
             fn successor(self) -> Option<Self> {
                 self.checked_add(1)
+            }
+            fn predecessor(self) -> Self {
+                self.wrapping_sub(1)
             }
             #[inline]
             fn distance(self, other: Self) -> Self {

@@ -15,7 +15,7 @@ use crate::dpdk::wake::Bell;
 use crate::engine::RuleCounters;
 use crate::flow::table::{Entry, SessionId};
 use crate::flow::{FlowKey, Session};
-use crate::policy::Policy;
+use crate::policy::{Policy, Scale};
 
 /// A live session as its worker saw it at one moment.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +54,8 @@ pub struct SessionScan {
     pub next: Option<u32>,
     /// The worker's time.
     pub now: Nanos,
+    /// What timeouts have shrunk to there.
+    pub scale: Scale,
 }
 
 /// Ending sessions by name.
@@ -78,6 +80,8 @@ pub struct Lookup {
     pub found: Vec<SessionCopy>,
     /// The worker's time.
     pub now: Nanos,
+    /// What timeouts have shrunk to there.
+    pub scale: Scale,
 }
 
 /// Copying rule counters.

@@ -13,6 +13,7 @@ const JOB_STEP: u32 = 128;
 /// Looks at some slots; true: done.
 pub(super) fn step_scan(engine: &Engine<Mbuf>, scan: &mut SessionScan, now: Nanos) -> bool {
     scan.now = now;
+    scan.scale = engine.timeout_scale();
     let room = scan.found.capacity().saturating_sub(scan.found.len());
     // A slot holds at most one session, so this cannot run out of room.
     let budget = JOB_STEP
@@ -84,6 +85,7 @@ pub(super) fn step_farewell(
 /// Looks some keys up; true: done.
 pub(super) fn step_lookup(engine: &Engine<Mbuf>, lookup: &mut Lookup, now: Nanos) -> bool {
     lookup.now = now;
+    lookup.scale = engine.timeout_scale();
     let table = engine.table();
     for key in lookup.keys.iter().skip(lookup.done).take(JOB_STEP as usize) {
         lookup.done += 1;

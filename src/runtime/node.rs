@@ -30,7 +30,7 @@ use crate::engine::{DropReason, IMPLICIT_DROP, RuleCounters};
 use crate::flow::FlowKey;
 use crate::flow::table::SessionId;
 use crate::packet::Malformed;
-use crate::policy::Policy;
+use crate::policy::{Policy, Scale};
 
 /// A worker that takes longer than this over a command is reported, not waited for.
 const ASK: Duration = Duration::from_secs(1);
@@ -189,6 +189,7 @@ impl RunningNode {
             };
             for (total, one) in total.iter_mut().zip(&scan.counters) {
                 total.sessions += one.sessions;
+                total.limited += one.limited;
                 total.packets += one.packets;
                 total.bytes += one.bytes;
                 total.last_hit = total.last_hit.max(one.last_hit);
@@ -205,6 +206,7 @@ impl RunningNode {
             found: Vec::with_capacity(found),
             next: None,
             now: Nanos(0),
+            scale: Scale::FULL,
         };
         match worker.ask(Command::Sessions(Box::new(scan)), ASK)? {
             Reply::Sessions(scan) => Ok(scan),
@@ -278,7 +280,12 @@ impl Live for RunningNode {
                 let Reply::Lookup(lookup) = worker.ask(Command::Lookup(Box::new(lookup)), ASK)? else {
                     return Err(defect());
                 };
-                sessions.extend(lookup.found.iter().map(|copy| live(copy, worker.id())));
+                sessions.extend(
+                    lookup
+                        .found
+                        .iter()
+                        .map(|copy| live(copy, worker.id(), lookup.scale)),
+                );
             }
         }
         Ok(sessions)
@@ -300,18 +307,20 @@ fn defect() -> NodeError {
     NodeError::new(ErrorKind::Internal, "a worker answered another question").fix("please report it")
 }
 
-fn live(copy: &SessionCopy, worker: WorkerId) -> LiveSession {
+fn live(copy: &SessionCopy, worker: WorkerId, scale: Scale) -> LiveSession {
     LiveSession {
         session: copy.session,
         created: copy.created,
         packets: copy.packets,
         worker,
+        scale,
     }
 }
 
 impl Node for RunningNode {
     fn status(&self) -> Result<Status, NodeError> {
         let mut total = Counts::default();
+        let mut scale_ppm = 1_000_000;
         let mut warnings = self.warnings();
         for worker in self.workers.iter() {
             let counts = Self::counts_now(worker).unwrap_or_else(|e| {
@@ -319,6 +328,7 @@ impl Node for RunningNode {
                 worker.stats().read()
             });
             total.add(&counts.0);
+            scale_ppm = scale_ppm.min(counts.0.timeout_scale_ppm);
         }
         let mut buffers = [u64::from(self.pool.size()), u64::from(self.pool.in_use())];
         for port in self.ports.iter() {
@@ -344,6 +354,8 @@ impl Node for RunningNode {
             generation: in_force.policy.generation.0,
             sessions: total.sessions,
             max_sessions: u64::from(in_force.config.conntrack.max_sessions),
+            timeout_scale: ratio(scale_ppm, 1_000_000),
+            sessions_evicted: total.sessions_evicted,
             rules: in_force.policy.rules.len(),
             workers: self.workers.len(),
             ports: self.ports.len(),
@@ -424,6 +436,8 @@ impl Node for RunningNode {
             held: total.held,
             sessions_created: total.sessions_created,
             sessions_ended: total.sessions_ended,
+            sessions_evicted: total.sessions_evicted,
+            sources_full: total.sources_full,
             drops: drops.collect(),
             malformed: kinds.map(|(kind, n)| (kind.name().to_owned(), n)).collect(),
         })
@@ -438,7 +452,7 @@ impl Node for RunningNode {
         while let Some(worker) = self.workers.get(usize::from(cursor.worker)) {
             let scan = Self::scan(worker, cursor.slot, SCAN_FOUND)?;
             for copy in &scan.found {
-                let session = names.session(&policy, &live(copy, worker.id()), scan.now);
+                let session = names.session(&policy, &live(copy, worker.id(), scan.scale), scan.now);
                 if !query.filter.matches(&session) {
                     continue;
                 }
@@ -472,10 +486,9 @@ impl Node for RunningNode {
         let (names, policy) = self.names_and_policy();
         let mut report = KillReport::default();
         let _all = self.walk(|worker, scan| {
-            let meant = scan
-                .found
-                .iter()
-                .filter(|copy| filter.matches(&names.session(&policy, &live(copy, worker.id()), scan.now)));
+            let meant = scan.found.iter().filter(|copy| {
+                filter.matches(&names.session(&policy, &live(copy, worker.id(), scan.scale), scan.now))
+            });
             let sessions: Vec<SessionId> = meant.map(|copy| copy.id).collect();
             if !sessions.is_empty() {
                 let kill = Kill {

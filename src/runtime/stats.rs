@@ -85,6 +85,12 @@ counts! {
     sessions_created,
     /// Sessions ended.
     sessions_ended,
+    /// Sessions that gave way to others.
+    sessions_evicted,
+    /// Sessions refused because there was no place to count their source.
+    sources_full,
+    /// What part of their length timeouts have, in millionths.
+    timeout_scale_ppm,
     /// Number of the policy in force.
     generation,
     /// Turns of the loop.
@@ -124,6 +130,8 @@ impl Counts {
         self.sessions += other.sessions;
         self.sessions_created += other.sessions_created;
         self.sessions_ended += other.sessions_ended;
+        self.sessions_evicted += other.sessions_evicted;
+        self.sources_full += other.sources_full;
         let mine = self.drops.iter_mut().chain(&mut self.malformed);
         for (mine, its) in mine.zip(other.drops.into_iter().chain(other.malformed)) {
             *mine += its;
@@ -275,6 +283,7 @@ mod tests {
             millicycles_per_packet: 0,
             max_loop_gap_ns: 0,
             expiry_lag_ns: 0,
+            timeout_scale_ppm: 0,
             ..of_one
         };
         assert_eq!(total, expected);

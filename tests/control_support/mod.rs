@@ -33,6 +33,7 @@ use haechi::flow::table::Entry;
 use haechi::flow::{FlowKey, HashSeed};
 use haechi::packet::synth::PacketSpec;
 use haechi::packet::{Malformed, VecPacket};
+use haechi::policy::Scale;
 use serde_json::Value;
 
 /// Two zones, two ports, three rules.
@@ -209,12 +210,13 @@ impl Outputs<VecPacket> for Forwarded {
     fn originate(&mut self, _: VecPacket, _: PortId) {}
 }
 
-fn live(entry: &Entry<'_>) -> LiveSession {
+fn live(entry: &Entry<'_>, scale: Scale) -> LiveSession {
     LiveSession {
         session: *entry.session,
         created: entry.created,
         packets: entry.packets,
         worker: WorkerId(0),
+        scale,
     }
 }
 
@@ -222,8 +224,12 @@ impl Live for TestNode {
     fn lookup(&self, keys: &[FlowKey]) -> Result<Vec<LiveSession>, NodeError> {
         let keys = keys.to_vec();
         Ok(self.with(move |worker| {
-            let table = worker.engine.table();
-            let find = |key: &FlowKey| table.entry(table.find(key, table.hash(key))?).map(|e| live(&e));
+            let (table, scale) = (worker.engine.table(), worker.engine.timeout_scale());
+            let find = |key: &FlowKey| {
+                table
+                    .entry(table.find(key, table.hash(key))?)
+                    .map(|e| live(&e, scale))
+            };
             keys.iter().filter_map(find).collect()
         }))
     }
@@ -247,6 +253,8 @@ impl Node for TestNode {
             generation: worker.engine.policy().generation.0,
             sessions: worker.engine.table().len().into(),
             max_sessions: worker.engine.table().capacity().into(),
+            timeout_scale: f64::from(worker.engine.timeout_scale().ppm()) / 1e6,
+            sessions_evicted: worker.engine.counters().sessions_evicted,
             rules: worker.engine.policy().rules.len(),
             workers: 1,
             ports: 2,
@@ -344,6 +352,8 @@ impl Node for TestNode {
                 held: worker.engine.held(),
                 sessions_created: counters.sessions_created,
                 sessions_ended: counters.sessions_ended,
+                sessions_evicted: counters.sessions_evicted,
+                sources_full: counters.sources_full,
                 drops: drops.collect(),
                 malformed: kinds.map(|(kind, n)| (kind.name().to_owned(), n)).collect(),
             }
@@ -355,12 +365,14 @@ impl Node for TestNode {
         Ok(self.with(move |worker| {
             let mut page = SessionPage::default();
             let mut slot = query.cursor.slot;
-            let table = worker.engine.table();
+            let (table, scale) = (worker.engine.table(), worker.engine.timeout_scale());
             while slot < table.capacity() {
                 let entry = table.entry(haechi::base::SessionIx(slot));
                 slot += 1;
                 let Some(entry) = entry else { continue };
-                let info = worker.names.session(worker.engine.policy(), &live(&entry), now);
+                let info = worker
+                    .names
+                    .session(worker.engine.policy(), &live(&entry, scale), now);
                 if query.filter.matches(&info) {
                     page.sessions.push(info);
                     if page.sessions.len() == query.limit {
@@ -377,8 +389,9 @@ impl Node for TestNode {
         let (filter, now) = (filter.clone(), self.now());
         Ok(self.with(move |worker| {
             let (names, policy) = (Arc::clone(&worker.names), Arc::clone(worker.engine.policy()));
+            let scale = worker.engine.timeout_scale();
             let (next, killed) = worker.engine.kill_where(now, 0, u32::MAX, |entry| {
-                filter.matches(&names.session(&policy, &live(entry), now))
+                filter.matches(&names.session(&policy, &live(entry, scale), now))
             });
             assert_eq!(next, None);
             KillReport {

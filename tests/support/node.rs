@@ -462,6 +462,8 @@ impl Node {
             (String::from("held"), self.engine.held()),
             (String::from("sessions_created"), counters.sessions_created),
             (String::from("sessions_ended"), counters.sessions_ended),
+            (String::from("sessions_evicted"), counters.sessions_evicted),
+            (String::from("sources_full"), counters.sources_full),
         ]);
         for reason in DropReason::ALL {
             all.insert(reason.name().to_owned(), counters.drops[reason.index()]);
@@ -478,6 +480,7 @@ impl Node {
             all.insert(format!("{name} sessions"), rule.sessions);
             all.insert(format!("{name} packets"), rule.packets);
             all.insert(format!("{name} bytes"), rule.bytes);
+            all.insert(format!("{name} limited"), rule.limited);
         }
         let none = &self.engine.rules()[IMPLICIT_DROP.index()];
         all.insert(String::from("no rule packets"), none.packets);

@@ -167,6 +167,13 @@ fn status_text(s: &Status) -> String {
         };
         format!("{part} of {whole} ({})", table::share(share))
     };
+    let mut sessions = share(s.sessions, s.max_sessions);
+    if s.timeout_scale < 1.0 {
+        sessions.push_str(&format!(", timeouts at {:.0} %", s.timeout_scale * 100.0));
+    }
+    if s.sessions_evicted > 0 {
+        sessions.push_str(&format!(", {} evicted", s.sessions_evicted));
+    }
     let mut text = table::facts(&[
         (
             "node",
@@ -187,7 +194,7 @@ fn status_text(s: &Status) -> String {
         ),
         ("ports", format!("{} of {} up", s.ports_up, s.ports)),
         ("workers", s.workers.to_string()),
-        ("sessions", share(s.sessions, s.max_sessions)),
+        ("sessions", sessions),
         (
             "buffers",
             format!("{} in use", share(s.packet_buffers_in_use, s.packet_buffers)),
@@ -331,7 +338,12 @@ fn rules_text(rules: &[RuleStatus], now: f64, width: Option<u16>) -> String {
             r.description.clone().unwrap_or_default(),
         ]
     });
-    table::render(&columns, rows.collect(), width)
+    let mut text = table::render(&columns, rows.collect(), width);
+    for rule in rules.iter().filter(|rule| rule.limited > 0) {
+        let refused = counted(rule.limited, "session");
+        text.push_str(&format!("{}: {refused} refused by its limits\n", rule.name));
+    }
+    text
 }
 
 /// The accounts first; then the drops with what they mean, and what the malformed packets were: what happened, unless all
@@ -361,7 +373,13 @@ fn counters_text(counters: &Counters, all: bool, width: Option<u16>) -> String {
         ("reassembled", counted(counters.fragments_reassembled, "datagram")),
         ("held", counters.held.to_string()),
         ("sessions created", counters.sessions_created.to_string()),
-        ("sessions ended", counters.sessions_ended.to_string()),
+        (
+            "sessions ended",
+            format!(
+                "{} ({} evicted)",
+                counters.sessions_ended, counters.sessions_evicted
+            ),
+        ),
         (
             "log records",
             format!(
@@ -370,6 +388,12 @@ fn counters_text(counters: &Counters, all: bool, width: Option<u16>) -> String {
             ),
         ),
     ]);
+    if counters.sources_full > 0 {
+        let refused = counted(counters.sources_full, "session");
+        text.push_str(&format!(
+            "{refused} refused because there was no place to count the source\n"
+        ));
+    }
     let reasons: Vec<_> = DropReason::ALL.iter().map(|r| (r.name(), r.help())).collect();
     let kinds: Vec<_> = Malformed::ALL.iter().map(|m| (m.name(), m.help())).collect();
     let (drops, reasons) = count_rows(&reasons, &counters.drops, all);

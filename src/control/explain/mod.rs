@@ -14,14 +14,14 @@ use super::NodeError;
 use super::node::{ErrorKind, Fate, Verdict, Word};
 use super::view::{LiveSession, Names};
 use crate::base::slab::HeapMemory;
-use crate::base::{Nanos, PortId, WorkerId};
+use crate::base::{Nanos, PortId, WorkerId, ZoneId};
 use crate::engine::{Batch, DropReason, Engine, Note, Outputs, Place, Why};
 use crate::flow::table::SessionId;
 use crate::flow::{Direction, FlowKey, HashSeed, TcpSender};
 use crate::packet::parse::{Malformed, ParseOptions, parse, parse_embedded, parse_first_fragment};
 use crate::packet::view::link_header;
 use crate::packet::{PacketKind, PacketMeta, RxChecksum, VecPacket};
-use crate::policy::{Policy, VlanMode};
+use crate::policy::{Policy, Spoof, VlanMode};
 
 pub use words::{Conversation, check_words, describe};
 
@@ -45,7 +45,8 @@ pub struct Simulator {
 }
 
 impl Simulator {
-    /// An engine under `policy` with room for `sessions`, whose first packet comes at `start`.
+    /// An engine under `policy` with room for `sessions`, whose first packet comes at `start`. With room for fewer than a
+    /// node has, nothing that depends on how full the table is happens to them.
     ///
     /// # Errors
     /// When it cannot have so much memory.
@@ -55,8 +56,12 @@ impl Simulator {
         sessions: u32,
         start: Nanos,
     ) -> Result<Self, NodeError> {
-        let engine = Engine::new(sessions.max(1), policy, &HeapMemory, HashSeed::random())
+        let smaller = sessions < policy.max_sessions;
+        let mut engine = Engine::new(sessions.max(1), policy, &HeapMemory, HashSeed::random())
             .map_err(|e| NodeError::new(ErrorKind::Internal, format!("cannot explain: {e}")))?;
+        if smaller {
+            engine.ignore_pressure();
+        }
         Ok(Self {
             engine,
             names,
@@ -163,6 +168,7 @@ impl Simulator {
         self.rows.push_back(Row {
             verdict,
             ip_len,
+            spoof: self.spoof(&meta),
             decided,
         });
         let mut batch = Batch::new();
@@ -239,7 +245,8 @@ impl Simulator {
                 Outcome::Dropped(reason) => {
                     verdict.verdict = Fate::Drop;
                     verdict.reason = Some(reason.name().to_owned());
-                    verdict.detail = Some(detail(reason, malformed));
+                    let spoof = row.spoof.take().filter(|_| reason == DropReason::SpoofedSource);
+                    verdict.detail = Some(spoof.unwrap_or_else(|| detail(reason, malformed)));
                 }
             }
             self.say_why(verdict, why, fate);
@@ -248,6 +255,20 @@ impl Simulator {
                 *place = row;
             }
         }
+    }
+
+    /// Whose source address it is that `antispoof` refuses.
+    fn spoof(&self, meta: &PacketMeta) -> Option<String> {
+        let policy = self.policy();
+        let from = policy.ports.get(meta.ingress.index())?.zone;
+        let name = |zone: ZoneId| policy.zones.get(zone.index()).map_or("?", String::as_str);
+        let source = super::view::address(meta.source);
+        Some(match policy.antispoof.judge(from, &meta.source)? {
+            Spoof::BelongsTo(zone) => {
+                format!("{source} belongs behind zone {}, not {}", name(zone), name(from))
+            }
+            Spoof::NotInZone => format!("{source} is in none of the networks of zone {}", name(from)),
+        })
     }
 
     fn say_why(&self, verdict: &mut Verdict, why: Why, fate: Outcome) {
@@ -288,10 +309,12 @@ impl Simulator {
             created: entry.created,
             packets: entry.packets,
             worker: WorkerId(0),
+            scale: self.engine.timeout_scale(),
         };
         if let Some(copy) = self.copies.get(&entry.id) {
             live.created = copy.created;
             live.worker = copy.worker;
+            live.scale = copy.scale;
             live.packets = std::array::from_fn(|end| live.packets[end].wrapping_add(copy.packets[end]));
         }
         let info = self.names.session(policy, &live, self.now);
@@ -360,6 +383,8 @@ struct Row {
     verdict: Verdict,
     /// Bytes of its IP packet.
     ip_len: usize,
+    /// Whose its source address is, if `antispoof` refuses it.
+    spoof: Option<String>,
     decided: bool,
 }
 

@@ -27,6 +27,13 @@ pub struct Status {
     pub sessions: u64,
     /// `[conntrack] max_sessions`.
     pub max_sessions: u64,
+    /// What part of their length timeouts have: 1, and less with more than `adaptive_start` of the table in use. Of several
+    /// workers, the least.
+    #[serde(default = "whole")]
+    pub timeout_scale: f64,
+    /// Sessions that gave way to others because the table was full.
+    #[serde(default)]
+    pub sessions_evicted: u64,
     /// Enabled rules.
     pub rules: usize,
     /// Workers.
@@ -41,6 +48,11 @@ pub struct Status {
     pub packet_buffers_in_use: u64,
     /// What an operator should look at, one line each.
     pub warnings: Vec<String>,
+}
+
+/// Of a node whose timeouts never shrink.
+const fn whole() -> f64 {
+    1.0
 }
 
 /// Where a node is in its life.
@@ -170,6 +182,9 @@ pub struct RuleStatus {
     pub description: Option<String>,
     /// Sessions that it holds open now.
     pub sessions: u64,
+    /// Sessions that its limits (`max_sessions`, `max_sessions_per_source`, `new_sessions_per_source`) refused.
+    #[serde(default)]
+    pub limited: u64,
     /// Packets of its sessions, or that it refused.
     pub packets: u64,
     /// Bytes of those IP packets.
@@ -209,6 +224,12 @@ pub struct Counters {
     pub sessions_created: u64,
     /// Sessions ended, for whatever reason.
     pub sessions_ended: u64,
+    /// Of those, the ones that gave way to others because the table was full.
+    #[serde(default)]
+    pub sessions_evicted: u64,
+    /// New sessions refused (`session_limit`) because there was no place left to count their source.
+    #[serde(default)]
+    pub sources_full: u64,
     /// Packets dropped, one entry for every reason, zeros too; the words are those of `engine::DropReason`.
     pub drops: BTreeMap<String, u64>,
     /// Malformed packets by what is wrong with them, one entry for every kind, zeros too; the words are those of

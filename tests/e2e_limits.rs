@@ -62,6 +62,7 @@ fn the_fourth_connection_of_a_source_is_refused() {
 }
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "a test reads the clock")]
 fn a_source_opens_no_more_than_its_rate() {
     let mut lab = Lab::new();
     let (client, server) = lab.pair("lan", "wan");

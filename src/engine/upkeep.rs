@@ -73,19 +73,19 @@ impl Rearm {
 
 impl<B: PacketBuf> Engine<B> {
     /// Ends sessions that idled out and fragments whose time is over, and goes on with what an apply or a table that fills up
-    /// left to do, looking at about `budget` sessions for each and as many fragments. What is dropped goes to `out`, RSTs for
-    /// the ends of sessions too.
+    /// left to do, looking at about `budget` sessions for each and as many fragments. What is dropped goes to `out`, RSTs for the
+    /// ends of sessions too.
     ///
     /// Under pressure a session ends as soon as it has idled for its shrunk timeout and the walk has come by it: as long
     /// after that as a walk over the table takes at this budget and, if the table got little fuller meanwhile, a second.
     pub fn upkeep<O: Outputs<B>>(&mut self, now: Nanos, budget: u32, out: &mut O) -> Upkeep {
-        let timeout = self.policy.fragments.timeout;
-        let fragments = self
-            .fragments
-            .expire(now, timeout, budget, &mut self.counters, out);
         self.restore_reserves(now, budget);
         self.rearm(now, budget);
         let policy = &*self.policy;
+        let timeout = policy.fragments.timeout;
+        let fragments = self
+            .fragments
+            .expire(now, timeout, budget, &mut self.counters, out);
         let resets = &mut self.resets;
         let waiting = resets.len();
         let mut books = Books {

@@ -97,12 +97,28 @@ fn each_end_has_its_reason() {
     };
     let timeout: Ending = |node| assert_eq!(node.wait_secs(7441), 1);
     let shutdown: Ending = |node| assert_eq!(node.engine.farewell(node.now, 0, 1000, true), None);
-    let endings: [(EndReason, Ending, &str); 8] = [
+    let evicted: Ending = |node| {
+        close(node);
+        // Flows both ways stay: the connection that is over is the one to go.
+        for n in 0..1000 {
+            let ends = format!("10.1.{}.{}:1", n / 250, n % 250);
+            assert_eq!(
+                node.send("lan", &format!("udp {ends} > 192.0.2.7:53")),
+                "to wan: new session by web"
+            );
+            assert_eq!(
+                node.send("wan", &format!("udp 192.0.2.7:53 > {ends}")),
+                "to lan: session"
+            );
+        }
+    };
+    let endings: [(EndReason, Ending, &str); 9] = [
         (EndReason::Timeout, timeout, "established [2, 1] [80, 40]"),
         (EndReason::Finished, finished, "time_wait [4, 2] [160, 80]"),
         (EndReason::Reset, reset, "closed [2, 2] [80, 80]"),
         (EndReason::Reused, syn_again, "time_wait [4, 2] [160, 80]"),
         (EndReason::Policy, revoked, "established [2, 1] [80, 40]"),
+        (EndReason::Evicted, evicted, "time_wait [4, 2] [160, 80]"),
         (EndReason::Killed, killed, "established [2, 1] [80, 40]"),
         (EndReason::Killed, killed_by_walk, "established [2, 1] [80, 40]"),
         (EndReason::Shutdown, shutdown, "established [2, 1] [80, 40]"),

@@ -165,10 +165,11 @@ impl Simulator {
             answers: Vec::new(),
         };
         let decided = false;
+        let spoof = self.spoof(&meta);
         self.rows.push_back(Row {
             verdict,
             ip_len,
-            spoof: self.spoof(&meta),
+            spoof,
             decided,
         });
         let mut batch = Batch::new();
@@ -383,7 +384,7 @@ struct Row {
     verdict: Verdict,
     /// Bytes of its IP packet.
     ip_len: usize,
-    /// Whose its source address is, if `antispoof` refuses it.
+    /// Whose source address it has, if `antispoof` refuses it.
     spoof: Option<String>,
     decided: bool,
 }

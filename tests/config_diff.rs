@@ -105,6 +105,12 @@ fn changes() -> Vec<Change> {
         ("conntrack.reset_on_timeout", false, |c| {
             c.conntrack.reset_on_timeout = true
         }),
+        ("conntrack.syn_cookie_start", false, |c| {
+            c.conntrack.syn_cookie_start = haechi::policy::Share(3000);
+        }),
+        ("conntrack.syn_cookie_stop", false, |c| {
+            c.conntrack.syn_cookie_stop = haechi::policy::Share(500);
+        }),
         ("conntrack.verify_checksums", false, |c| {
             c.conntrack.verify_checksums = false
         }),

@@ -108,6 +108,9 @@ impl Outputs<VecPacket> for Fates {
     fn hold(&mut self, number: u64, place: usize) {
         self.held.insert(number, self.before + place);
     }
+    fn answer(&mut self, packet: VecPacket, _: PortId, reason: DropReason, note: Note) {
+        self.drop(packet, reason, note);
+    }
     fn buffer(&mut self) -> Option<VecPacket> {
         Some(VecPacket::default())
     }

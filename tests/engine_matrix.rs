@@ -40,6 +40,12 @@ mod related;
 mod rules;
 #[path = "engine/states.rs"]
 mod states;
+#[path = "engine/syn.rs"]
+mod syn;
+#[path = "engine/syn_model.rs"]
+mod syn_model;
+#[path = "support/tcp.rs"]
+mod tcp;
 #[path = "engine/timeout_reset.rs"]
 mod timeout_reset;
 #[path = "engine/timeouts.rs"]

@@ -262,6 +262,8 @@ fn rule() -> impl Strategy<Value = Rule> {
                 max_sessions_per_source: None,
                 new_sessions_per_source: None,
                 tcp_strict: None,
+                syn_protection: Default::default(),
+                syn_options: Default::default(),
                 enabled,
                 description: None,
             },
@@ -434,6 +436,8 @@ fn each_address_family_meets_its_own_prefixes_alone() {
         max_sessions_per_source: None,
         new_sessions_per_source: None,
         tcp_strict: None,
+        syn_protection: Default::default(),
+        syn_options: Default::default(),
         enabled: true,
         description: None,
     };

@@ -51,6 +51,10 @@ impl Outputs<VecPacket> for Verdicts {
     fn drop(&mut self, _: VecPacket, _: DropReason, _: Note) {
         self.dropped += 1;
     }
+    fn answer(&mut self, _: VecPacket, _: PortId, _: DropReason, _: Note) {
+        self.dropped += 1;
+        self.made += 1;
+    }
     fn buffer(&mut self) -> Option<VecPacket> {
         Some(VecPacket::default())
     }

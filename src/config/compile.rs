@@ -112,6 +112,8 @@ pub fn compile(config: &Config, generation: Generation, ids: &mut RuleIds) -> Re
                 per_source: rule.max_sessions_per_source,
                 new_per_source: rule.new_sessions_per_source.map(|rate| rate.0),
             },
+            syn_protection: rule.syn_protection,
+            syn_options: syn_options(config, rule),
             state_timeouts: own_timeouts.as_deref().unwrap_or(&timeouts).by_state(),
             timeouts: own_timeouts,
             description: rule.description.clone(),
@@ -147,6 +149,10 @@ pub fn compile(config: &Config, generation: Generation, ids: &mut RuleIds) -> Re
             start: config.conntrack.adaptive_start,
             end: config.conntrack.adaptive_end,
         },
+        syn_cookies: policy::SynCookies {
+            start: config.conntrack.syn_cookie_start,
+            stop: config.conntrack.syn_cookie_stop,
+        },
     })
 }
 
@@ -161,6 +167,18 @@ fn fragment_limits(config: &Config) -> policy::FragmentLimits {
         max_held: (config.node.packet_buffers / 4 / workers)
             .min(max_datagrams.saturating_mul(MAX_PIECES as u32)),
         timeout: config.conntrack.fragments.timeout.0,
+    }
+}
+
+fn syn_options(config: &Config, rule: &Rule) -> policy::SynOptions {
+    // An IPv4 and a TCP header without options (RFC 9293, section 3.7.1).
+    let mtu = config.ports.iter().map(|port| port.mtu).min().unwrap_or(1500);
+    let options = &rule.syn_options;
+    policy::SynOptions {
+        mss: options.mss.unwrap_or(mtu.saturating_sub(40)),
+        window_scale: options.window_scale,
+        sack: options.sack,
+        timestamps: options.timestamps,
     }
 }
 

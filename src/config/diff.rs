@@ -56,6 +56,8 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
     compare!(live, conntrack.tcp_strict);
     compare!(live, conntrack.pickup);
     compare!(live, conntrack.reset_on_timeout);
+    compare!(live, conntrack.syn_cookie_start);
+    compare!(live, conntrack.syn_cookie_stop);
     compare!(live, conntrack.timeouts);
     compare!(restart, conntrack.fragments.max_datagrams);
     compare!(live, conntrack.fragments.timeout);

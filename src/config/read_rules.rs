@@ -9,8 +9,10 @@ use super::read::read_name;
 use super::section::{Section, Walk, parse, strings};
 use super::tree::{Span, Value};
 use super::units::Rate;
-use super::value::{Conntrack, FragmentsSection, Matcher, PolicySection, Rule, TimeoutOverrides, Timeouts};
-use crate::policy::{Action, RuleLog};
+use super::value::{
+    Conntrack, FragmentsSection, Matcher, PolicySection, Rule, SynOptions, TimeoutOverrides, Timeouts,
+};
+use crate::policy::{Action, RuleLog, SynProtection};
 
 pub(super) fn read_sets<'t, T>(
     section: Section<'t>,
@@ -148,11 +150,36 @@ pub(super) fn read_rule(section: &mut Section<'_>, names: &Names, walk: &mut Wal
         max_sessions: s.integer("max_sessions", SESSIONS, walk),
         max_sessions_per_source: s.integer("max_sessions_per_source", SESSIONS, walk),
         new_sessions_per_source: read_session_rate(s, walk),
+        syn_protection: s
+            .choice("syn_protection", SYN_PROTECTION, walk)
+            .unwrap_or_default(),
+        syn_options: read_syn_options(s, walk),
         enabled: s.boolean("enabled", walk).unwrap_or_else(defaults::yes),
         description: s.string("description", walk).map(|(text, _)| text.to_owned()),
     };
     s.finish(walk);
     rule
+}
+
+const SYN_PROTECTION: &[(&str, SynProtection)] = &[
+    ("off", SynProtection::Off),
+    ("auto", SynProtection::Auto),
+    ("always", SynProtection::Always),
+];
+
+fn read_syn_options(section: &mut Section<'_>, walk: &mut Walk<'_>) -> SynOptions {
+    let mut s = section.section("syn_options", walk);
+    let default = SynOptions::default();
+    let options = SynOptions {
+        mss: s.integer("mss", 216..=8960, walk),
+        window_scale: s
+            .integer("window_scale", 0..=14, walk)
+            .unwrap_or(default.window_scale),
+        sack: s.boolean("sack", walk).unwrap_or(default.sack),
+        timestamps: s.boolean("timestamps", walk).unwrap_or(default.timestamps),
+    };
+    s.finish(walk);
+    options
 }
 
 /// What a limit of a rule's sessions can be.
@@ -171,7 +198,6 @@ fn read_session_rate(section: &mut Section<'_>, walk: &mut Walk<'_>) -> Option<R
 /// Keys of a rule whose features come later.
 const RULE_NOT_YET: &[(&str, &str)] = &[
     ("helper", "application-level gateways"),
-    ("syn_protection", "SYN protection"),
     ("defer", "high availability"),
 ];
 
@@ -221,10 +247,7 @@ pub(super) fn read_policy(root: &mut Section<'_>, walk: &mut Walk<'_>) -> Policy
 }
 
 /// Keys of `[conntrack]` whose features come later.
-const CONNTRACK_NOT_YET: &[(&str, &str)] = &[
-    ("syn_cookie_start", "SYN protection"),
-    ("syn_cookie_stop", "SYN protection"),
-];
+const CONNTRACK_NOT_YET: &[(&str, &str)] = &[];
 
 pub(super) fn read_conntrack(root: &mut Section<'_>, walk: &mut Walk<'_>) -> Conntrack {
     let mut s = root.section("conntrack", walk);
@@ -244,6 +267,10 @@ pub(super) fn read_conntrack(root: &mut Section<'_>, walk: &mut Walk<'_>) -> Con
         reset_on_timeout: s
             .boolean("reset_on_timeout", walk)
             .unwrap_or(default.reset_on_timeout),
+        syn_cookie_start: s
+            .text("syn_cookie_start", walk)
+            .unwrap_or(default.syn_cookie_start),
+        syn_cookie_stop: s.text("syn_cookie_stop", walk).unwrap_or(default.syn_cookie_stop),
         timeouts: Timeouts::default(),
         fragments: read_fragments(&mut s, walk),
     };
@@ -260,6 +287,7 @@ pub(super) fn read_conntrack(root: &mut Section<'_>, walk: &mut Walk<'_>) -> Con
             "timeouts shrink from the start on, to nothing at the end: write a larger `adaptive_end`",
         );
     }
+    check_syn_cookies(&s, &conntrack, walk);
     let mut timeouts = s.section("timeouts", walk);
     for key in Timeouts::KEYS {
         let value = timeouts.text(key, walk);
@@ -283,4 +311,21 @@ fn read_fragments(conntrack: &mut Section<'_>, walk: &mut Walk<'_>) -> Fragments
     };
     s.finish(walk);
     fragments
+}
+
+fn check_syn_cookies(section: &Section<'_>, conntrack: &Conntrack, walk: &mut Walk<'_>) {
+    let (start, stop) = (conntrack.syn_cookie_start, conntrack.syn_cookie_stop);
+    if stop > start {
+        let at = |key| section.span_of(key);
+        let span = if at("syn_cookie_stop") == section.span {
+            at("syn_cookie_start")
+        } else {
+            at("syn_cookie_stop")
+        };
+        walk.error(
+            span,
+            format!("`syn_cookie_stop` ({stop}) is above `syn_cookie_start` ({start})"),
+            "SYN cookies stop at fewer half-open sessions than they start at",
+        );
+    }
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::net::{AddressRef, CpuList, Device, PortRange, ServiceRef};
 use super::units::{Rate, TimeSpan};
-use crate::policy::{Action, PassOrDrop, RuleLog, SessionScope, Share, VlanMode};
+use crate::policy::{Action, PassOrDrop, RuleLog, SessionScope, Share, SynProtection, VlanMode};
 
 /// One node of haechi.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
@@ -266,12 +266,46 @@ pub struct Rule {
     /// second before; more are refused (`rate_limit`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub new_sessions_per_source: Option<Rate>,
+    /// SYN cookies for TCP sessions of this rule: "off", "auto" (while half-open sessions pile up) or "always".
+    #[schemars(default)]
+    pub syn_protection: SynProtection,
+    /// What SYN cookies announce for a destination of which nothing is known yet.
+    #[schemars(default)]
+    pub syn_options: SynOptions,
     /// false: as if the rule were not there.
     #[schemars(default = "super::defaults::yes")]
     pub enabled: bool,
     /// Free text, shown by `show rules`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
+}
+
+/// A rule's `syn_options`: TCP options that a SYN cookie announces for a server that has not been seen to answer yet.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct SynOptions {
+    /// Maximum segment size in bytes; default: what the smallest MTU of the node's ports leaves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 216, max = 8960))]
+    pub mss: Option<u16>,
+    /// Window scale.
+    #[schemars(range(min = 0, max = 14))]
+    pub window_scale: u8,
+    /// Selective acknowledgements.
+    pub sack: bool,
+    /// Time stamps.
+    pub timestamps: bool,
+}
+
+impl Default for SynOptions {
+    fn default() -> Self {
+        Self {
+            mss: None,
+            window_scale: 7,
+            sack: true,
+            timestamps: true,
+        }
+    }
 }
 
 /// `[policy]`
@@ -313,6 +347,10 @@ pub struct Conntrack {
     pub pickup: bool,
     /// A TCP session that idles out is reset at both ends.
     pub reset_on_timeout: bool,
+    /// Half-open share of the session table from which rules with `syn_protection = "auto"` answer SYNs by cookies.
+    pub syn_cookie_start: Share,
+    /// Half-open share of the session table below which they no longer do.
+    pub syn_cookie_stop: Share,
     /// Idle timeouts by session state.
     pub timeouts: Timeouts,
     /// IP fragments, which wait for the others of their datagram.
@@ -329,6 +367,8 @@ impl Default for Conntrack {
             tcp_strict: true,
             pickup: false,
             reset_on_timeout: false,
+            syn_cookie_start: Share(2_500),
+            syn_cookie_stop: Share(1_500),
             timeouts: Timeouts::default(),
             fragments: FragmentsSection::default(),
         }

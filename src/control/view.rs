@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::node::{Owner, SessionInfo, Word};
 use crate::base::{Nanos, PortId, RuleId, Tick, WorkerId};
 use crate::config::{Config, RuleIds};
-use crate::flow::{Direction, FlowKey, KeyClass, Session};
+use crate::flow::{Direction, FlowKey, KeyClass, Session, Translation};
 use crate::packet::parse::protocol::{ICMP, ICMPV6, TCP, UDP};
 use crate::policy::{Policy, Scale, SessionScope};
 
@@ -31,6 +31,8 @@ struct PortName {
 pub struct LiveSession {
     /// The session.
     pub session: Session,
+    /// How its numbers differ, of a proxied one.
+    pub translation: Translation,
     /// When it was made.
     pub created: Nanos,
     /// Packets, `[opener's, replier's]`.

@@ -17,7 +17,7 @@ pub struct Counters {
     pub received: u64,
     /// Packets handed to [`super::Outputs::forward`].
     pub forwarded: u64,
-    /// Packets that the engine made itself (RST, ICMP unreachable).
+    /// Packets that the engine made itself (RST, ICMP unreachable, segments of proxied handshakes).
     pub originated: u64,
     /// Answers that `reject_rate` or an empty buffer pool kept from being made.
     pub rejects_suppressed: u64,
@@ -33,6 +33,12 @@ pub struct Counters {
     pub drops: [u64; DropReason::COUNT],
     /// Malformed packets by what is wrong with them: adds up to `drops[Malformed]`.
     pub malformed: [u64; Malformed::ALL.len()],
+    /// SYNs answered by a cookie.
+    pub syn_cookies_sent: u64,
+    /// Cookies that came back, and were good.
+    pub syn_cookies_accepted: u64,
+    /// SYNs to servers that are not sent again although nothing answered: too many wait, or a lack of buffers.
+    pub syn_retries_lost: u64,
     /// Sessions made.
     pub sessions_created: u64,
     /// Sessions ended, for whatever reason.
@@ -58,6 +64,9 @@ impl Default for Counters {
             fragments_reassembled: 0,
             drops: [0; DropReason::COUNT],
             malformed: [0; Malformed::ALL.len()],
+            syn_cookies_sent: 0,
+            syn_cookies_accepted: 0,
+            syn_retries_lost: 0,
             sessions_created: 0,
             sessions_ended: 0,
             log_records_lost: 0,

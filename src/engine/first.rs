@@ -4,6 +4,7 @@ use super::limits::count_new;
 use super::martian::is_martian;
 use super::process::{Act, FlowPacket, Verdict, port_policy};
 use super::session::{echo_sequence, ip_len, segment};
+use super::syn::{Accepted, Guard, Proxy};
 use super::{Alert, DropReason, IMPLICIT_DROP, Record, Why, record};
 use crate::base::SessionIx;
 use crate::flow::track::Event;
@@ -37,6 +38,8 @@ enum Opening {
     First(SessionState),
     /// It is in the middle of a TCP connection, and its rule says `pickup`.
     PickUp,
+    /// It has brought a SYN cookie back.
+    Cookie(Accepted),
 }
 
 fn opening(meta: &PacketMeta, rule: Option<&Rule>) -> Option<Opening> {
@@ -51,8 +54,8 @@ fn opening(meta: &PacketMeta, rule: Option<&Rule>) -> Option<Opening> {
 impl Act<'_> {
     /// Judges a packet without a session by the rule that matched it.
     ///
-    /// Places of later stages: SYN protection before the rules, expectations and the HA peer's sessions before the
-    /// policy's refusal, NAT between the rule and the limits.
+    /// Places of later stages: expectations and the HA peer's sessions before the policy's refusal, NAT between the rule and the
+    /// limits.
     pub(super) fn first(&mut self, flow: &FlowPacket<'_>, answer: RuleMatch) -> Verdict {
         let meta = flow.meta;
         let zone = port_policy(self.policy, meta.ingress).zone;
@@ -60,8 +63,22 @@ impl Act<'_> {
             return Verdict::Drop(DropReason::SpoofedSource, Why::Rule(None));
         }
         let rule = answer.and_then(|place| Some((place, self.policy.rules.get(place as usize)?)));
-        let Some(opening) = opening(meta, rule.map(|(_, rule)| rule)) else {
-            return self.opens_nothing(flow, answer);
+        let guard = self.guard(flow, rule.map(|(_, rule)| rule));
+        let opening = match (guard, rule) {
+            (Guard::Answer, Some((place, rule))) => {
+                self.run.add(self.rules, self.now, rule.id, ip_len(meta));
+                return Verdict::Proxy(Proxy::Cookie(place), Why::Rule(answer));
+            }
+            (Guard::Accept(accepted), _) => Some(Opening::Cookie(accepted)),
+            _ => opening(meta, rule.map(|(_, rule)| rule)),
+        };
+        let Some(opening) = opening else {
+            return match (self.opens_nothing(flow, answer), guard) {
+                (Verdict::Drop(DropReason::NoSession, _), Guard::Refuse) => {
+                    Verdict::Drop(DropReason::SynCookieInvalid, Why::Rule(answer))
+                }
+                (verdict, _) => verdict,
+            };
         };
         let Some((place, rule)) = rule else {
             self.run.add(self.rules, self.now, IMPLICIT_DROP, ip_len(meta));
@@ -81,6 +98,7 @@ impl Act<'_> {
         let state = match opening {
             Opening::First(state) => state,
             Opening::PickUp => SessionState::Established,
+            Opening::Cookie(_) => SessionState::SynSent,
         };
         let mut session = Session::new(*flow.key, flow.direction, state);
         session.generation = self.policy.generation;
@@ -103,6 +121,11 @@ impl Act<'_> {
             let segment = segment(meta, flow.frame);
             match opening {
                 Opening::PickUp => track::pick_up_tcp(&mut session, &segment),
+                Opening::Cookie(accepted) => {
+                    session.flags |= Session::PROXIED;
+                    // A SYN without data always opens.
+                    let _ = track::open_tcp(&mut session, &accepted.syn());
+                }
                 Opening::First(_) if track::open_tcp(&mut session, &segment) => {}
                 Opening::First(_) => return Verdict::Drop(DropReason::TcpOutOfWindow, Why::Rule(answer)),
             }
@@ -126,8 +149,14 @@ impl Act<'_> {
             counters.sessions += 1;
         }
         self.count(ix, flow);
+        if let Opening::Cookie(accepted) = opening {
+            *self.table.translation_mut(ix) = accepted.translation();
+        }
         if rule.log.start() {
             self.log_start(ix);
+        }
+        if matches!(opening, Opening::Cookie(_)) {
+            return Verdict::Proxy(Proxy::Syn(ix), Why::NewSession(ix, place));
         }
         Verdict::Forward(Why::NewSession(ix, place))
     }

@@ -9,6 +9,7 @@
 
 use super::process::{Act, FlowPacket, Scratch, Verdict, port_policy};
 use super::rate::TokenBucket;
+use super::syn::{Proxy, Rewrite};
 use super::{Counters, DropReason, Engine, Note, Outputs, Place, Why, reject};
 use crate::base::{Nanos, PortId};
 use crate::flow::fragments::{Complete, Extent, Gone, Offered};
@@ -221,8 +222,13 @@ impl Act<'_> {
             let detail = usize::from(whole.detail).min(Malformed::ALL.len() - 1);
             self.counters.malformed[detail] += count - 1;
         }
+        let rewrite = self.rewrite_of(verdict, &whole, &first.packet);
+        let first_number = first.number;
         let reason = match verdict {
             Verdict::Forward(_) => None,
+            Verdict::Proxy(..) if rewrite.is_some() => None,
+            // No handshake is proxied in pieces, and no header.
+            Verdict::Proxy(..) => Some(DropReason::SynProxied),
             Verdict::Drop(reason, _) => Some(reason),
             Verdict::Reject(_) => {
                 // An ICMP error quotes the first fragment.
@@ -250,7 +256,10 @@ impl Act<'_> {
         }
         let policy = self.policy;
         let mut why = verdict.why();
-        store.take(complete, |piece| {
+        store.take(complete, |mut piece| {
+            if let Some(rewrite) = rewrite.filter(|_| piece.number == first_number) {
+                rewrite.frame(piece.packet.bytes_mut(), &whole);
+            }
             let place = release.place_of(piece.number);
             let note = Note { why, place };
             match reason {
@@ -264,6 +273,15 @@ impl Act<'_> {
                 why = Why::Session(session);
             }
         });
+    }
+
+    /// What a proxied session's datagram needs, if its first piece has the whole TCP header.
+    fn rewrite_of<B: PacketBuf>(&self, verdict: Verdict, whole: &PacketMeta, first: &B) -> Option<Rewrite> {
+        let Verdict::Proxy(Proxy::Carry(ix, sender), _) = verdict else {
+            return None;
+        };
+        let header = usize::from(whole.l4_offset) + usize::from(whole.detail);
+        (header <= first.bytes().len()).then(|| self.rewrite(ix, sender))
     }
 
     /// What the datagram is, and what becomes of it.

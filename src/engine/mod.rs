@@ -23,6 +23,7 @@ pub mod record;
 mod reject;
 mod session;
 mod sources;
+mod syn;
 mod timeout_reset;
 mod upkeep;
 
@@ -46,6 +47,7 @@ use process::Scratch;
 use rate::TokenBucket;
 use record::Records;
 use sources::Sources;
+use syn::Syn;
 use timeout_reset::Resets;
 use upkeep::{Books, Rearm};
 
@@ -64,6 +66,7 @@ pub struct Engine<B = VecPacket> {
     resets: Resets,
     records: Records,
     fragments: Hold<B>,
+    syn: Syn,
     scratch: Box<Scratch>,
 }
 
@@ -91,6 +94,7 @@ impl<B> Engine<B> {
             resets: Resets::default(),
             records: Records::default(),
             fragments: Hold::new(policy.fragments, seed),
+            syn: Syn::new(memory, seed)?,
             scratch: Box::default(),
             policy,
         })
@@ -138,6 +142,12 @@ impl<B> Engine<B> {
     #[must_use]
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// Do rules with `syn_protection = "auto"` answer SYNs by cookies now?
+    #[must_use]
+    pub const fn syn_cookies_engaged(&self) -> bool {
+        self.syn.is_engaged()
     }
 
     /// Counters of the rules, by [`crate::base::RuleId`], and of [`IMPLICIT_DROP`].

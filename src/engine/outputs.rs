@@ -39,7 +39,7 @@ pub enum Place {
 
 /// Takes every packet of a batch exactly once, in order for each flow; fragments that are held, later.
 pub trait Outputs<B> {
-    /// `packet` leaves by `to`, unchanged.
+    /// `packet` leaves by `to`: unchanged, but for one of a proxied session (`syn_protection`).
     fn forward(&mut self, packet: B, to: PortId, note: Note);
     /// `packet` is dropped.
     fn drop(&mut self, packet: B, reason: DropReason, note: Note);
@@ -47,6 +47,9 @@ pub trait Outputs<B> {
     fn hold(&mut self, number: u64, place: usize) {
         let _ = (number, place);
     }
+    /// `packet` is dropped, and the buffer leaves by `to` with the packet that the engine made in answer: a drop and an
+    /// [`Outputs::originate`] in one.
+    fn answer(&mut self, packet: B, to: PortId, reason: DropReason, note: Note);
     /// An empty buffer for a packet that the engine makes itself; `None`: the pool is empty, and it makes none.
     fn buffer(&mut self) -> Option<B>;
     /// A packet that the engine made (RST, ICMP unreachable) leaves by `to`.

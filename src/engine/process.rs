@@ -7,13 +7,14 @@ use super::rate::TokenBucket;
 use super::record::Records;
 use super::session::ip_len;
 use super::sources::Sources;
+use super::syn::{Proxy, Syn};
 use super::{
     Batch, Counters, DropReason, Engine, MAX_BATCH, Note, Outputs, Place, RuleCounters, Why, reject,
 };
 use crate::base::simd::{LANES, prefetch_bytes};
 use crate::base::{Nanos, PortId, SessionIx, Tick, ZoneId};
 use crate::flow::segment::flag;
-use crate::flow::{Candidate, Direction, FlowKey, KeyLanes, Lookup, Plain, SessionTable, track};
+use crate::flow::{Candidate, Direction, FlowKey, KeyLanes, Lookup, Plain, Session, SessionTable, track};
 use crate::packet::build::MAX_ANSWER;
 use crate::packet::parse::{Malformed, ParseOptions, Straight, parse_into, parse_lanes};
 use crate::packet::{PacketBuf, PacketKind, PacketMeta, RxChecksum};
@@ -97,12 +98,14 @@ pub(super) enum Verdict {
     Drop(DropReason, Why),
     /// It is dropped, and answered where that is allowed.
     Reject(Why),
+    /// It becomes something else.
+    Proxy(Proxy, Why),
 }
 
 impl Verdict {
     pub(super) const fn why(self) -> Why {
         match self {
-            Self::Forward(why) | Self::Drop(_, why) | Self::Reject(why) => why,
+            Self::Forward(why) | Self::Drop(_, why) | Self::Reject(why) | Self::Proxy(_, why) => why,
         }
     }
 }
@@ -139,6 +142,7 @@ impl<B: PacketBuf> Engine<B> {
             records: &mut self.records,
             sources: &mut self.sources,
             pressure: self.pressure,
+            syn: &mut self.syn,
             run: RuleRun::EMPTY,
             table_changed: false,
         };
@@ -312,6 +316,7 @@ pub(super) struct Act<'a> {
     pub(super) records: &'a mut Records,
     pub(super) sources: &'a mut Sources,
     pub(super) pressure: Pressure,
+    pub(super) syn: &'a mut Syn,
     pub(super) run: RuleRun,
     /// A session was made or ended in this batch: what stage 2 found may be stale.
     pub(super) table_changed: bool,
@@ -351,7 +356,8 @@ impl Act<'_> {
         }
         let (ix, session) = self.table.confirm_mut(&sight.key, sight.candidate)?;
         let (ingress, egress) = session.ports_of(sight.direction);
-        if ingress != sight.ingress || session.generation != self.policy.generation {
+        let odd = (ingress.0 ^ sight.ingress.0) | u16::from(session.flags & Session::PROXIED);
+        if odd != 0 || session.generation != self.policy.generation {
             return None;
         }
         let (bytes, l4_offset, l4_len) = match sight.parsed {
@@ -436,6 +442,10 @@ impl Act<'_> {
                     out,
                 );
                 out.drop(packet, DropReason::Policy, Note { why, place });
+            }
+            Verdict::Proxy(proxy, why) => {
+                let of = (meta, sight.key.domain);
+                self.proxy(proxy, Note { why, place }, of, packet, &mut scratch.answer, out);
             }
         }
     }

@@ -49,6 +49,11 @@ reasons! {
     /// A TCP segment whose sequence or acknowledgement number is not in its window, a RST that its receiver would not
     /// accept (RFC 5961), a SYN+ACK for another SYN, or data before the handshake is complete.
     TcpOutOfWindow = "tcp_out_of_window",
+    /// A packet of a handshake that haechi answers in its destination's place (`syn_protection`), or that has to wait for it:
+    /// nothing was refused.
+    SynProxied = "syn_proxied",
+    /// No session, and an acknowledgement of no SYN cookie (`syn_protection`).
+    SynCookieInvalid = "syn_cookie_invalid",
     /// A drop or reject rule matched, no rule matched, or the new policy refuses the session.
     Policy = "policy",
     /// A source address that no packet can have here: the destination's own (LAND), loopback, multicast, unspecified, or, in

@@ -2,10 +2,11 @@
 
 use super::limits::move_session;
 use super::process::{Act, FlowPacket, Verdict, port_policy};
+use super::syn::Proxy;
 use super::upkeep::Books;
 use super::{DropReason, EndReason, IMPLICIT_DROP, Why};
 use crate::base::SessionIx;
-use crate::flow::{Candidate, FlowKey, Options, Segment, Tracked, echo, track};
+use crate::flow::{Candidate, FlowKey, Options, Segment, SessionState, Tracked, echo, track};
 use crate::packet::parse::{may_relate, parse_embedded, protocol};
 use crate::packet::view::Tcp;
 use crate::packet::{PacketKind, PacketMeta};
@@ -56,6 +57,9 @@ impl Act<'_> {
             }
         }
         let session = self.table.get_mut(ix);
+        if session.is_proxied() {
+            return self.proxied(flow, ix);
+        }
         if meta.kind == PacketKind::Echo {
             let sequence = echo_sequence(meta, flow.frame);
             if session.is_opener(flow.direction) {
@@ -69,14 +73,25 @@ impl Act<'_> {
         } else {
             track::track_other(session, flow.direction)
         };
+        self.tracked(flow, ix, tracked)
+    }
+
+    /// What the tracker's answer means for the packet.
+    #[inline]
+    pub(super) fn tracked(&mut self, flow: &FlowPacket<'_>, ix: SessionIx, tracked: Tracked) -> Verdict {
         match tracked {
             Tracked::Stay => {}
             Tracked::Move(state) => {
+                if state == SessionState::SynReceived {
+                    self.learn(flow, ix);
+                }
+                let session = self.table.get(ix);
                 let timeouts = self.policy.state_timeouts(session.rule);
                 let timeout = self.scaled(timeouts.ticks(state));
                 self.table.set_state(ix, state, timeout);
             }
             Tracked::Shorten => {
+                let session = self.table.get(ix);
                 let state = session.state();
                 let timeout = session.timeout(self.policy.state_timeouts(session.rule));
                 let timeout = self.scaled(timeout);
@@ -117,8 +132,16 @@ impl Act<'_> {
         if expected != meta.ingress && !self.same_side(expected, meta) {
             return Verdict::Drop(DropReason::WrongPort, Why::Session(ix));
         }
+        // The client knows other numbers of the server than the tracker.
+        let translated = session.is_proxied() && !session.is_opener(direction);
+        let sequence = if translated {
+            let delta = self.table.translation(ix).sequence;
+            embedded.sequence.wrapping_add(delta)
+        } else {
+            embedded.sequence
+        };
         let was_sent = match embedded.meta.kind {
-            PacketKind::Tcp => track::has_sent(session, direction, embedded.sequence),
+            PacketKind::Tcp => track::has_sent(session, direction, sequence),
             PacketKind::Echo => echo::was_requested(session, embedded.sequence as u16),
             _ => true,
         };
@@ -141,6 +164,11 @@ impl Act<'_> {
         }
         let rule = self.table.get(ix).rule;
         self.run.add(self.rules, self.now, rule, ip_len(meta));
+        if translated {
+            // Behind the two ports.
+            let at = embedded.meta.l4_offset + 4;
+            return Verdict::Proxy(Proxy::Quoted(ix, at), Why::Related(ix));
+        }
         Verdict::Forward(Why::Related(ix))
     }
 
@@ -220,9 +248,10 @@ impl Act<'_> {
         self.may_move(&session, rule)
     }
 
-    /// A SYN on a session in `time_wait` or `closed`: allowed, the old session ends and a new one takes its place.
+    /// A SYN on a session in `time_wait` or `closed`, or a good cookie on one that is opening: allowed, the old session ends
+    /// and a new one takes its place.
     #[cold]
-    fn reopen(&mut self, flow: &FlowPacket<'_>, ix: SessionIx) -> Verdict {
+    pub(super) fn reopen(&mut self, flow: &FlowPacket<'_>, ix: SessionIx) -> Verdict {
         let answer = self.ask(&super::first::question(flow.meta, self.policy));
         let allowed = answer
             .and_then(|place| self.policy.rules.get(place as usize))

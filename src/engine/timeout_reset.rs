@@ -11,7 +11,7 @@ use super::upkeep::idled_out;
 use super::{Engine, Outputs};
 use crate::base::{Nanos, SessionIx, Tick};
 use crate::flow::{
-    Direction, Due, Entry, FlowKey, Session, SessionId, SessionState, SessionTable, TcpSender,
+    Direction, Due, Entry, FlowKey, Session, SessionId, SessionState, SessionTable, TcpSender, Translation,
 };
 use crate::packet::build::{Reset, timeout_reset};
 use crate::packet::{LinkHeader, PacketBuf};
@@ -120,7 +120,7 @@ impl<B: PacketBuf> Engine<B> {
         let links = self.table.links(ix);
         for sender in [Direction::LowToHigh, Direction::HighToLow] {
             let (_, egress) = session.ports_of(sender);
-            let frame = reset_from(session, links, sender).and_then(|reset| {
+            let frame = reset_from(session, links, self.table.translation(ix), sender).and_then(|reset| {
                 let len = timeout_reset(&reset, &mut self.resets.frame[..])?;
                 let mut buffer = out.buffer()?;
                 buffer.try_fill(&self.resets.frame[..len]).ok()?;
@@ -142,7 +142,12 @@ impl<B: PacketBuf> Engine<B> {
 /// The RST that the receiver of `sender`'s packets accepts as its: it has the number that the receiver expects next, which is
 /// the highest that it acknowledged (RFC 9293, section 3.10.7.4, second; RFC 5961, section 3.2). `None`: the receiver has not
 /// acknowledged anything, or no packet has shown the way to it.
-fn reset_from(session: &Session, links: &[LinkHeader; 2], sender: Direction) -> Option<Reset> {
+fn reset_from(
+    session: &Session,
+    links: &[LinkHeader; 2],
+    translation: &Translation,
+    sender: Direction,
+) -> Option<Reset> {
     let (this, other) = (
         &session.tcp[sender.index()],
         &session.tcp[sender.reverse().index()],
@@ -157,6 +162,12 @@ fn reset_from(session: &Session, links: &[LinkHeader; 2], sender: Direction) -> 
     if link.is_unknown() {
         return None;
     }
+    // The client of a proxied connection knows other numbers of its server than the tracker.
+    let delta = if session.is_proxied() && !session.is_opener(sender) {
+        translation.sequence
+    } else {
+        0
+    };
     let key = &session.key;
     let (low, high) = ((key.low, key.low_port), (key.high, key.high_port));
     let (source, destination) = match sender {
@@ -168,7 +179,7 @@ fn reset_from(session: &Session, links: &[LinkHeader; 2], sender: Direction) -> 
         is_ipv4: FlowKey::is_ipv4(key),
         source,
         destination,
-        sequence: other.acked,
+        sequence: other.acked.wrapping_sub(delta),
         acknowledgment: this.has(TcpSender::ACKED).then_some(this.acked),
     })
 }

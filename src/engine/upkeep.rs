@@ -8,7 +8,7 @@ use super::sources::Sources;
 use super::{Counters, EndReason, Engine, Outputs, Record, RuleCounters};
 use crate::base::{Nanos, SessionIx};
 use crate::flow::table::Entry;
-use crate::flow::{Due, Session, SessionState, SessionTable, StateTimeouts};
+use crate::flow::{Due, Session, SessionState, SessionTable, StateTimeouts, Translation};
 use crate::packet::PacketBuf;
 use crate::policy::{Action, Policy};
 
@@ -120,6 +120,12 @@ impl<B: PacketBuf> Engine<B> {
         let reset = self.reset_waiting(now, out);
         self.sources.sweep(now, budget);
         self.records.due(now, self.policy.alert_rate);
+        self.resend(now, out);
+        self.syn.steer(
+            self.table.half_open(),
+            self.table.capacity(),
+            self.policy.syn_cookies,
+        );
         Upkeep {
             expired: expiry.expired + reset,
             lag: expiry.lag,
@@ -157,7 +163,12 @@ impl<B> Engine<B> {
     /// sessions of a node. Copies go in before the first packet, the longest idle first.
     ///
     /// `None`: its flow has a session already, or the table is full.
-    pub fn adopt(&mut self, mut session: Session, idle_since: Nanos) -> Option<SessionIx> {
+    pub fn adopt(
+        &mut self,
+        mut session: Session,
+        translation: Translation,
+        idle_since: Nanos,
+    ) -> Option<SessionIx> {
         let hash = self.table.hash(&session.key);
         if self.table.find(&session.key, hash).is_some() {
             return None;
@@ -170,6 +181,7 @@ impl<B> Engine<B> {
             self.table.get_mut(ix),
             self.policy.rule(session.rule),
         );
+        *self.table.translation_mut(ix) = translation;
         self.counters.sessions_created += 1;
         if let Some(counters) = self.rules.get_mut(session.rule.index()) {
             counters.sessions += 1;

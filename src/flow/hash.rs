@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, Hasher};
 
 use super::FlowKey;
 
-/// The secret that keys a table's hash.
+/// The secret that keys a table's hash, and that an engine derives its other secrets from.
 #[derive(Clone, Copy)]
 pub struct HashSeed(pub [u64; 4]);
 
@@ -12,9 +12,20 @@ impl HashSeed {
     /// From the operating system's randomness, another one with every call.
     #[must_use]
     pub fn random() -> Self {
-        // ahash keys a new state from getrandom; hashing four numbers with it hands that secret on.
-        let secret = ahash::RandomState::new();
-        Self(std::array::from_fn(|i| secret.hash_one(i)))
+        let mut bytes = [0; 32];
+        match rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()) {
+            Ok(32) => Self(std::array::from_fn(|i| {
+                u64::from_ne_bytes(std::array::from_fn(|j| bytes[8 * i + j]))
+            })),
+            // A kernel without it (before 3.17): ahash and the standard library have ways of their own.
+            _ => {
+                let secrets = [ahash::RandomState::new(), ahash::RandomState::new()];
+                let standard = std::hash::RandomState::new();
+                Self(std::array::from_fn(|i| {
+                    secrets[i % 2].hash_one(i) ^ standard.hash_one(i)
+                }))
+            }
+        }
     }
 }
 

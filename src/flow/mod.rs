@@ -11,6 +11,7 @@ pub mod session;
 pub mod state;
 pub mod table;
 pub mod track;
+pub mod translation;
 mod wheel;
 pub mod window;
 
@@ -25,4 +26,5 @@ pub use table::{
     Candidate, Due, Entry, Expiry, Lookup, MAX_BATCH, SessionId, SessionTable, TableError, TableFull,
 };
 pub use track::Tracked;
+pub use translation::Translation;
 pub use window::{Plain, TcpSender};

@@ -31,6 +31,12 @@ pub struct Options {
     pub sack: Option<u32>,
     /// It asks for, or has, a Fast Open cookie (RFC 7413, section 4.1.1). Counts on a SYN only.
     pub fast_open: bool,
+    /// Maximum segment size in bytes (RFC 9293, section 3.7.1). Counts on a SYN only.
+    pub mss: Option<u16>,
+    /// Selective acknowledgements are permitted (RFC 2018, section 2). Counts on a SYN only.
+    pub sack_permitted: bool,
+    /// Time stamps: its sender's, and the one that it echoes (RFC 7323, section 3.2).
+    pub timestamps: Option<(u32, u32)>,
 }
 
 impl Options {
@@ -53,6 +59,16 @@ impl Options {
                 return options;
             };
             match (kind, value) {
+                (2, [high, low]) => options.mss = Some(u16::from_be_bytes([*high, *low])),
+                (4, []) => options.sack_permitted = true,
+                (8, [a, b, c, d, echo @ ..]) => {
+                    if let [e, f, g, h] = *echo {
+                        options.timestamps = Some((
+                            u32::from_be_bytes([*a, *b, *c, *d]),
+                            u32::from_be_bytes([e, f, g, h]),
+                        ));
+                    }
+                }
                 (3, [scale]) => options.scale = Some((*scale).min(14)),
                 (5, blocks) => {
                     for block in blocks.chunks_exact(8) {

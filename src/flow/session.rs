@@ -23,8 +23,8 @@ pub struct Session {
     pub egress: PortId,
     /// The direction of the opener's packets; the replier's go the other way.
     pub opener: Direction,
-    /// [`Session::LIBERAL`], [`Session::RESETS`], [`Session::LOG_END`], [`Session::COUNTED`], [`Session::WAITS`]; others are
-    /// reserved for NAT, helper and HA ownership marks.
+    /// [`Session::LIBERAL`], [`Session::RESETS`], [`Session::LOG_END`], [`Session::COUNTED`], [`Session::WAITS`],
+    /// [`Session::PROXIED`]; others are reserved for NAT, helper and HA ownership marks.
     pub flags: u8,
     /// ICMP and ICMPv6: the type of the packet that opened it.
     pub icmp_type: u8,
@@ -61,6 +61,10 @@ impl Session {
     pub const COUNTED: u8 = 8;
     /// In `flags`: it idled out and waits for its ends to be reset.
     pub const WAITS: u8 = 16;
+
+    /// In `flags`: haechi answered its client by a SYN cookie, and every packet of it is rewritten
+    /// ([`super::SessionTable::translation`]). The tracker has the server's numbers.
+    pub const PROXIED: u8 = 32;
 
     /// A session that `opener` opens in `state` (see [`super::track::opening`]); nothing counted yet, rule and
     /// ports to be filled in.
@@ -119,6 +123,13 @@ impl Session {
         } else {
             self.state
         })
+    }
+
+    /// Is every packet of it rewritten?
+    #[inline]
+    #[must_use]
+    pub const fn is_proxied(&self) -> bool {
+        self.flags & Self::PROXIED != 0
     }
 
     /// Where it stands; [`super::SessionTable::set_state`] moves it.

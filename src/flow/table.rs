@@ -2,8 +2,8 @@
 //!
 //! Five arrays: the index (64-byte buckets, see `index.rs`), the sessions (two cache lines each, [`Session`]), a cold part of
 //! 32 bytes a session (timer links, age, version; see `wheel.rs`), 40 bytes of link headers that only sessions with
-//! `reset_on_timeout` touch, and 8 bytes of links between those that may be evicted (see `evict.rs`). At most 221 bytes a session
-//! all in.
+//! `reset_on_timeout` touch, 8 bytes of links between those that may be evicted (see `evict.rs`), and 16 bytes that only proxied
+//! ones use ([`Translation`]). At most 237 bytes a session all in.
 //!
 //! How the engine uses it, each burst:
 //!
@@ -20,7 +20,7 @@ use super::evict::{EvictionClass, Queues};
 use super::hash::{HashKey, HashSeed, SecretHash};
 use super::index::{self, Bucket, NIL, Probe};
 use super::wheel::{Cold, Wheel};
-use super::{Direction, FlowKey, Session, SessionState, StateTimeouts};
+use super::{Direction, FlowKey, Session, SessionState, StateTimeouts, Translation};
 use crate::base::simd::prefetch;
 use crate::base::slab::{Memory, MemoryError};
 use crate::base::{Nanos, PortId, SessionIx, Slab, Tick};
@@ -116,6 +116,8 @@ pub struct SessionTable<H = SecretHash> {
     cold: Slab<Cold>,
     /// By [`Direction`]; kept for sessions with [`Session::RESETS`].
     links: Slab<[LinkHeader; 2]>,
+    /// Of sessions with [`Session::PROXIED`]; of others some that was there.
+    translations: Slab<Translation>,
     wheel: Wheel,
     queues: Queues,
     /// The first of the free slots that were used before.
@@ -160,6 +162,8 @@ pub struct Entry<'a> {
     pub id: SessionId,
     /// The session.
     pub session: &'a Session,
+    /// [`SessionTable::translation`]
+    pub translation: Translation,
     /// When it was made.
     pub created: Nanos,
     /// Packets, `[opener's, replier's]`.
@@ -231,6 +235,7 @@ impl<H: HashKey> SessionTable<H> {
             sessions: memory.slab(capacity as usize)?,
             cold: memory.slab(capacity as usize)?,
             links: memory.slab(capacity as usize)?,
+            translations: memory.slab(capacity as usize)?,
             wheel: Wheel::new(memory)?,
             queues: Queues::new(capacity, ports, memory)?,
             free: NIL,
@@ -320,6 +325,7 @@ impl<H: HashKey> SessionTable<H> {
             + size_of_val(&*self.sessions)
             + size_of_val(&*self.cold)
             + size_of_val(&*self.links)
+            + size_of_val(&*self.translations)
             + self.wheel.memory_bytes()
             + self.queues.memory_bytes()
     }
@@ -401,11 +407,32 @@ impl<H: HashKey> SessionTable<H> {
         &mut self.sessions[ix.index()]
     }
 
+    /// How the numbers of a session with [`Session::PROXIED`] differ; of another one it means nothing.
+    ///
+    /// # Panics
+    /// As [`SessionTable::get`].
+    #[inline]
+    #[must_use]
+    pub fn translation(&self, ix: SessionIx) -> &Translation {
+        &self.translations[ix.index()]
+    }
+
+    /// The same, to be changed.
+    ///
+    /// # Panics
+    /// As [`SessionTable::get`].
+    #[inline]
+    #[must_use]
+    pub fn translation_mut(&mut self, ix: SessionIx) -> &mut Translation {
+        &mut self.translations[ix.index()]
+    }
+
     /// A session with what the table alone knows of it; `None`: the slot is free.
     #[must_use]
     pub fn entry(&self, ix: SessionIx) -> Option<Entry<'_>> {
         let cold = self.cold.get(ix.index()).filter(|c| c.is_live())?;
-        Some(entry(ix.0, &self.sessions[ix.index()], cold))
+        let translation = self.translations[ix.index()];
+        Some(entry(ix.0, &self.sessions[ix.index()], translation, cold))
     }
 
     /// The session of this name; `None`: it ended.
@@ -566,7 +593,8 @@ impl<H: HashKey> SessionTable<H> {
                 let session = &self.sessions[*slot as usize];
                 let mut deadline = deadline(session, timeout(session));
                 if now.distance(deadline) >= 0 {
-                    match judge(entry(*slot, session, &self.cold[*slot as usize])) {
+                    let translation = self.translations[*slot as usize];
+                    match judge(entry(*slot, session, translation, &self.cold[*slot as usize])) {
                         Due::End => {
                             self.remove(SessionIx(*slot));
                             result.expired += 1;
@@ -690,7 +718,7 @@ fn deadline(session: &Session, timeout: u32) -> Tick {
     session.last_seen.plus(timeout.min(StateTimeouts::MAX_TICKS) + 1)
 }
 
-fn entry<'a>(slot: u32, session: &'a Session, cold: &Cold) -> Entry<'a> {
+fn entry<'a>(slot: u32, session: &'a Session, translation: Translation, cold: &Cold) -> Entry<'a> {
     let by_direction: [u64; 2] =
         std::array::from_fn(|d| (u64::from(cold.carry[d]) << 32) | u64::from(session.packets[d]));
     let opener = session.opener.index();
@@ -700,6 +728,7 @@ fn entry<'a>(slot: u32, session: &'a Session, cold: &Cold) -> Entry<'a> {
             version: cold.version,
         },
         session,
+        translation,
         created: cold.created,
         packets: [by_direction[opener], by_direction[1 - opener]],
     }

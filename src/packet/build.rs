@@ -1,5 +1,5 @@
 //! Packets that haechi makes: in answer to refused ones TCP RST, ICMP and ICMPv6 destination unreachable; for sessions that
-//! idled out TCP RST.
+//! idled out TCP RST; and the segments of a handshake that it proxies (SYN cookies).
 //!
 //! A node that forwards at layer 2 has no address of its own, so the answer comes from the refused destination: the
 //! refused packet's MAC addresses, IP addresses and ports swapped, its VLAN tags as they came, out of the port that it came
@@ -25,6 +25,99 @@ const IPV4_HEADER: usize = 20;
 const IPV6_HEADER: usize = 40;
 const TCP_HEADER: usize = 20;
 const ICMP_HEADER: usize = 8;
+
+/// Where a packet that is made of another one goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// To its source, as if its destination had answered.
+    Back,
+    /// To its destination, as if its source had sent it.
+    On,
+}
+
+/// A TCP segment without data.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bare {
+    /// The flags byte.
+    pub flags: u8,
+    /// Sequence number.
+    pub seq: u32,
+    /// Acknowledgement number.
+    pub ack: u32,
+    /// The window field as it is to stand.
+    pub window: u16,
+    /// Option: maximum segment size in bytes.
+    pub mss: Option<u16>,
+    /// Option: window scale.
+    pub scale: Option<u8>,
+    /// Option: selective acknowledgements are permitted.
+    pub sack_permitted: bool,
+    /// Option: time stamp, and the one that is echoed.
+    pub timestamps: Option<(u32, u32)>,
+}
+
+impl Bare {
+    /// The longest header: all options (4 + 4 + 12 bytes).
+    const MAX: usize = TCP_HEADER + 20;
+
+    /// The header with a checksum of 0, and its length.
+    fn header(&self, source_port: u16, destination_port: u16) -> ([u8; Self::MAX], usize) {
+        let mut tcp = [0; Self::MAX];
+        tcp[0..2].copy_from_slice(&source_port.to_be_bytes());
+        tcp[2..4].copy_from_slice(&destination_port.to_be_bytes());
+        tcp[4..8].copy_from_slice(&self.seq.to_be_bytes());
+        tcp[8..12].copy_from_slice(&self.ack.to_be_bytes());
+        tcp[13] = self.flags;
+        tcp[14..16].copy_from_slice(&self.window.to_be_bytes());
+        let mut end = TCP_HEADER;
+        let mut put = |bytes: &[u8]| {
+            if let Some(room) = tcp.get_mut(end..end + bytes.len()) {
+                room.copy_from_slice(bytes);
+                end += bytes.len();
+            }
+        };
+        if let Some(mss) = self.mss {
+            let [high, low] = mss.to_be_bytes();
+            put(&[2, 4, high, low]);
+        }
+        // In the order that Linux has them, each of them in whole words.
+        match (self.sack_permitted, self.timestamps) {
+            (true, Some(_)) => put(&[4, 2, 8, 10]),
+            (true, None) => put(&[1, 1, 4, 2]),
+            (false, Some(_)) => put(&[1, 1, 8, 10]),
+            (false, None) => {}
+        }
+        if let Some((own, echoed)) = self.timestamps {
+            put(&own.to_be_bytes());
+            put(&echoed.to_be_bytes());
+        }
+        if let Some(scale) = self.scale {
+            put(&[1, 3, 3, scale]);
+        }
+        tcp[12] = (end as u8 / 4) << 4;
+        (tcp, end)
+    }
+}
+
+/// Writes a segment between the two ends of a TCP packet into `out` (of at least [`MAX_ANSWER`] bytes), with that packet's
+/// VLAN tags. Returns its length; `None`: `out` is too small.
+#[must_use]
+pub fn bare(meta: &PacketMeta, frame: &[u8], way: Way, segment: &Bare, out: &mut [u8]) -> Option<usize> {
+    let (source_port, destination_port) = match way {
+        Way::Back => (meta.destination_port, meta.source_port),
+        Way::On => (meta.source_port, meta.destination_port),
+    };
+    let (mut tcp, length) = segment.header(source_port, destination_port);
+    let tcp = tcp.get_mut(..length)?;
+    let checksum = pseudo_sum(&meta.source, &meta.destination, protocol::TCP, length)
+        .bytes(tcp)
+        .checksum();
+    tcp[16..18].copy_from_slice(&checksum.to_be_bytes());
+    let at = headers(meta, frame, out, way, protocol::TCP, 0, length)?;
+    let end = at + length;
+    out.get_mut(at..end)?.copy_from_slice(tcp);
+    pad(out, end)
+}
 
 /// Type and code of an ICMP or ICMPv6 "destination unreachable".
 ///
@@ -111,7 +204,7 @@ fn reset(meta: &PacketMeta, tcp: Tcp<'_>, frame: &[u8], out: &mut [u8]) -> Optio
         (sequence, acknowledgment, flags),
         pseudo_sum(&meta.source, &meta.destination, protocol::TCP, TCP_HEADER),
     );
-    let at = headers(meta, frame, out, protocol::TCP, 0, TCP_HEADER)?;
+    let at = headers(meta, frame, out, Way::Back, protocol::TCP, 0, TCP_HEADER)?;
     let end = at + TCP_HEADER;
     out.get_mut(at..end)?.copy_from_slice(&segment);
     pad(out, end)
@@ -172,6 +265,7 @@ pub fn timeout_reset(reset: &Reset, out: &mut [u8]) -> Option<usize> {
         reset.is_ipv4,
         [&source, &destination],
         (protocol::TCP, 0, TCP_HEADER),
+        TTL,
     )?;
     let (at, end) = (l3 + l4, l3 + l4 + TCP_HEADER);
     out.get_mut(at..end)?.copy_from_slice(&segment);
@@ -189,8 +283,9 @@ fn icmp_unreachable(meta: &PacketMeta, frame: &[u8], out: &mut [u8]) -> Option<u
     let packet_end = usize::from(meta.l4_offset) + usize::from(meta.l4_len);
     let refused = frame.get(usize::from(meta.l3_offset)..packet_end)?;
     let quoted = &refused[..refused.len().min(room)];
-    let at = headers(meta, frame, out, protocol, tos, ICMP_HEADER + quoted.len())?;
-    let end = at + ICMP_HEADER + quoted.len();
+    let length = ICMP_HEADER + quoted.len();
+    let at = headers(meta, frame, out, Way::Back, protocol, tos, length)?;
+    let end = at + length;
     let message = out.get_mut(at..end)?;
     let (header, body) = message.split_at_mut_checked(ICMP_HEADER)?;
     let (kind, code) = unreachable(meta);
@@ -215,23 +310,30 @@ fn pseudo_sum(source: &[u8; 16], destination: &[u8; 16], protocol: u8, length: u
         .pseudo(protocol, length as u32)
 }
 
-/// Writes Ethernet header, tags and IP header of the answer; returns where its L4 packet, of `length` bytes, starts.
+/// Writes Ethernet header, tags and IP header; returns where the L4 packet, of `length` bytes, starts.
 fn headers(
     meta: &PacketMeta,
     frame: &[u8],
     out: &mut [u8],
+    way: Way,
     protocol: u8,
     tos: u8,
     length: usize,
 ) -> Option<usize> {
     let l3 = usize::from(meta.l3_offset);
-    // Destination, source; then tags and EtherType as they came.
-    out.get_mut(0..6)?.copy_from_slice(frame.get(6..12)?);
-    out.get_mut(6..12)?.copy_from_slice(frame.get(0..6)?);
-    out.get_mut(12..l3)?.copy_from_slice(frame.get(12..l3)?);
-    let ends = [&meta.destination, &meta.source];
+    // Tags and EtherType as they came.
+    out.get_mut(0..l3)?.copy_from_slice(frame.get(0..l3)?);
+    let ends = match way {
+        Way::On => [&meta.source, &meta.destination],
+        Way::Back => {
+            out.get_mut(0..6)?.copy_from_slice(frame.get(6..12)?);
+            out.get_mut(6..12)?.copy_from_slice(frame.get(0..6)?);
+            [&meta.destination, &meta.source]
+        }
+    };
     let is_ipv4 = meta.has(PacketMeta::IPV4);
-    let l4 = ip_header(out.get_mut(l3..)?, is_ipv4, ends, (protocol, tos, length))?;
+    let l4 = (protocol, tos, length);
+    let l4 = ip_header(out.get_mut(l3..)?, is_ipv4, ends, l4, hops(meta, frame, way))?;
     Some(l3 + l4)
 }
 
@@ -242,6 +344,7 @@ fn ip_header(
     is_ipv4: bool,
     [source, destination]: [&[u8; 16]; 2],
     l4: (u8, u8, usize),
+    hops: u8,
 ) -> Option<usize> {
     let (protocol, tos, length) = l4;
     if is_ipv4 {
@@ -252,7 +355,7 @@ fn ip_header(
         ip[2..4].copy_from_slice(&((IPV4_HEADER + length) as u16).to_be_bytes());
         // Don't fragment: then the identification need not be unique (RFC 6864, section 4.1).
         ip[6] = 0x40;
-        ip[8] = TTL;
+        ip[8] = hops;
         ip[9] = protocol;
         ip[12..16].copy_from_slice(&source[12..]);
         ip[16..20].copy_from_slice(&destination[12..]);
@@ -265,10 +368,20 @@ fn ip_header(
         ip[0] = 0x60;
         ip[4..6].copy_from_slice(&(length as u16).to_be_bytes());
         ip[6] = protocol;
-        ip[7] = TTL;
+        ip[7] = hops;
         ip[8..24].copy_from_slice(source);
         ip[24..40].copy_from_slice(destination);
         Some(IPV6_HEADER)
+    }
+}
+
+/// TTL or hop limit: what goes on in a packet's place has that packet's.
+fn hops(meta: &PacketMeta, frame: &[u8], way: Way) -> u8 {
+    let at = if meta.has(PacketMeta::IPV4) { 8 } else { 7 };
+    let received = frame.get(usize::from(meta.l3_offset) + at);
+    match (way, received) {
+        (Way::On, Some(hops)) => *hops,
+        _ => TTL,
     }
 }
 

@@ -55,6 +55,8 @@ pub struct Policy {
     pub reserves: Reserves,
     /// Which sources a zone's packets may have.
     pub antispoof: AntiSpoof,
+    /// When [`SynProtection::Auto`] answers by cookies.
+    pub syn_cookies: SynCookies,
 }
 
 impl Policy {
@@ -235,6 +237,41 @@ impl RuleLog {
     }
 }
 
+/// Who answers the SYNs that a rule allows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SynProtection {
+    /// Their destination.
+    #[default]
+    Off,
+    /// haechi, by SYN cookies, while half-open sessions pile up; else their destination.
+    Auto,
+    /// haechi, by SYN cookies.
+    Always,
+}
+
+/// What a SYN cookie announces for a destination of which nothing is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SynOptions {
+    /// Maximum segment size over IPv4, in bytes; over IPv6 it is 20 less, as the header is longer.
+    pub mss: u16,
+    /// Window scale, 0 to 14.
+    pub window_scale: u8,
+    /// Selective acknowledgements.
+    pub sack: bool,
+    /// Time stamps.
+    pub timestamps: bool,
+}
+
+/// Shares of the session table that half-open sessions take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SynCookies {
+    /// From here on [`SynProtection::Auto`] answers by cookies.
+    pub start: Share,
+    /// Below it no longer does.
+    pub stop: Share,
+}
+
 /// A rule as the workers need it.
 #[derive(Clone, Debug)]
 pub struct Rule {
@@ -254,6 +291,10 @@ pub struct Rule {
     pub reset_on_timeout: bool,
     /// How many sessions it may have.
     pub limits: Limits,
+    /// Who answers its SYNs.
+    pub syn_protection: SynProtection,
+    /// What SYN cookies announce where nothing better is known.
+    pub syn_options: SynOptions,
     /// The rule's own timeouts, complete: the defaults with the rule's overrides.
     pub timeouts: Option<Box<Timeouts>>,
     /// The timeouts that count for its sessions, its own or the general ones, in the table's ticks.

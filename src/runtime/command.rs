@@ -14,7 +14,7 @@ use crate::base::{Nanos, PortId, WorkerId};
 use crate::dpdk::wake::Bell;
 use crate::engine::RuleCounters;
 use crate::flow::table::{Entry, SessionId};
-use crate::flow::{FlowKey, Session};
+use crate::flow::{FlowKey, Session, Translation};
 use crate::policy::{Policy, Scale};
 
 /// A live session as its worker saw it at one moment.
@@ -24,6 +24,8 @@ pub struct SessionCopy {
     pub id: SessionId,
     /// The session.
     pub session: Session,
+    /// How its numbers differ, of a proxied one.
+    pub translation: Translation,
     /// When it was made.
     pub created: Nanos,
     /// Packets, `[opener's, replier's]`.
@@ -35,6 +37,7 @@ impl From<Entry<'_>> for SessionCopy {
         Self {
             id: entry.id,
             session: *entry.session,
+            translation: entry.translation,
             created: entry.created,
             packets: entry.packets,
         }

@@ -310,6 +310,7 @@ fn defect() -> NodeError {
 fn live(copy: &SessionCopy, worker: WorkerId, scale: Scale) -> LiveSession {
     LiveSession {
         session: copy.session,
+        translation: copy.translation,
         created: copy.created,
         packets: copy.packets,
         worker,
@@ -356,6 +357,8 @@ impl Node for RunningNode {
             max_sessions: u64::from(in_force.config.conntrack.max_sessions),
             timeout_scale: ratio(scale_ppm, 1_000_000),
             sessions_evicted: total.sessions_evicted,
+            half_open: total.half_open,
+            syn_cookies_engaged: total.syn_cookies_engaged > 0,
             rules: in_force.policy.rules.len(),
             workers: self.workers.len(),
             ports: self.ports.len(),
@@ -433,6 +436,9 @@ impl Node for RunningNode {
             fragments: total.fragments,
             fragments_reassembled: total.fragments_reassembled,
             fragments_held: total.fragments_held,
+            syn_cookies_sent: total.syn_cookies_sent,
+            syn_cookies_accepted: total.syn_cookies_accepted,
+            syn_retries_lost: total.syn_retries_lost,
             held: total.held,
             sessions_created: total.sessions_created,
             sessions_ended: total.sessions_ended,

@@ -328,6 +328,11 @@ impl Outputs<Mbuf> for WorkerOutputs {
         self.free(packet);
     }
 
+    #[inline]
+    fn answer(&mut self, packet: Mbuf, to: PortId, _reason: DropReason, _note: Note) {
+        self.originate(packet, to);
+    }
+
     fn buffer(&mut self) -> Option<Mbuf> {
         self.pool.alloc()
     }

@@ -63,6 +63,14 @@ counts! {
     originated,
     /// Answers that `reject_rate` or an empty buffer pool kept from being made.
     rejects_suppressed,
+    /// SYNs answered by a cookie.
+    syn_cookies_sent,
+    /// Cookies that came back, and were good.
+    syn_cookies_accepted,
+    /// SYNs to servers that are not sent again although nothing answered.
+    syn_retries_lost,
+    /// 1: rules with `syn_protection = "auto"` answer by cookies now. Of a node: on so many workers.
+    syn_cookies_engaged,
     /// RSTs for sessions that idled out; in `originated`, too.
     timeout_resets,
     /// Ends of such sessions that got none.
@@ -81,6 +89,8 @@ counts! {
     handed_over,
     /// Live sessions.
     sessions,
+    /// Of `sessions`, those of TCP whose handshake is not complete.
+    half_open,
     /// Sessions made.
     sessions_created,
     /// Sessions ended.
@@ -125,9 +135,14 @@ impl Counts {
         self.fragments += other.fragments;
         self.fragments_reassembled += other.fragments_reassembled;
         self.fragments_held += other.fragments_held;
+        self.syn_cookies_sent += other.syn_cookies_sent;
+        self.syn_cookies_accepted += other.syn_cookies_accepted;
+        self.syn_retries_lost += other.syn_retries_lost;
+        self.syn_cookies_engaged += other.syn_cookies_engaged;
         self.held += other.held;
         self.handed_over += other.handed_over;
         self.sessions += other.sessions;
+        self.half_open += other.half_open;
         self.sessions_created += other.sessions_created;
         self.sessions_ended += other.sessions_ended;
         self.sessions_evicted += other.sessions_evicted;

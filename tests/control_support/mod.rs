@@ -204,6 +204,7 @@ impl Outputs<VecPacket> for Forwarded {
         self.0 += 1;
     }
     fn drop(&mut self, _: VecPacket, _: DropReason, _: Note) {}
+    fn answer(&mut self, _: VecPacket, _: PortId, _: DropReason, _: Note) {}
     fn buffer(&mut self) -> Option<VecPacket> {
         Some(VecPacket::default())
     }
@@ -213,6 +214,7 @@ impl Outputs<VecPacket> for Forwarded {
 fn live(entry: &Entry<'_>, scale: Scale) -> LiveSession {
     LiveSession {
         session: *entry.session,
+        translation: entry.translation,
         created: entry.created,
         packets: entry.packets,
         worker: WorkerId(0),
@@ -255,6 +257,8 @@ impl Node for TestNode {
             max_sessions: worker.engine.table().capacity().into(),
             timeout_scale: f64::from(worker.engine.timeout_scale().ppm()) / 1e6,
             sessions_evicted: worker.engine.counters().sessions_evicted,
+            half_open: worker.engine.table().half_open().into(),
+            syn_cookies_engaged: worker.engine.syn_cookies_engaged(),
             rules: worker.engine.policy().rules.len(),
             workers: 1,
             ports: 2,
@@ -350,6 +354,9 @@ impl Node for TestNode {
                 fragments_reassembled: counters.fragments_reassembled,
                 fragments_held: worker.engine.held(),
                 held: worker.engine.held(),
+                syn_cookies_sent: counters.syn_cookies_sent,
+                syn_cookies_accepted: counters.syn_cookies_accepted,
+                syn_retries_lost: counters.syn_retries_lost,
                 sessions_created: counters.sessions_created,
                 sessions_ended: counters.sessions_ended,
                 sessions_evicted: counters.sessions_evicted,

@@ -246,7 +246,7 @@ fn copies_of_sessions_count_as_well() {
         .table()
         .scan(0, u32::MAX, |entry| sessions.push(*entry.session));
     for session in sessions {
-        assert!(copy.engine.adopt(session, copy.now).is_some());
+        assert!(copy.engine.adopt(session, Default::default(), copy.now).is_some());
     }
     assert_eq!(copy.send("lan", &udp(1, 3)), "session_limit: rule all");
     assert_eq!(copy.wait_secs(31), 2);

@@ -141,7 +141,7 @@ fn shrunk_timeouts_are_kept_at_a_worker_s_pace() {
             let mut session = Session::new(key(next), Direction::LowToHigh, SessionState::UdpNew);
             (session.generation, session.rule) = (Generation(1), RuleId(0));
             (session.ingress, session.egress) = (PortId(0), PortId(1));
-            assert!(node.engine.adopt(session, node.now).is_some());
+            assert!(node.engine.adopt(session, Default::default(), node.now).is_some());
             next += 1;
         }
         node.upkeep(BUDGET);

@@ -25,6 +25,9 @@ pub(crate) const WINDOW: Segment = Segment {
         scale: None,
         sack: None,
         fast_open: false,
+        mss: None,
+        sack_permitted: false,
+        timestamps: None,
     },
 };
 

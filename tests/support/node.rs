@@ -135,6 +135,10 @@ impl Outputs<VecPacket> for Record {
     fn drop(&mut self, _: VecPacket, reason: DropReason, note: Note) {
         self.note(reason.name().to_owned(), note);
     }
+    fn answer(&mut self, packet: VecPacket, to: PortId, reason: DropReason, note: Note) {
+        self.note(reason.name().to_owned(), note);
+        self.originate(packet, to);
+    }
     fn buffer(&mut self) -> Option<VecPacket> {
         if let Some(left) = &mut self.buffers {
             *left = left.checked_sub(1)?;
@@ -162,6 +166,8 @@ pub struct Node {
     pub released: Vec<String>,
     /// See `Record`.
     pub buffers: Option<usize>,
+    /// There are proxied sessions: what is forwarded may have been rewritten.
+    pub rewrites: bool,
 }
 
 impl Node {
@@ -198,6 +204,7 @@ impl Node {
             holds: BTreeMap::new(),
             released: vec![],
             buffers: None,
+            rewrites: false,
         }
     }
 
@@ -280,7 +287,7 @@ impl Node {
                 Place::Batch(place) => (packets[*place].0, packets[*place].1.bytes()),
                 Place::Held(number) => (self.holds[number].0, &*self.holds[number].1),
             };
-            assert_eq!(frame, came, "forwarded frames are unchanged");
+            assert!(frame == came || self.rewrites, "forwarded frames are unchanged");
             let (.., peer) = PORTS[port_id(from).index()];
             assert_eq!(to, peer, "by the other port of the pair");
         }
@@ -460,6 +467,12 @@ impl Node {
                 counters.fragments_reassembled,
             ),
             (String::from("held"), self.engine.held()),
+            (String::from("syn_cookies_sent"), counters.syn_cookies_sent),
+            (
+                String::from("syn_cookies_accepted"),
+                counters.syn_cookies_accepted,
+            ),
+            (String::from("syn_retries_lost"), counters.syn_retries_lost),
             (String::from("sessions_created"), counters.sessions_created),
             (String::from("sessions_ended"), counters.sessions_ended),
             (String::from("sessions_evicted"), counters.sessions_evicted),

@@ -200,6 +200,10 @@ fn status_text(s: &Status) -> String {
             format!("{} in use", share(s.packet_buffers_in_use, s.packet_buffers)),
         ),
     ]);
+    if s.syn_cookies_engaged {
+        let half_open = counted(s.half_open, "session");
+        text.push_str(&format!("SYN cookies are engaged: {half_open} half open\n"));
+    }
     for warning in &s.warnings {
         text.push_str(&format!("warning: {warning}\n"));
     }
@@ -358,6 +362,13 @@ fn counters_text(counters: &Counters, all: bool, width: Option<u16>) -> String {
             format!(
                 "{} ({} missed)",
                 counters.timeout_resets, counters.timeout_resets_missed
+            ),
+        ),
+        (
+            "syn cookies",
+            format!(
+                "{} sent, {} accepted",
+                counters.syn_cookies_sent, counters.syn_cookies_accepted
             ),
         ),
         ("sent", counters.tx_packets.to_string()),

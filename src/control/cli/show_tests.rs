@@ -277,6 +277,8 @@ fn one_is_not_several() {
             max_sessions: 1,
             timeout_scale: 1.0,
             sessions_evicted: 0,
+            half_open: 0,
+            syn_cookies_engaged: false,
             rules,
             workers: 1,
             ports: 2,

@@ -103,7 +103,7 @@ impl Simulator {
             let idle_since = self
                 .start
                 .since(Nanos(u64::from(idle(&live)) * crate::base::Tick::NANOS));
-            let Some(ix) = self.engine.adopt(live.session, idle_since) else {
+            let Some(ix) = self.engine.adopt(live.session, live.translation, idle_since) else {
                 continue;
             };
             if let Some(entry) = self.engine.table().entry(ix) {
@@ -133,9 +133,20 @@ impl Simulator {
         let Some(ix) = table.find(&key, table.hash(&key)) else {
             return [None; 2];
         };
+        let session = table.get(ix);
+        // The client of a proxied connection knows other numbers of its server than the tracker.
+        let from_client = session.is_proxied() && session.is_opener(direction);
         let next = |end: Direction| {
-            let sender = &table.get(ix).tcp[end.index()];
-            sender.has(TcpSender::SYN).then_some(sender.end)
+            let sender = &session.tcp[end.index()];
+            let translated = from_client && end != direction;
+            let delta = if translated {
+                table.translation(ix).sequence
+            } else {
+                0
+            };
+            sender
+                .has(TcpSender::SYN)
+                .then_some(sender.end.wrapping_sub(delta))
         };
         [next(direction), next(direction.reverse())]
     }
@@ -307,6 +318,7 @@ impl Simulator {
         };
         let mut live = LiveSession {
             session: *entry.session,
+            translation: entry.translation,
             created: entry.created,
             packets: entry.packets,
             worker: WorkerId(0),
@@ -416,6 +428,11 @@ impl Outputs<VecPacket> for Sink {
 
     fn hold(&mut self, number: u64, _place: usize) {
         self.held = Some(number);
+    }
+
+    fn answer(&mut self, packet: VecPacket, to: PortId, reason: DropReason, note: Note) {
+        self.drop(VecPacket::default(), reason, note);
+        self.answers.push((packet, to));
     }
 
     fn buffer(&mut self) -> Option<VecPacket> {

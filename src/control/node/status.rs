@@ -34,6 +34,12 @@ pub struct Status {
     /// Sessions that gave way to others because the table was full.
     #[serde(default)]
     pub sessions_evicted: u64,
+    /// TCP sessions whose handshake is not complete.
+    #[serde(default)]
+    pub half_open: u64,
+    /// Rules with `syn_protection = "auto"` answer SYNs by cookies now.
+    #[serde(default)]
+    pub syn_cookies_engaged: bool,
     /// Enabled rules.
     pub rules: usize,
     /// Workers.
@@ -143,7 +149,7 @@ pub struct WorkerStatus {
     pub forwarded: u64,
     /// Packets dropped, for all reasons.
     pub dropped: u64,
-    /// Packets that it made itself (RST, ICMP unreachable).
+    /// Packets that it made itself (RST, ICMP unreachable, segments of proxied handshakes).
     pub originated: u64,
     /// Sessions that it owns.
     pub sessions: u64,
@@ -200,7 +206,7 @@ pub struct Counters {
     pub rx_packets: u64,
     /// Packets that workers handed to ports, their own (`originated`) among them.
     pub tx_packets: u64,
-    /// Packets made here (RST, ICMP unreachable).
+    /// Packets made here (RST, ICMP unreachable, segments of proxied handshakes).
     pub originated: u64,
     /// Answers to refused packets that `reject_rate` or a lack of buffers kept from being made.
     pub rejects_suppressed: u64,
@@ -218,6 +224,15 @@ pub struct Counters {
     pub fragments_reassembled: u64,
     /// Fragments that wait for the others of their datagrams now; part of `held`.
     pub fragments_held: u64,
+    /// SYNs answered by a cookie (`syn_protection`).
+    #[serde(default)]
+    pub syn_cookies_sent: u64,
+    /// Cookies that came back, and were good; those that were not are `drops.syn_cookie_invalid`.
+    #[serde(default)]
+    pub syn_cookies_accepted: u64,
+    /// SYNs to servers that were not sent again although nothing answered: too many waited, or a lack of buffers.
+    #[serde(default)]
+    pub syn_retries_lost: u64,
     /// Packets that are in the node now (queues, reassembly).
     pub held: u64,
     /// Sessions made.

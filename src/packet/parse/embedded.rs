@@ -7,7 +7,7 @@ use super::{PacketKind, PacketMeta, chunk, ipv6, l4, mapped, protocol};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Embedded {
     /// As if it had come by itself, by the port and in the VLANs of the error: kind, addresses, ports, protocol, ICMP type
-    /// and code. Lengths and offsets are not set: the packet may be cut anywhere behind its first 8 bytes.
+    /// and code; where the inner L4 header starts in the error's frame. Lengths are not set: the packet may be cut anywhere behind its first 8 bytes.
     pub meta: PacketMeta,
     /// The sequence number of TCP or of an echo; otherwise 0.
     pub sequence: u32,
@@ -46,6 +46,8 @@ pub fn parse_embedded(meta: &PacketMeta, frame: &[u8]) -> Option<Embedded> {
         inner.protocol = ip;
         l4
     };
+    // It goes on to the end of the error.
+    inner.l4_offset = meta.l4_offset + meta.l4_len - l4.len() as u16;
     let is_v4 = meta.has(PacketMeta::IPV4);
     let mut sequence = 0;
     inner.kind = match (inner.protocol, is_v4) {

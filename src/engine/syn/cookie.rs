@@ -1,0 +1,321 @@
+//! SYN cookies (RFC 4987, section 3.6): an initial sequence number that says what the SYN said, and that only who received it
+//! can send back. Nothing is kept for a SYN.
+//!
+//! | bits | |
+//! | --- | --- |
+//! | 8 to 31 | MAC: SipHash-2-4 under the key of its epoch over both ends, the domain, the client's initial sequence number, the bits below, and the window scale that the client was told |
+//! | 4 to 7 | the client's window scale; 15: none |
+//! | 3 | the client was told that selective acknowledgements are understood |
+//! | 0 to 2 | the client's maximum segment size, rounded down to one of eight |
+//!
+//! The key changes with every epoch of 64 seconds, and cookies of the epoch before are still taken: so one lives for 64 to 128
+//! seconds. An epoch's key is derived from the engine's secret by the same PRF, because an engine has no source of randomness:
+//! who has learnt one epoch's key knows no other's.
+//!
+//! A blind guess is right with a probability of 2^-24 for each of at most eight tries (two epochs, two sequence numbers, two
+//! scales; see [`Cookies::check`]); a right one costs a session and a SYN to the server.
+
+use siphasher::sip::SipHasher24;
+
+use crate::base::Nanos;
+use crate::flow::{HashSeed, TcpSender};
+
+/// What a cookie remembers of the client's SYN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Facts {
+    /// Index into [`SEGMENT_SIZES`].
+    pub(super) mss: u8,
+    /// The client's window scale; `None`: the client has none, or was told none.
+    pub(super) scale: Option<u8>,
+    /// The client permits selective acknowledgements, and was told that they are understood.
+    pub(super) sack: bool,
+}
+
+/// Maximum segment sizes that a cookie can say: those of the smallest MTU in use, 576, 1280, tunnels and mobile networks, PPPoE,
+/// Ethernet (IPv6, IPv4), jumbo frames. A client with a smaller one than the first does not exist.
+pub(super) const SEGMENT_SIZES: [u16; 8] = [216, 536, 1220, 1340, 1400, 1440, 1460, 8940];
+const NO_SCALE: u8 = 15;
+
+impl Facts {
+    /// `mss`: in bytes.
+    pub(super) fn new(mss: u16, scale: Option<u8>, sack: bool) -> Self {
+        let smaller = SEGMENT_SIZES.iter().take_while(|size| **size <= mss).count();
+        Self {
+            mss: smaller.saturating_sub(1) as u8,
+            scale,
+            sack,
+        }
+    }
+
+    /// Maximum segment size in bytes.
+    pub(super) const fn mss(mss: u8) -> u16 {
+        SEGMENT_SIZES[(mss & 7) as usize]
+    }
+
+    fn bits(self) -> u8 {
+        (self.scale.unwrap_or(NO_SCALE) << 4) | (u8::from(self.sack) << 3) | self.mss
+    }
+
+    const fn from_bits(bits: u8) -> Self {
+        let scale = bits >> 4;
+        Self {
+            mss: bits & 7,
+            scale: if scale == NO_SCALE { None } else { Some(scale) },
+            sack: bits & 8 != 0,
+        }
+    }
+}
+
+/// Whose cookie it is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ends<'a> {
+    /// Address and port.
+    pub(super) client: (&'a [u8; 16], u16),
+    /// Address and port.
+    pub(super) server: (&'a [u8; 16], u16),
+    /// The session's domain.
+    pub(super) domain: u32,
+}
+
+/// The keys of this epoch and the one before.
+pub(super) struct Cookies {
+    master: SipHasher24,
+    epoch: u64,
+    keys: [SipHasher24; 2],
+    /// Added to the time stamps that clients are told, which else would tell for how long this node has been up.
+    stamp_offset: u32,
+}
+
+impl Cookies {
+    /// How long a key makes cookies; it takes them for as long again.
+    pub(super) const EPOCH: Nanos = Nanos::from_secs(64);
+
+    pub(super) fn new(seed: HashSeed) -> Self {
+        let [a, b, c, d] = seed.0;
+        // All of the seed goes into the key; what is made of it says nothing of the table's hash.
+        let from = SipHasher24::new_with_keys(a, b);
+        let word = |place: u64| hash(&from, [u64::from_le_bytes(*b"syn cook"), c, d, place]);
+        let master = SipHasher24::new_with_keys(word(0), word(1));
+        Self {
+            keys: [key(&master, 1), key(&master, 0)],
+            epoch: 1,
+            stamp_offset: word(2) as u32,
+            master,
+        }
+    }
+
+    /// The number of the epoch; epoch 0 is before all time.
+    const fn epoch(now: Nanos) -> u64 {
+        now.0 / Self::EPOCH.0 + 1
+    }
+
+    /// Has the keys of `now`'s epoch and the one before.
+    fn turn(&mut self, now: Nanos) {
+        let epoch = Self::epoch(now);
+        if epoch != self.epoch {
+            self.epoch = epoch;
+            self.keys = [key(&self.master, epoch), key(&self.master, epoch - 1)];
+        }
+    }
+
+    /// The time stamp, in milliseconds, that a client is told now.
+    pub(super) const fn stamp(&self, now: Nanos) -> u32 {
+        ((now.0 / 1_000_000) as u32).wrapping_add(self.stamp_offset)
+    }
+
+    /// The cookie for a SYN with `isn` as its sequence number. `told_scale`: what the client is told of the server's windows.
+    pub(super) fn make(
+        &mut self,
+        now: Nanos,
+        ends: &Ends<'_>,
+        isn: u32,
+        facts: Facts,
+        told_scale: u8,
+    ) -> u32 {
+        self.turn(now);
+        let bits = facts.bits();
+        (mac(&self.keys[0], ends, isn, bits, told(facts, told_scale)) << 8) | u32::from(bits)
+    }
+
+    /// What a cookie says, and the scale that its client was told, if it is one of the last two epochs for a SYN with one of
+    /// the sequence numbers `isns`, which is given back first. `told_scales`: what the client may have been told.
+    pub(super) fn check(
+        &mut self,
+        now: Nanos,
+        ends: &Ends<'_>,
+        cookie: u32,
+        isns: &[u32],
+        told_scales: &[u8],
+    ) -> Option<(u32, Facts, u8)> {
+        self.turn(now);
+        let bits = cookie as u8;
+        let facts = Facts::from_bits(bits);
+        let told_scales = if facts.scale.is_some() { told_scales } else { &[0] };
+        for isn in isns {
+            for told_scale in told_scales {
+                let told = told(facts, *told_scale);
+                let is_it = |key| mac(key, ends, *isn, bits, told) == cookie >> 8;
+                if self.keys.iter().any(is_it) {
+                    return Some((*isn, facts, *told_scale));
+                }
+            }
+        }
+        None
+    }
+}
+
+/// The scale that the client was told, as the MAC covers it.
+const fn told(facts: Facts, told_scale: u8) -> u8 {
+    match facts.scale {
+        Some(_) => told_scale,
+        None => TcpSender::NO_SCALE,
+    }
+}
+
+fn hash(hasher: &SipHasher24, words: [u64; 4]) -> u64 {
+    let mut bytes = [0; 32];
+    for (bytes, word) in bytes.chunks_exact_mut(8).zip(words) {
+        bytes.copy_from_slice(&word.to_le_bytes());
+    }
+    hasher.hash(&bytes)
+}
+
+fn key(master: &SipHasher24, epoch: u64) -> SipHasher24 {
+    let word = |place| hash(master, [u64::from_le_bytes(*b"epochkey"), epoch, place, 0]);
+    SipHasher24::new_with_keys(word(0), word(1))
+}
+
+/// 24 bits.
+fn mac(key: &SipHasher24, ends: &Ends<'_>, isn: u32, bits: u8, told: u8) -> u32 {
+    let mut message = [0; 46];
+    message[0..16].copy_from_slice(ends.client.0);
+    message[16..32].copy_from_slice(ends.server.0);
+    message[32..34].copy_from_slice(&ends.client.1.to_be_bytes());
+    message[34..36].copy_from_slice(&ends.server.1.to_be_bytes());
+    message[36..40].copy_from_slice(&ends.domain.to_be_bytes());
+    message[40..44].copy_from_slice(&isn.to_be_bytes());
+    message[44] = bits;
+    message[45] = told;
+    (key.hash(&message) >> 40) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const CLIENT: [u8; 16] = [1; 16];
+    const SERVER: [u8; 16] = [2; 16];
+    const ENDS: Ends<'_> = Ends {
+        client: (&CLIENT, 1000),
+        server: (&SERVER, 80),
+        domain: 7,
+    };
+
+    fn cookies() -> Cookies {
+        Cookies::new(HashSeed([1, 2, 3, 4]))
+    }
+
+    fn facts() -> impl Strategy<Value = Facts> {
+        (0_u8..8, prop::option::of(0_u8..15), any::<bool>()).prop_map(|(mss, scale, sack)| Facts {
+            mss,
+            scale,
+            sack,
+        })
+    }
+
+    #[test]
+    fn segment_sizes_are_rounded_down() {
+        for (mss, kept) in [
+            (1460, 1460),
+            (1459, 1440),
+            (9000, 8940),
+            (536, 536),
+            (535, 216),
+            (0, 216),
+            (65_535, 8940),
+        ] {
+            assert_eq!(Facts::mss(Facts::new(mss, None, false).mss), kept, "{mss}");
+        }
+    }
+
+    #[test]
+    fn two_epochs_long_and_no_longer() {
+        let mut cookies = cookies();
+        let facts = Facts::new(1460, Some(7), true);
+        for made in [0, 63, 64, 1000] {
+            let made = Nanos::from_secs(made);
+            let cookie = cookies.make(made, &ENDS, 5, facts, 7);
+            let second_epoch_ends = (made.0 / Cookies::EPOCH.0 + 2) * Cookies::EPOCH.0;
+            for (at, good) in [
+                (made.0, true),
+                (second_epoch_ends - 1, true),
+                (second_epoch_ends, false),
+            ] {
+                let found = cookies.check(Nanos(at), &ENDS, cookie, &[5], &[7]);
+                assert_eq!(found, good.then_some((5, facts, 7)), "{made:?} at {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn keys_differ_by_epoch_and_by_secret() {
+        let facts = Facts::new(1460, None, true);
+        let mut one = cookies();
+        let mut other = Cookies::new(HashSeed([1, 2, 3, 5]));
+        let made = [
+            one.make(Nanos(0), &ENDS, 5, facts, 0),
+            one.make(Cookies::EPOCH, &ENDS, 5, facts, 0),
+            other.make(Nanos(0), &ENDS, 5, facts, 0),
+        ];
+        assert_ne!(made[0], made[1]);
+        assert_ne!(made[0], made[2]);
+        assert_ne!(one.stamp(Nanos(0)), other.stamp(Nanos(0)));
+        // The clock need not go on from one epoch to the next.
+        let later = Nanos::from_secs(64 * 1000);
+        let cookie = one.make(later, &ENDS, 5, facts, 0);
+        assert!(
+            one.check(later.plus(Cookies::EPOCH), &ENDS, cookie, &[5], &[0])
+                .is_some()
+        );
+    }
+
+    /// A MAC of few bits may fit by chance: one in 2^24. The inputs are fixed, so the test cannot fail by chance.
+    #[test]
+    fn everything_is_covered() {
+        let mut cookies = cookies();
+        let facts = Facts::new(1460, Some(7), true);
+        let cookie = cookies.make(Nanos(0), &ENDS, 5, facts, 7);
+        let mut refused = |ends: &Ends<'_>, cookie: u32, isn: u32, told: u8| {
+            assert_eq!(cookies.check(Nanos(0), ends, cookie, &[isn], &[told]), None);
+        };
+        let ends = |change: fn(&mut Ends<'_>)| {
+            let mut ends = ENDS;
+            change(&mut ends);
+            ends
+        };
+        refused(&ends(|e| e.client.0 = &SERVER), cookie, 5, 7);
+        refused(&ends(|e| e.client.1 += 1), cookie, 5, 7);
+        refused(&ends(|e| e.server.0 = &CLIENT), cookie, 5, 7);
+        refused(&ends(|e| e.server.1 += 1), cookie, 5, 7);
+        refused(&ends(|e| e.domain += 1), cookie, 5, 7);
+        refused(&ENDS, cookie, 6, 7);
+        refused(&ENDS, cookie, 5, 6);
+        for bit in 0..32 {
+            refused(&ENDS, cookie ^ (1 << bit), 5, 7);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_made_is_taken(isn: u32, told_scale in 0_u8..15, facts in facts(), secs in 0_u64..1 << 40) {
+            let mut cookies = cookies();
+            let now = Nanos(secs);
+            let cookie = cookies.make(now, &ENDS, isn, facts, told_scale);
+            let found = cookies.check(now, &ENDS, cookie, &[isn], &[told_scale]);
+            let told_scale = if facts.scale.is_some() { told_scale } else { 0 };
+            prop_assert_eq!(found, Some((isn, facts, told_scale)));
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! SYN protection (`syn_protection`): haechi answers a SYN by a cookie, keeps nothing, and opens the connection to the server
+//! once the client has shown that it received the answer. The two halves have sequence numbers of their own, and from then
+//! on every packet is carried between them ([`translate`]).
+//!
+//! | packet | becomes | counted as |
+//! | --- | --- | --- |
+//! | client's SYN | SYN+ACK with a cookie and a window of 0, back | dropped `syn_proxied`, and one made |
+//! | client's first ACK, its cookie good | the client's SYN, on; here the session begins | forwarded |
+//! | server's SYN+ACK | an ACK that opens the client's window, on; and an ACK back | forwarded, and one made |
+//! | server's SYN+ACK again | an ACK, back | dropped `syn_proxied`, and one made |
+//! | server's RST to the SYN | a RST that the client accepts, on | forwarded |
+//! | server's ACK of an old connection | a RST, back | dropped `syn_proxied`, and one made |
+//! | client's packets before the server's SYN+ACK | the client's SYN again, at most one in 8 seconds | forwarded, or dropped `syn_proxied` |
+//!
+//! The window of 0 keeps the client from sending data that would have to be held here. As with any SYN cookie, a client that
+//! waits for the server to speak first, and whose ACK is lost, hangs until it gives up.
+
+mod cookie;
+mod handshake;
+mod learn;
+mod retry;
+mod translate;
+
+use self::cookie::{Cookies, Ends, Facts};
+pub(super) use self::handshake::Proxy;
+use self::learn::{Learnt, Offered, Server, Told};
+use self::retry::Retries;
+pub(super) use self::translate::Rewrite;
+use super::process::{Act, FlowPacket};
+use super::session::segment;
+use crate::base::{Memory, Nanos, SessionIx};
+use crate::flow::segment::flag;
+use crate::flow::track::{Event, opens_tcp};
+use crate::flow::translation::rescale;
+use crate::flow::{FlowKey, HashSeed, Options, Segment, TableError, TcpSender, Translation};
+use crate::packet::build::may_answer;
+use crate::packet::{PacketKind, PacketMeta};
+use crate::policy::{Action, Rule, SynOptions, SynProtection};
+
+/// What SYN protection knows beside its sessions: of fixed size.
+pub(super) struct Syn {
+    cookies: Cookies,
+    learnt: Learnt,
+    retries: Retries,
+    /// [`SynProtection::Auto`] answers by cookies now.
+    engaged: bool,
+    /// Before this, a cookie that was sent may come back.
+    awaited_until: Nanos,
+}
+
+impl Syn {
+    pub(super) fn new(memory: &impl Memory, seed: HashSeed) -> Result<Self, TableError> {
+        Ok(Self {
+            cookies: Cookies::new(seed),
+            learnt: Learnt::new(memory)?,
+            retries: Retries::new(memory)?,
+            engaged: false,
+            awaited_until: Nanos(0),
+        })
+    }
+
+    /// Does [`SynProtection::Auto`] answer by cookies?
+    pub(super) const fn is_engaged(&self) -> bool {
+        self.engaged
+    }
+
+    /// Engages or disengages, by how many of `capacity` sessions are half open.
+    pub(super) fn steer(&mut self, half_open: u32, capacity: u32, shares: crate::policy::SynCookies) {
+        let bound = if self.engaged { shares.stop } else { shares.start };
+        self.engaged = half_open >= bound.of(capacity).max(1);
+    }
+}
+
+/// What protection says about a packet without a session.
+#[derive(Clone, Copy)]
+pub(super) enum Guard {
+    /// Nothing.
+    Aside,
+    /// A SYN that haechi answers.
+    Answer,
+    /// An ACK with a good cookie.
+    Accept(Accepted),
+    /// An ACK with none, while cookies are awaited.
+    Refuse,
+}
+
+/// A client that has received its cookie.
+#[derive(Clone, Copy)]
+pub(super) struct Accepted {
+    isn: u32,
+    cookie: u32,
+    facts: Facts,
+    told_scale: u8,
+    /// The client's window in bytes, as far as a SYN can say.
+    window: u16,
+    timestamps: Option<(u32, u32)>,
+}
+
+impl Accepted {
+    /// The SYN that the client sent, as far as it is known: what the server will get.
+    pub(super) fn syn(&self) -> Segment {
+        Segment {
+            flags: flag::SYN,
+            seq: self.isn,
+            window: self.window,
+            options: Options {
+                scale: self.facts.scale,
+                ..Options::default()
+            },
+            ..Segment::default()
+        }
+    }
+
+    pub(super) fn translation(&self) -> Translation {
+        let flag = |is: bool, flag| if is { flag } else { 0 };
+        Translation {
+            sequence: 0,
+            timestamp: self.timestamps.map_or(0, |(_, echoed)| echoed),
+            cookie: self.cookie,
+            flags: flag(self.facts.sack, Translation::SACK)
+                | flag(self.timestamps.is_some(), Translation::TIMESTAMPS)
+                | flag(self.facts.scale.is_some(), Translation::SCALE),
+            mss: self.facts.mss,
+            told_scale: self.told_scale,
+            client_scale: self.facts.scale.unwrap_or(0),
+        }
+    }
+}
+
+impl Act<'_> {
+    /// Looks at a packet without a session before its rule does.
+    #[inline]
+    pub(super) fn guard(&mut self, flow: &FlowPacket<'_>, rule: Option<&Rule>) -> Guard {
+        let protects =
+            |rule: &&Rule| rule.syn_protection != SynProtection::Off && rule.action == Action::Allow;
+        match rule.filter(protects) {
+            Some(rule) if flow.meta.kind == PacketKind::Tcp => self.guard_tcp(flow, rule),
+            _ => Guard::Aside,
+        }
+    }
+
+    #[inline(never)]
+    fn guard_tcp(&mut self, flow: &FlowPacket<'_>, rule: &Rule) -> Guard {
+        let meta = flow.meta;
+        let flags = meta.tcp_flags();
+        if opens_tcp(flags) {
+            // A frame to a group of stations cannot be answered; only a neighbour can send it.
+            return if self.answers(rule) && may_answer(meta, flow.frame) {
+                Guard::Answer
+            } else {
+                Guard::Aside
+            };
+        }
+        // A client that closes at once may do so before its ACK was seen.
+        if self.now >= self.syn.awaited_until || !matches!(Event::of(flags), Some(Event::Ack | Event::Fin)) {
+            return Guard::Aside;
+        }
+        match self.accept(
+            meta,
+            flow.key.domain,
+            &segment(meta, flow.frame),
+            &rule.syn_options,
+        ) {
+            Some(accepted) => {
+                self.counters.syn_cookies_accepted += 1;
+                Guard::Accept(accepted)
+            }
+            None => Guard::Refuse,
+        }
+    }
+
+    /// Are SYNs that this rule allows answered here?
+    fn answers(&mut self, rule: &Rule) -> bool {
+        match rule.syn_protection {
+            SynProtection::Off => false,
+            SynProtection::Always => true,
+            SynProtection::Auto => {
+                let (half_open, capacity) = (self.table.half_open(), self.table.capacity());
+                self.syn.steer(half_open, capacity, self.policy.syn_cookies);
+                self.syn.engaged
+            }
+        }
+    }
+
+    /// Is this the client's answer to a cookie?
+    fn accept(
+        &mut self,
+        meta: &PacketMeta,
+        domain: u32,
+        segment: &Segment,
+        defaults: &SynOptions,
+    ) -> Option<Accepted> {
+        let (server, hash) = self.server_of(meta, domain);
+        let told_scales = self.syn.learnt.scales(&server, hash, defaults);
+        // The first number after the SYN; or, probing the closed window, the one before that.
+        let isns = [segment.seq.wrapping_sub(1), segment.seq];
+        let isns = if segment.data_len == 0 {
+            &isns[..]
+        } else {
+            &isns[..1]
+        };
+        let cookie = segment.ack.wrapping_sub(1);
+        let different = if told_scales[0] == told_scales[1] { 1 } else { 2 };
+        let (isn, facts, told_scale) = self.syn.cookies.check(
+            self.now,
+            &ends(meta, domain),
+            cookie,
+            isns,
+            &told_scales[..different],
+        )?;
+        Some(Accepted {
+            isn,
+            cookie,
+            facts,
+            told_scale,
+            window: rescale(segment.window, facts.scale.unwrap_or(0), 0),
+            timestamps: segment.options.timestamps,
+        })
+    }
+
+    /// Where a client's packet goes, and the hash by which it is looked up.
+    fn server_of(&self, meta: &PacketMeta, domain: u32) -> (Server, u64) {
+        let server = Server {
+            address: meta.destination,
+            domain,
+            port: meta.destination_port,
+        };
+        (server, self.hash_of(&server))
+    }
+
+    fn hash_of(&self, server: &Server) -> u64 {
+        self.table.hash(&FlowKey {
+            low: server.address,
+            low_port: server.port,
+            domain: server.domain,
+            ..FlowKey::default()
+        })
+    }
+
+    /// What this client's SYN is answered with: the cookie, and what the client is told of the server.
+    fn answer_to(
+        &mut self,
+        meta: &PacketMeta,
+        domain: u32,
+        syn: &Segment,
+        defaults: &SynOptions,
+    ) -> (u32, Told) {
+        let ipv4 = meta.has(PacketMeta::IPV4);
+        let defaults = SynOptions {
+            // An IPv6 header is 20 bytes longer.
+            mss: if ipv4 {
+                defaults.mss
+            } else {
+                defaults.mss.saturating_sub(20)
+            },
+            ..*defaults
+        };
+        let (server, hash) = self.server_of(meta, domain);
+        let mut told = self.syn.learnt.told(self.tick, &server, hash, &defaults);
+        // Only what both have is in use.
+        told.sack &= syn.options.sack_permitted;
+        told.timestamps &= syn.options.timestamps.is_some();
+        let scale = syn.options.scale.filter(|_| told.scale.is_some());
+        told.scale = told.scale.filter(|_| scale.is_some());
+        // Of a client that names none (RFC 9293, section 3.7.1).
+        let mss = syn.options.mss.unwrap_or(if ipv4 { 536 } else { 1220 });
+        let facts = Facts::new(mss, scale, told.sack);
+        let told_scale = told.scale.unwrap_or(0);
+        let cookie = self
+            .syn
+            .cookies
+            .make(self.now, &ends(meta, domain), syn.seq, facts, told_scale);
+        self.syn.awaited_until = self.now.plus(Nanos(2 * Cookies::EPOCH.0));
+        (cookie, told)
+    }
+
+    /// A SYN+ACK of a session's replier that passes: its options are noted for later clients, if the session's rule may need
+    /// them.
+    #[cold]
+    pub(super) fn learn(&mut self, flow: &FlowPacket<'_>, ix: SessionIx) {
+        let session = self.table.get(ix);
+        let protected = self
+            .policy
+            .rule(session.rule)
+            .is_some_and(|rule| rule.syn_protection != SynProtection::Off);
+        if !protected {
+            return;
+        }
+        let segment = segment(flow.meta, flow.frame);
+        if session.is_opener(flow.direction) || Event::of(segment.flags) != Some(Event::SynAck) {
+            return;
+        }
+        let client = &session.tcp[session.opener.index()];
+        let offered = Offered {
+            scale: client.scale != TcpSender::NO_SCALE,
+            ..Offered::default()
+        };
+        self.learn_of(flow, &segment.options, offered);
+    }
+
+    fn learn_of(&mut self, flow: &FlowPacket<'_>, options: &Options, offered: Offered) {
+        let server = Server {
+            address: flow.meta.source,
+            domain: flow.key.domain,
+            port: flow.meta.source_port,
+        };
+        let hash = self.hash_of(&server);
+        self.syn.learnt.learn(self.tick, &server, hash, options, offered);
+    }
+}
+
+/// The ends of a client's packet.
+const fn ends(meta: &PacketMeta, domain: u32) -> Ends<'_> {
+    Ends {
+        client: (&meta.source, meta.source_port),
+        server: (&meta.destination, meta.destination_port),
+        domain,
+    }
+}

@@ -64,7 +64,7 @@ fn serve(listener: &TcpListener, connections: usize) {
 /// One connection with `len` bytes each way; an error says what was wrong.
 fn exchange(stream: &mut TcpStream, seed: u64, len: usize) -> Result<(), String> {
     let said = pattern(seed, len);
-    let failed = |what: &str| move |e: std::io::Error| format!("{what}: {e}");
+    let failed = |what: &'static str| move |e: std::io::Error| format!("{what}: {e}");
     stream.set_read_timeout(Some(TIMEOUT)).map_err(failed("socket"))?;
     stream
         .set_write_timeout(Some(TIMEOUT))
@@ -227,6 +227,7 @@ fn add_flood(lab: &mut Lab, file: &Path) {
 fn config(protection: &str) -> Config {
     Config::new(&rules(protection))
         .node("packet_buffers", "16383")
+        .node("memory_mib", "512")
         .transparent("link_propagation = false\n")
 }
 

@@ -31,10 +31,11 @@ zone = "out"
 peer = "a"
 "#;
 
-const RULES: [&str; 3] = [
+const RULES: [&str; 4] = [
     "[[rule]]\nname = \"all\"\naction = \"allow\"\n",
     "[[rule]]\nname = \"no\"\nservice = [\"udp\"]\naction = \"reject\"\n[[rule]]\nname = \"all\"\nfrom = \"in\"\naction = \"allow\"\n",
     "[transparent]\nnon_ip = \"pass\"\nsession_scope = \"node\"\n",
+    "[[rule]]\nname = \"all\"\naction = \"allow\"\nsyn_protection = \"always\"\n",
 ];
 
 #[derive(Default)]

@@ -22,6 +22,9 @@ service = ["tcp/101-65535", "udp/101-65535", "icmp", "icmpv6"]
 action = "allow"
 "#;
 
+/// SYNs are answered, and nobody brings a cookie back.
+const COOKIES: &str = "[[rule]]\nname = \"all\"\naction = \"allow\"\nsyn_protection = \"always\"\n";
+
 /// A flow's packets and frames of all kinds, to be spoiled.
 fn seeds() -> Vec<Vec<u8>> {
     let quoted4 = Ip4::new(17).packet(&udp((1, 2), b"12345678"));
@@ -95,7 +98,7 @@ fn rules() -> impl Strategy<Value = String> {
         prop::sample::select(vec!["drop", "pass"]),
         prop::sample::select(vec!["pair-vlan", "pair", "node"]),
         any::<bool>(),
-        prop::sample::select(vec![MIXED, ALLOW_ALL, ""]),
+        prop::sample::select(vec![MIXED, ALLOW_ALL, COOKIES, ""]),
     );
     transparent.prop_map(|(vlan, non_ip, scope, verify, rules)| {
         format!(

@@ -489,7 +489,7 @@ fn converse(client: Setup, server: Setup, loss: u64, seed: u64) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
     fn every_byte_arrives_and_every_number_is_true(

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use haechi::packet::synth::PacketSpec;
+use lab::api::Counters;
 use lab::config::Port;
 use lab::{Config, Host, Lab, Node, traffic, wait_for};
 
@@ -198,14 +199,9 @@ fn spoofed(number: u32) -> String {
     format!("10.{b}.{c}.{d}:{}", 1024 + number % 60_000)
 }
 
-fn syns(lab: &Lab) -> PathBuf {
-    flood_file(lab, "syns.pcap", |n| {
-        format!(
-            "tcp {} > 198.51.100.7:80 syn seq={}",
-            spoofed(n),
-            n.wrapping_mul(40_503)
-        )
-    })
+fn syn(n: u32) -> String {
+    let isn = n.wrapping_mul(40_503);
+    format!("tcp {} > 198.51.100.7:80 syn seq={isn}", spoofed(n))
 }
 
 /// A pair whose one port is the flood.
@@ -221,7 +217,7 @@ fn add_flood(lab: &mut Lab, file: &Path) {
     let device = format!("vdev:net_pcap{n},rx_pcap={},infinite_rx=1", file.display());
     lab.ports.push(port("flood", "sink", device));
     lab.ports
-        .push(port("sink", "flood", format!("vdev:net_null{}", n + 1)));
+        .push(port("sink", "flood", format!("vdev:net_null{},no-rx=1", n + 1)));
 }
 
 fn config(protection: &str) -> Config {
@@ -273,10 +269,10 @@ fn connect_all(client: &Host, server: &Host, connections: usize) -> (usize, Dura
 }
 
 /// The test: `connections` over a flood that the node polls itself.
-fn connections_under_flood(connections: usize) -> f64 {
+fn connections_under_flood(connections: usize) {
     let mut lab = Lab::new();
     let (client, server) = lab.pair("lan", "wan");
-    let file = syns(&lab);
+    let file = flood_file(&lab, "syns.pcap", syn);
     add_flood(&mut lab, &file);
     let node = lab.start(config("always"));
     let before = node.api.get("/v1/status")["sessions"].as_u64().unwrap();
@@ -308,7 +304,6 @@ fn connections_under_flood(connections: usize) -> f64 {
     // is none here).
     assert!(counters.sessions_created <= connections as u64, "{counters:?}");
     node.stop();
-    rate
 }
 
 #[test]
@@ -321,7 +316,7 @@ fn connections_finish_under_a_flood() {
 fn a_flood_engages_cookies_by_itself() {
     let mut lab = Lab::new();
     let (client, server) = lab.pair("lan", "wan");
-    let file = syns(&lab);
+    let file = flood_file(&lab, "syns.pcap", syn);
     add_flood(&mut lab, &file);
     let text = lab.render(&config("auto").conntrack("max_sessions = 1024\nsyn_cookie_start = \"25%\"\nsyn_cookie_stop = \"15%\"\n[conntrack.timeouts]\ntcp_syn_sent = \"3s\"\n"));
     let node = Node::start_text(&lab, &text);
@@ -355,25 +350,41 @@ fn a_flood_engages_cookies_by_itself() {
     node.stop();
 }
 
-/// The long one, with rates: `tests/syn_flood.sh`.
+/// What the flood's port brings a second while the node does nothing else.
+fn rate(protection: &str, packet: impl Fn(u32) -> String) -> (f64, Counters) {
+    let mut lab = Lab::new();
+    let file = flood_file(&lab, "flood.pcap", packet);
+    add_flood(&mut lab, &file);
+    let node = lab.start(config(protection));
+    let rate = flood_rate(&node, Duration::from_secs(1));
+    let counters = node.counters();
+    node.stop();
+    (rate, counters)
+}
+
+/// The long one, with rates: `tests/syn_flood.sh`. The machine's speed drifts, so the two are measured in turns.
 #[test]
 #[ignore = "takes minutes; tests/syn_flood.sh runs it"]
 fn two_thousand_connections_and_rates() {
-    let forwarding = {
-        let mut lab = Lab::new();
-        let file = flood_file(&lab, "datagrams.pcap", |n| {
-            format!("udp {} > 198.51.100.7:53", spoofed(n))
-        });
-        add_flood(&mut lab, &file);
-        let node = lab.start(config("off"));
-        let rate = flood_rate(&node, Duration::from_secs(3));
-        assert_eq!(node.counters().dropped(), 0, "all of it is forwarded");
-        node.stop();
-        rate
-    };
-    let flood = connections_under_flood(2000);
+    connections_under_flood(2000);
+    let mut shares = vec![];
+    for round in 1..=5 {
+        let (forwarded, counters) = rate("off", |n| format!("udp {} > 198.51.100.7:53", spoofed(n)));
+        assert!(
+            counters.drops.is_empty(),
+            "all of it is forwarded, but {counters:?}"
+        );
+        let (answered, counters) = rate("always", syn);
+        assert_eq!(counters.sessions_created, 0);
+        let share = 100.0 * answered / forwarded;
+        println!(
+            "round {round}: the port forwards {forwarded:.0} packets/s of known sessions, and has {answered:.0} SYNs/s answered: {share:.0} %"
+        );
+        shares.push(share);
+    }
+    shares.sort_by(f64::total_cmp);
     println!(
-        "the flood's port forwards {forwarding:.0} packets/s of known sessions; SYNs answered by cookies: {flood:.0}/s, {:.0} %",
-        100.0 * flood / forwarding
+        "SYNs answered beside packets forwarded, median: {:.0} %",
+        shares[2]
     );
 }

@@ -61,13 +61,9 @@ impl Options {
             match (kind, value) {
                 (2, [high, low]) => options.mss = Some(u16::from_be_bytes([*high, *low])),
                 (4, []) => options.sack_permitted = true,
-                (8, [a, b, c, d, echo @ ..]) => {
-                    if let [e, f, g, h] = *echo {
-                        options.timestamps = Some((
-                            u32::from_be_bytes([*a, *b, *c, *d]),
-                            u32::from_be_bytes([e, f, g, h]),
-                        ));
-                    }
+                (8, [a, b, c, d, e, f, g, h]) => {
+                    let [own, echoed] = [[*a, *b, *c, *d], [*e, *f, *g, *h]].map(u32::from_be_bytes);
+                    options.timestamps = Some((own, echoed));
                 }
                 (3, [scale]) => options.scale = Some((*scale).min(14)),
                 (5, blocks) => {

@@ -4,9 +4,7 @@
 use std::fmt::{Debug, Display};
 use std::str::FromStr;
 
-use haechi::config::{
-    self, AddressRef, CpuList, Device, PortRange, Rate, Service, ServiceRef, Share, TimeSpan,
-};
+use haechi::config::{self, AddressRef, CpuList, Device, PortRange, Rate, Service, ServiceRef, TimeSpan};
 use haechi::flow::track::opening;
 use haechi::packet::RxChecksum;
 use haechi::packet::parse::{ParseOptions, parse};
@@ -61,7 +59,6 @@ proptest! {
         reads_back::<AddressRef>(&text);
         reads_back::<ServiceRef>(&text);
         reads_back::<PortRange>(&text);
-        reads_back::<Share>(&text);
         reads_back::<CpuList>(&text);
         reads_back::<Device>(&text);
         reads_back::<TimeSpan>(&text);

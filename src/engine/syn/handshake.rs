@@ -183,8 +183,9 @@ impl Act<'_> {
             ..Segment::default()
         };
         if let Tracked::Move(state) = track::track_tcp(session, client, &ack) {
-            let timeouts = self.policy.state_timeouts(session.rule);
-            self.table.set_state(ix, state, timeouts.ticks(state));
+            let rule = self.table.get(ix).rule;
+            let timeout = self.scaled(self.policy.state_timeouts(rule).ticks(state));
+            self.table.set_state(ix, state, timeout);
         }
         Verdict::Proxy(Proxy::Open(ix), why)
     }

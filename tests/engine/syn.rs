@@ -874,6 +874,8 @@ fn a_full_table_refuses_a_good_cookie() {
         node.send("dmz", "udp 10.9.0.5:1 > 192.0.2.7:53"),
         "to net: new session by all"
     );
+    // A session with packets both ways gives way to none.
+    node.send("net", "udp 192.0.2.7:53 > 10.9.0.5:1");
     let answer = answer(&mut node, &syn());
     assert_eq!(send(&mut node, &ack(&answer)), "table_full: rule web");
 }

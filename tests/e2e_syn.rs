@@ -4,6 +4,7 @@
 //! `tests/syn_flood.sh` runs the long one (2,000 connections), and prints the rates beside those of plain forwarding.
 #![cfg(feature = "dpdk")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::disallowed_methods, reason = "rates are measured by the clock")]
 
 mod lab;
 

@@ -29,6 +29,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
 MAGIC = 0x31304E4547574C46
 PORTS = 2
+ROOM = 4_000_000  # sessions, where connections come and go: those of a second or two
 MBUF_BYTES = 2560  # header, headroom, data room of a standard frame, mempool overhead
 
 
@@ -70,11 +71,14 @@ class Page:
         struct.pack_into("<I", self.map, 16, 1 if on else 0)
 
     def port(self, index):
-        names = ("packets", "calls", "paused", "passes", "taken_back", "tid")
-        return dict(zip(names, struct.unpack_from("<QQQQQI", self.map, 64 * (1 + index))))
+        names = ("packets", "calls", "paused", "passes", "taken_back", "tid", "port_id", "opened")
+        return dict(zip(names, struct.unpack_from("<QQQQQIIQ", self.map, 64 * (1 + index))))
 
     def packets(self):
         return sum(self.port(i)["packets"] for i in range(PORTS))
+
+    def opened(self):
+        return self.port(0)["opened"]
 
     def taken_back(self):
         return sum(self.port(i)["taken_back"] for i in range(PORTS))
@@ -129,7 +133,7 @@ class Contestant:
             LD_PRELOAD=self.case.flowgen,
             FLOWGEN_CTL=os.path.join(self.work, "flowgen.ctl"),
             FLOWGEN_MODE="count" if self.case.source == "pcap" else "generate",
-            FLOWGEN_PROTOCOL="tcp" if self.case.source == "tcp" else "udp",
+            FLOWGEN_PROTOCOL=self.case.source if self.case.source in ("tcp", "connect") else "udp",
             FLOWGEN_FLOWS=str(self.case.flows),
             FLOWGEN_LENGTH=str(self.case.length),
             FLOWGEN_SEED=str(self.case.seed),
@@ -180,15 +184,16 @@ class Contestant:
             return int(file.read().split()[0])
 
     def sample(self):
-        """(monotonic ns, packets, ns on CPU), read within 50 microseconds where this process is let to."""
+        """(monotonic ns, packets, ns on CPU, connections opened), read within 50 microseconds where this process is let to."""
         for _ in range(50):
             before = time.monotonic_ns()
             packets = self.page.packets()
+            opened = self.page.opened()
             on_cpu = self.schedstat()
             after = time.monotonic_ns()
             if after - before < 50_000:
                 break
-        return before, packets, on_cpu
+        return before, packets, on_cpu, opened
 
     def turn(self, settle, seconds):
         self.resume()
@@ -197,13 +202,14 @@ class Contestant:
         time.sleep(seconds)
         end = self.sample()
         self.stop()
-        ns, packets, on_cpu = (b - a for a, b in zip(start, end))
+        ns, packets, on_cpu, opened = (b - a for a, b in zip(start, end))
         if packets == 0:
             raise Failure(f"{self.name} forwards nothing:\n{self.tail()}")
         return {
             "packets": packets,
             "seconds": ns / 1e9,
             "mpps": packets * 1e3 / ns,
+            "connections_per_second": opened * 1e9 / ns,
             "cpu_share": on_cpu / ns,
             "cycles_per_packet": on_cpu * self.page.tsc_hz() / 1e9 / packets,
         }
@@ -281,7 +287,10 @@ class Haechi(Contestant):
             settings.append(f"packet_buffers = {65535 + self.case.flows}")
         for name, device, zone, peer in (("lan", lan, "trust", "wan"), ("wan", wan, "untrust", "lan")):
             settings += ["[[port]]", f'name = "{name}"', f'device = "vdev:{device}"', f'zone = "{zone}"', f'peer = "{peer}"']
-        if self.case.flows > 1_000_000:
+        if self.case.source == "connect":
+            # Short enough that those that are over make room for the next ones.
+            settings += ["[conntrack]", f"max_sessions = {ROOM}", "[conntrack.timeouts]", 'tcp_time_wait = "1s"']
+        elif self.case.flows > 1_000_000:
             settings += ["[conntrack]", f"max_sessions = {self.case.flows}"]
         settings += ["[[rule]]", f'name = "{self.rule}"', 'from = "trust"', 'to = "untrust"', 'action = "allow"']
         return "\n".join(settings) + "\n"
@@ -304,6 +313,13 @@ class Haechi(Contestant):
 
     def warm_up(self):
         self.page.run(True)
+        if self.case.source == "connect":
+            # Longer than the first ones last: from here on as many end as are opened.
+            seconds = time.monotonic() + 3
+            self.wait(lambda: time.monotonic() > seconds, "opens and closes connections", 20)
+            self.rest()
+            self.before = self.counters()
+            return
         # Originals first, then replies: after one pass of the replies every session is established. With TCP that pass may
         # be the SYN+ACKs; the next one begins after the clients' ACKs.
         passes = 2 if self.case.source == "tcp" else 1
@@ -333,12 +349,14 @@ class Haechi(Contestant):
             "workers": api.get("/v1/workers")["workers"],
             "drops": api.get("/v1/counters"),
             "generated": self.page.packets(),
+            "opened": self.page.opened(),
             "taken_back": self.page.taken_back(),
         }
 
     def finish(self):
         self.rest()
-        self.expect_sessions("at the end")
+        if self.case.source != "connect":
+            self.expect_sessions("at the end")
         before, after = self.before, self.counters()
         self.kill()
         if self.child.returncode != 0:
@@ -363,6 +381,8 @@ class Haechi(Contestant):
         if any(value != generated for value in report.values()) or any(lost.values()) or any(drops.values()):
             wrong = {k: v for k, v in {**lost, **drops}.items() if v}
             raise Failure(f"haechi did not forward every packet: {report}, lost or dropped: {wrong}")
+        if self.case.source == "connect" and after["drops"]["sessions_created"] != after["opened"]:
+            raise Failure(f"haechi made {after['drops']['sessions_created']} sessions of {after['opened']} connections")
         return {**report, "lost": lost, "drops": drops, "sessions": self.case.flows, "config": self.config()}
 
 
@@ -500,8 +520,16 @@ def print_case(result, names):
     for n in names:
         line += f"{median(result, n, 'mpps'):>15.2f}{median(result, n, 'cycles_per_packet'):>9.1f}{'':>7}"
     line += "".join(f"{statistics.median(ratios(result, n, base)):>18.3f}" for n in names[1:])
+    if result["source"] == "connect":
+        print_rates(result, names)
     refused = len(result["refused_rounds"])
     print(line + (f"   ({refused} disturbed rounds repeated)" if refused else ""), flush=True)
+
+
+def print_rates(result, names):
+    """Connections opened and closed in a second, the median over the rounds."""
+    rates = ", ".join(f"{n} {median(result, n, 'connections_per_second') / 1e6:.3f}" for n in names)
+    print(f"  million connections a second (six segments each): {rates}")
 
 
 def main():
@@ -580,7 +608,7 @@ def parse_options():
     parser.add_argument("--file-prefix", required=True, help="of DPDK's runtime directories; the caller removes them")
     parser.add_argument("--keep", action="store_true")
     options = parser.parse_args()
-    unknown = set(options.contestants) - set(CONTESTANTS) | set(options.source) - {"null", "tcp", "pcap"}
+    unknown = set(options.contestants) - set(CONTESTANTS) | set(options.source) - {"null", "tcp", "connect", "pcap"}
     if unknown:
         parser.error(f"there is no {', '.join(sorted(unknown))}")
     if "before" in options.contestants and not options.before:

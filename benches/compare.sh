@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Throughput of one haechi worker beside dpdk-testpmd's, in alternating short rounds. See benches/README.md.
 #
-#   benches/compare.sh [--flows N[,N...]] [--rounds N] [--seconds S] [--source null|tcp|pcap|null,tcp] [--json FILE]
+#   benches/compare.sh [--flows N[,N...]] [--rounds N] [--seconds S] [--source null|tcp|connect|pcap] [--json FILE]
 #
 # Runs as root. Builds the release binary and the generator, reserves the huge pages that it needs, and leaves nothing
 # behind but benches/results/.
@@ -15,7 +15,8 @@ usage: benches/compare.sh [options]
   --flows N[,N...]      established sessions; one table each (default 1,1000,100000,1000000)
   --rounds N            good rounds a table; a round is one turn of each contestant (default 7)
   --seconds S           measured part of a turn (default 1.5), after --settle S to warm the caches (default 0.2)
-  --source LIST         null: UDP, RX callback on net_null; tcp: the same with TCP connections; pcap: UDP, net_pcap with
+  --source LIST         null: UDP, RX callback on net_null; tcp: the same with TCP connections; connect: TCP connections
+                        that are opened and closed without end, so many --flows at a time; pcap: UDP, net_pcap with
                         infinite_rx (default null)
   --contestants LIST    testpmd, haechi, before; the first is what the ratio is to (default testpmd,haechi)
   --length N            frame length without FCS (default 60: a 64-byte frame)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Judges captures of the generator's frames: check.py [tcp] FLOWS LENGTH ORIGINALS REPLIES."""
+"""Judges captures of the generator's frames: check.py [tcp|connect] FLOWS LENGTH ORIGINALS REPLIES."""
 
 import struct
 import sys
@@ -34,6 +34,34 @@ def five_tuple(frame, length):
     assert checksum(ip) == 0xFFFF, frame.hex()
     assert udp[6:8] != b"\0\0" and checksum(ip[12:] + struct.pack(">HH", 17, len(udp)) + udp) == 0xFFFF, frame.hex()
     return ip[12:16], udp[0:2], ip[16:20], udp[2:4]
+
+
+def lives(paths, flows, length):
+    """Connections without data, `flows` at a time, each of six segments with the right flags and numbers."""
+    steps = [[(0x02, 0, None), (0x10, 1, 1), (0x11, 1, 1), (0x10, 2, 2)], [(0x12, 0, 1), (0x11, 1, 2)]]
+    first = {}  # of each end, its ISN
+    segments = []
+    for reply, path in enumerate(paths):
+        for n, frame in enumerate(frames(path, length, max(9 * flows, 8192))):
+            ip, tcp = frame[14:34], frame[34:54]
+            assert len(frame) == length and ip[0] == 0x45 and ip[9] == 6 and checksum(ip) == 0xFFFF, frame.hex()
+            assert struct.unpack_from(">H", ip, 2)[0] == 40, frame.hex()
+            assert checksum(ip[12:] + struct.pack(">HH", 6, 20) + tcp) == 0xFFFF, frame.hex()
+            ports = struct.unpack_from(">HH", tcp)
+            ends = (ip[12:16], ports[0]), (ip[16:20], ports[1])
+            step = steps[reply][n // flows % len(steps[reply])]
+            sequence, acknowledgment = struct.unpack_from(">II", tcp, 4)
+            assert tcp[13] == step[0], f"{n}: {frame.hex()}"
+            if step[1] == 0:
+                assert ends not in first, f"the connection of {n} is not new"
+                first[ends] = sequence
+            segments.append((ends, step, sequence, acknowledgment))
+    for ends, step, sequence, acknowledgment in segments:
+        assert sequence == (first[ends] + step[1]) & 0xFFFFFFFF, ends
+        if step[2] is not None and ends[::-1] in first:
+            assert acknowledgment == (first[ends[::-1]] + step[2]) & 0xFFFFFFFF, ends
+    assert len(first) >= 2 * flows, len(first)
+    print(f"{len(first) // 2} connections opened and closed, {flows} at a time, {length} bytes")
 
 
 def connections(paths, flows, length):
@@ -77,5 +105,7 @@ def main(flows, length, paths):
 
 if sys.argv[1] == "tcp":
     connections(sys.argv[4:], int(sys.argv[2]), int(sys.argv[3]))
+elif sys.argv[1] == "connect":
+    lives(sys.argv[4:], int(sys.argv[2]), int(sys.argv[3]))
 else:
     main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])

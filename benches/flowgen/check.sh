@@ -27,7 +27,7 @@ enter_when_done() { # enter_when_done FLOWS: which ends testpmd
     echo
 }
 
-for case in "1 60" "2 60" "1000 60" "777 1514" "5000 61" "300000 60" "1 60 tcp" "1000 60 tcp" "777 600 tcp" "100000 61 tcp"; do
+for case in "1 60" "2 60" "1000 60" "777 1514" "5000 61" "300000 60" "1 60 tcp" "1000 60 tcp" "777 600 tcp" "100000 61 tcp" "1 60 connect" "5000 60 connect"; do
     read -r flows length protocol <<<"$case"
     # run = 1 from the start: the fifth word of struct flowgen_ctl.
     { head -c 16 /dev/zero && printf '\1\0\0\0' && head -c 172 /dev/zero; } >"$work/ctl"

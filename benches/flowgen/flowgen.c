@@ -20,7 +20,8 @@
  * Environment:
  *   FLOWGEN_CTL     file to share with the measuring script (struct flowgen_ctl); required, or nothing is touched
  *   FLOWGEN_MODE    "generate" (default) or "count": count what the device delivers, change nothing (net_pcap)
- *   FLOWGEN_PROTOCOL "udp" (default) or "tcp"
+ *   FLOWGEN_PROTOCOL "udp" (default), "tcp", or "connect": TCP connections that are opened and closed, FLOWGEN_FLOWS at a
+ *                   time, each by six segments; the next ones are others
  *   FLOWGEN_FLOWS   number of flows, 1 to 16777216 (default 1)
  *   FLOWGEN_LENGTH  frame length without FCS, 60 to 1514 (default 60: a 64-byte frame)
  *   FLOWGEN_SEED    which addresses, and in which orders (default 1)
@@ -57,6 +58,7 @@ static uint32_t flows = 1;
 static uint32_t length = MIN_LENGTH;
 static uint64_t seed = 1;
 static bool tcp;
+static bool connects; /* TCP: connections without data that are opened and closed, always new ones */
 
 /* One direction: where it is in its pass, and its frame with the fields that differ by flow left zero. */
 struct side {
@@ -138,6 +140,7 @@ static uint16_t fold(uint32_t sum)
 #define TCP_ACK 0x10
 #define TCP_PSH 0x08
 #define TCP_SYN 0x02
+#define TCP_FIN 0x01
 
 /* Ethernet, IPv4 and TCP; what differs by flow and by segment is left zero. */
 static void build_tcp_template(struct side *s)
@@ -155,7 +158,7 @@ static void build_tcp_template(struct side *s)
 		f[i] = (uint8_t)i;
 	s->ip_sum = sum_words(ip, 20);
 	s->udp_sum = sum_words(head, tcp_len) + tcp_len + 6;
-	/* A SYN ends with its header; what follows is padding. */
+	/* A segment without data ends with its header; what follows is padding. */
 	s->syn_sums[0] = s->ip_sum - (length - 14) + 40;
 	s->syn_sums[1] = sum_words(head, 20) + 20 + 6;
 	s->walk_left = flows;
@@ -219,21 +222,59 @@ static __rte_always_inline uint32_t words_of(uint32_t value)
 	return (value >> 16) + (value & 0xffff);
 }
 
+/* A connection's life in "connect": SYN, SYN+ACK, ACK, FIN, FIN, ACK. Walks of each side that make one: */
+static const uint64_t life_walks[2] = { 4, 2 };
+
+static __rte_always_inline void put_segment(const struct side *s, uint32_t flow, uint8_t *out, uint32_t sent, uint32_t got,
+					    uint8_t flags, bool has_data);
+
+/* One segment of a connection's life. */
+static void write_life(const struct side *s, uint32_t at, uint8_t *out)
+{
+	static const uint8_t flags[2][4] = { { TCP_SYN, TCP_ACK, TCP_ACK | TCP_FIN, TCP_ACK },
+					     { TCP_SYN | TCP_ACK, TCP_ACK | TCP_FIN } };
+	static const uint8_t sent[2][4] = { { 0, 1, 1, 2 }, { 0, 1 } };
+	static const uint8_t got[2][4] = { { 0, 1, 1, 2 }, { 1, 2 } };
+	const uint64_t life = s->walks / life_walks[s->reply], step = s->walks % life_walks[s->reply];
+
+	put_segment(s, (uint32_t)(life * flows) + at, out, sent[s->reply][step], got[s->reply][step], flags[s->reply][step],
+		    false);
+}
+
+/* The other side's walks that a walk of "connect" waits for; 0: none. */
+static uint64_t life_needs(const struct side *s)
+{
+	const uint64_t life = s->walks / life_walks[s->reply], step = s->walks % life_walks[s->reply];
+
+	if (s->reply)
+		return 4 * life + (step == 0 ? 1 : 3);
+	return step & 1 ? 2 * life + (step == 1 ? 1 : 2) : 0;
+}
+
 /* One segment of a flow: the SYN or SYN+ACK in the first walk, then data. */
 static void write_segment(const struct side *s, uint32_t flow, uint8_t *out)
 {
 	const struct side *other = &sides[s->reply ? 0 : 1];
+	const uint32_t data = length - TCP_HEADERS;
+	const bool syn = s->walks == 0;
+	const uint8_t flags = syn ? (s->reply ? TCP_SYN | TCP_ACK : TCP_SYN) : TCP_ACK | TCP_PSH;
+	const uint32_t sent = syn ? 0 : 1 + (uint32_t)(s->walks - 1) * data;
+	const uint32_t got = other->walks == 0 ? 0 : 1 + (uint32_t)(other->walks - 1) * data;
+
+	put_segment(s, flow, out, sent, got, flags, !syn);
+}
+
+/* A segment with these numbers, from the ISNs on. */
+static __rte_always_inline void put_segment(const struct side *s, uint32_t flow, uint8_t *out, uint32_t sent, uint32_t got,
+					    uint8_t flags, bool has_data)
+{
 	const uint32_t id = (flow * 0x9e3779b1u + (uint32_t)seed) & 0xffffff;
 	const uint32_t client = 0x0a000000u | id;
 	const uint32_t server = 0xc6120000u | ((flow * 0x85ebca77u) >> 22); /* 198.18.0.0/22 */
 	const uint16_t port = 0x8000u | (uint16_t)((flow * 0xc2b2ae3du) >> 17);
 	const uint32_t addresses = words_of(client) + words_of(server);
 	const uint32_t isns[2] = { flow * 0x27d4eb2fu + 1, flow * 0x165667b1u + 7 };
-	const uint32_t data = length - TCP_HEADERS;
-	const bool syn = s->walks == 0;
-	const uint8_t flags = syn ? (s->reply ? TCP_SYN | TCP_ACK : TCP_SYN) : TCP_ACK | TCP_PSH;
-	const uint32_t sent = syn ? 0 : 1 + (uint32_t)(s->walks - 1) * data;
-	const uint32_t got = other->walks == 0 ? 0 : 1 + (uint32_t)(other->walks - 1) * data;
+	const bool syn = !has_data;
 	const uint32_t seq = isns[s->reply] + sent;
 	const uint32_t ack = flags & TCP_ACK ? isns[!s->reply] + got : 0;
 	const uint16_t ip_len = rte_cpu_to_be_16(syn ? 40 : (uint16_t)(length - 14));
@@ -259,7 +300,8 @@ static void write_segment(const struct side *s, uint32_t flow, uint8_t *out)
 /* May the walk begin that is next? The client waits for the SYN+ACKs, the server for the SYNs, and then for the ACKs. */
 static bool may_walk(struct side *s)
 {
-	const uint64_t needed = s->reply ? (s->walks < 2 ? s->walks + 1 : 0) : (s->walks == 1 ? 1 : 0);
+	const uint64_t handshake = s->reply ? (s->walks < 2 ? s->walks + 1 : 0) : (s->walks == 1 ? 1 : 0);
+	const uint64_t needed = connects ? life_needs(s) : handshake;
 	const struct side *other = &sides[s->reply ? 0 : 1];
 
 	if (other->walks < needed)
@@ -282,7 +324,12 @@ static uint16_t fill_tcp(struct side *s, struct rte_mbuf **pkts, uint16_t n)
 	while (done < n && may_walk(s)) {
 		struct rte_mbuf *m = pkts[done++];
 
-		write_segment(s, s->at, rte_pktmbuf_mtod(m, uint8_t *));
+		if (connects) {
+			write_life(s, s->at, rte_pktmbuf_mtod(m, uint8_t *));
+			s->shared->opened += !s->reply && s->walks % life_walks[0] == 0;
+		} else {
+			write_segment(s, s->at, rte_pktmbuf_mtod(m, uint8_t *));
+		}
 		m->data_len = (uint16_t)length;
 		m->pkt_len = length;
 		s->at += s->stride;
@@ -405,8 +452,9 @@ static void configure(const char *path)
 		die("FLOWGEN_MODE: \"generate\" or \"count\" is wanted");
 	generate = mode == NULL || strcmp(mode, "generate") == 0;
 	if (getenv("FLOWGEN_PROTOCOL") != NULL && strcmp(getenv("FLOWGEN_PROTOCOL"), "udp") != 0) {
-		if (strcmp(getenv("FLOWGEN_PROTOCOL"), "tcp") != 0)
-			die("FLOWGEN_PROTOCOL: \"udp\" or \"tcp\" is wanted");
+		connects = strcmp(getenv("FLOWGEN_PROTOCOL"), "connect") == 0;
+		if (!connects && strcmp(getenv("FLOWGEN_PROTOCOL"), "tcp") != 0)
+			die("FLOWGEN_PROTOCOL: \"udp\", \"tcp\" or \"connect\" is wanted");
 		tcp = true;
 	}
 	flows = (uint32_t)number("FLOWGEN_FLOWS", 1, 1, MAX_FLOWS);

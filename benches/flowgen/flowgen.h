@@ -21,7 +21,8 @@ struct flowgen_port {
 	uint64_t taken_back; /* packets that the device counts as received and the application never saw */
 	uint32_t tid;        /* kernel thread id of the poller */
 	uint32_t port_id;    /* DPDK port id, plus 1 (0: no such port yet) */
-	uint64_t reserved[2];
+	uint64_t opened;     /* SYNs of new connections delivered ("connect") */
+	uint64_t reserved[1];
 } __attribute__((aligned(64)));
 
 struct flowgen_ctl {

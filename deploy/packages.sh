@@ -8,8 +8,8 @@
 PACKAGES_BUILD=(gcc libc6-dev pkg-config clang libclang-dev libdpdk-dev ca-certificates curl)
 # To see it work: namespaces, clients and servers.
 PACKAGES_DEMO=(iproute2 ethtool iputils-ping iperf3 curl python3 procps util-linux)
-# To test it as well.
-PACKAGES_TEST=(tcpdump strace nmap)
+# To test it as well: the C++ compiler is for libFuzzer.
+PACKAGES_TEST=(tcpdump strace nmap g++)
 
 # Prints those of the packages that are not installed.
 missing_packages() {

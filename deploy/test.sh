@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs every test on a fresh machine, as root: installs what is missing, then format, lints, dependencies, and all
-# tests with and without DPDK, end to end in network namespaces too. The last line is `N passed, N failed, N skipped`;
+# tests with and without DPDK, end to end in network namespaces too, and 100,000 executions of each fuzz target. The last line is `N passed, N failed, N skipped`;
 # the exit status is 0 only if nothing failed and nothing was skipped.
 #
 # Not run: `cargo deny check advisories`, which needs the advisory database from the network.
@@ -106,6 +106,11 @@ if ! cargo deny --version >/dev/null 2>&1; then
     run cargo install --locked cargo-deny --version 0.18.3 || echo "cargo-deny could not be installed" >&2
 fi
 
+# 0.12.0, because later ones want a newer Rust than rust-version.
+if ! cargo fuzz --version >/dev/null 2>&1; then
+    run cargo install --locked cargo-fuzz --version 0.12.0 || echo "cargo-fuzz could not be installed" >&2
+fi
+
 # Huge pages for the tests that want them, before memory is in pieces. Those tests reserve what is missing, and fail without.
 if [[ -w $HUGEPAGES ]] && (($(<"$HUGEPAGES") < 256)); then
     HUGEPAGES_BEFORE=$(<"$HUGEPAGES")
@@ -115,6 +120,7 @@ fi
 
 export CARGO_TERM_COLOR=never
 check format cargo fmt --all --check
+check "format of the fuzzers" cargo fmt --manifest-path fuzz/Cargo.toml --check
 check "lints" cargo clippy --locked --all-targets -- -D warnings
 check "lints without DPDK" cargo clippy --locked --all-targets --no-default-features -- -D warnings
 # cargo-deny looks at the crates of all platforms, of which a build fetches only this one's.
@@ -122,6 +128,9 @@ run cargo fetch --locked || echo "not all crates could be fetched" >&2
 check dependencies cargo deny --offline check licenses bans sources
 suite "tests without DPDK" cargo test --locked --no-default-features --no-fail-fast
 suite "tests" cargo test --locked --no-fail-fast
+while read -r target; do
+    check "fuzz $target" fuzz/run.sh "$target"
+done < <(fuzz/run.sh --list)
 
 echo
 echo "took $SECONDS s"

@@ -76,8 +76,10 @@ for suite in "${suites[@]}"; do
     mkdir "$root/haechi"
     git ls-files -z --cached --others --exclude-standard | tar --create --null --files-from=- |
         tar --extract --directory="$root/haechi"
-    # cargo-deny takes longer to build than everything else; where this machine has it, it is lent.
-    if command -v cargo-deny >/dev/null; then install -D "$(command -v cargo-deny)" "$root/usr/local/bin/cargo-deny"; fi
+    # They take longer to build than everything else; where this machine has them, they are lent.
+    for tool in cargo-deny cargo-fuzz; do
+        if command -v "$tool" >/dev/null; then install -D "$(command -v "$tool")" "$root/usr/local/bin/$tool"; fi
+    done
     toolchain=
     [[ $suite != bookworm ]] || toolchain=$(rustc --print sysroot)
     if unshare --mount --pid --fork --kill-child bash -euo pipefail -c \

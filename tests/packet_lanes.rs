@@ -1,11 +1,14 @@
 //! The straight path for eight frames against the one for one, and the flow keys that both lead to.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "tests")]
 
+#[path = "support/consistent.rs"]
+mod consistent;
+
 use etherparse::{PacketBuilder, TcpOptionElement};
 use haechi::base::simd::LANES;
-use haechi::flow::{FlowKey, HashKey, HashSeed, KeyLanes, SecretHash};
-use haechi::packet::parse::{parse_general, parse_lanes, parse_straight};
-use haechi::packet::{ChecksumStatus, PacketKind, PacketMeta, ParseOptions, RxChecksum};
+use haechi::flow::HashSeed;
+use haechi::packet::parse::parse_lanes;
+use haechi::packet::{ChecksumStatus, RxChecksum};
 use proptest::prelude::*;
 
 /// What the builder is told.
@@ -137,16 +140,6 @@ fn device(wish: &Wish) -> RxChecksum {
     }
 }
 
-/// Is this one that eight at once take, if one alone is taken?
-fn usual(frame: &[u8]) -> bool {
-    let stamps = [1, 1, 8, 10];
-    frame.len() >= 60
-        && match frame[23] {
-            6 => frame[46] >> 4 == 5 || (frame[46] >> 4 == 8 && frame[54..58] == stamps),
-            _ => true,
-        }
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
@@ -157,35 +150,7 @@ proptest! {
         let frames: Vec<_> = wishes.iter().map(frame).collect();
         let frames: [&[u8]; LANES] = std::array::from_fn(|i| &*frames[i]);
         let devices: [RxChecksum; LANES] = std::array::from_fn(|i| device(&wishes[i]));
-        let lanes = parse_lanes(&frames, &devices, verify_l4);
-        let keys = KeyLanes::of(&lanes);
-        let hasher = SecretHash::new(HashSeed(seed));
-        for i in 0..LANES {
-            let straight = parse_straight(frames[i], devices[i], verify_l4);
-            let taken = lanes.taken.to_array()[i] != 0;
-            prop_assert_eq!(
-                taken, straight.is_some() && usual(frames[i]),
-                "lane {}: {:?} {:02x?}", i, devices[i], frames[i]
-            );
-            let Some(straight) = straight else {
-                continue;
-            };
-            // The general path says of every packet of the straight one the same.
-            let options = ParseOptions { verify_l4, look_into_vlan: true };
-            let (mut meta, mut general) = (PacketMeta::default(), PacketMeta::default());
-            straight.meta(&mut meta);
-            parse_general(frames[i], devices[i], options, &mut general);
-            prop_assert_eq!(meta, general);
-            if !taken {
-                continue;
-            }
-            prop_assert_eq!(u32::from(straight.l4_len) + 20, lanes.ip_len.to_array()[i]);
-            prop_assert_eq!(straight.tcp, meta.kind == PacketKind::Tcp);
-            let (key, direction) = FlowKey::of(&meta, domain);
-            prop_assert_eq!((key, direction), FlowKey::of_lane(&keys, i, domain));
-            prop_assert!(key.is_ipv4());
-            prop_assert_eq!(hasher.hash(&key), hasher.hash_ipv4(&key));
-        }
+        consistent::three_paths(&frames, &devices, verify_l4, domain, HashSeed(seed));
     }
 }
 

@@ -4,6 +4,8 @@
 //! The input is a list of steps: a byte that says what comes, then for a frame its length and its bytes.
 #![no_main]
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use haechi::base::slab::HeapMemory;
@@ -64,16 +66,28 @@ impl Outputs<VecPacket> for Verdicts {
     }
 }
 
-fn policy(rules: usize, generation: u32, ids: &mut RuleIds) -> Arc<Policy> {
-    let config = config::load_text("fuzz", &format!("{BASE}{}", RULES[rules % RULES.len()])).expect("valid");
-    Arc::new(config::compile(&config, Generation(generation), ids).expect("compiles"))
+/// Policies are made once: they take longer than all the rest.
+type Made = (RuleIds, HashMap<(usize, u32), Arc<Policy>>);
+
+thread_local! {
+    static MADE: RefCell<Made> = RefCell::new((RuleIds::new(), HashMap::new()));
+}
+
+fn policy(rules: usize, generation: u32) -> Arc<Policy> {
+    let rules = rules % RULES.len();
+    MADE.with_borrow_mut(|(ids, made)| {
+        let make = || {
+            let config = config::load_text("fuzz", &format!("{BASE}{}", RULES[rules])).expect("valid");
+            Arc::new(config::compile(&config, Generation(generation), ids).expect("compiles"))
+        };
+        made.entry((rules, generation)).or_insert_with(make).clone()
+    })
 }
 
 fuzz_target!(|data: &[u8]| {
-    let mut ids = RuleIds::new();
     let mut generation = 1;
     let mut now = Nanos::from_secs(1);
-    let first = policy(0, generation, &mut ids);
+    let first = policy(0, generation);
     let mut engine = Engine::new(16, first, &HeapMemory, HashSeed([1, 2, 3, 4])).expect("memory");
     let mut verdicts = Verdicts::default();
     let mut batch = Batch::new();
@@ -88,7 +102,7 @@ fuzz_target!(|data: &[u8]| {
             }
             4..=7 => {
                 generation += 1;
-                drop(engine.set_policy(policy(usize::from(*step), generation, &mut ids)));
+                drop(engine.set_policy(policy(usize::from(*step), generation)));
             }
             _ => {
                 let Some((len, after)) = rest.split_first() else {

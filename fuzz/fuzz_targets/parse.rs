@@ -1,9 +1,11 @@
-//! Any bytes through the parser and the answer maker: nothing panics, offsets are inside, both paths agree.
+//! Any bytes through the parser and the answer maker: nothing panics, offsets are inside, and its three
+//! paths agree (eight frames at once, the straight one, the general one).
 #![no_main]
 
 #[path = "../../tests/support/consistent.rs"]
 mod consistent;
 
+use haechi::flow::HashSeed;
 use haechi::packet::build::{MAX_ANSWER, may_answer, refusal};
 use haechi::packet::{ChecksumStatus, ParseOptions, RxChecksum, parse};
 use libfuzzer_sys::fuzz_target;
@@ -26,6 +28,18 @@ fuzz_target!(|data: &[u8]| {
     let meta = parse(frame, checksum, options);
     consistent::consistent(frame, &meta);
     consistent::both_paths(frame, checksum, options);
+    // Beside it in the vectors: itself, cut off where the headers end, and nothing.
+    let mut frames = [frame; 8];
+    for (lane, cut) in [(1, 59), (3, 60), (4, 42), (6, 0)] {
+        frames[lane] = &frame[..frame.len().min(cut)];
+    }
+    consistent::three_paths(
+        &frames,
+        &[checksum; 8],
+        options.verify_l4,
+        0,
+        HashSeed([1, 2, 3, 4]),
+    );
 
     let mut scratch = [0; MAX_ANSWER];
     let answer = refusal(&meta, frame, &mut scratch);

@@ -3,6 +3,9 @@
 
 use std::net::Ipv6Addr;
 
+use haechi::base::simd::LANES;
+use haechi::flow::{FlowKey, HashKey, HashSeed, KeyLanes, SecretHash};
+use haechi::packet::parse::{parse_general, parse_lanes, parse_straight};
 use haechi::packet::view::Tcp;
 use haechi::packet::{Malformed, PacketKind, PacketMeta, ParseOptions, RxChecksum, parse};
 
@@ -78,4 +81,57 @@ pub fn both_paths(frame: &[u8], checksum: RxChecksum, options: ParseOptions) {
         general.l4_offset -= 4;
     }
     assert_eq!(plain, general);
+}
+
+/// Is this one that eight at once take, if one alone is taken?
+fn usual(frame: &[u8]) -> bool {
+    let stamps = [1, 1, 8, 10];
+    frame.len() >= 60
+        && match frame[23] {
+            6 => frame[46] >> 4 == 5 || (frame[46] >> 4 == 8 && frame[54..58] == stamps),
+            _ => true,
+        }
+}
+
+/// Eight frames at once, one by one on the straight path, and on the general one: the same of each, and the same flow key.
+///
+/// # Panics
+/// When they differ.
+pub fn three_paths(
+    frames: &[&[u8]; LANES],
+    devices: &[RxChecksum; LANES],
+    verify_l4: bool,
+    domain: u32,
+    seed: HashSeed,
+) {
+    let lanes = parse_lanes(frames, devices, verify_l4);
+    let keys = KeyLanes::of(&lanes);
+    let hasher = SecretHash::new(seed);
+    for i in 0..LANES {
+        let straight = parse_straight(frames[i], devices[i], verify_l4);
+        let taken = lanes.taken.to_array()[i] != 0;
+        let expected = straight.is_some() && usual(frames[i]);
+        assert_eq!(taken, expected, "lane {i}: {:?} {:02x?}", devices[i], frames[i]);
+        let Some(straight) = straight else {
+            continue;
+        };
+        // The general path says of every packet of the straight one the same.
+        let options = ParseOptions {
+            verify_l4,
+            look_into_vlan: true,
+        };
+        let (mut meta, mut general) = (PacketMeta::default(), PacketMeta::default());
+        straight.meta(&mut meta);
+        parse_general(frames[i], devices[i], options, &mut general);
+        assert_eq!(meta, general);
+        if !taken {
+            continue;
+        }
+        assert_eq!(u32::from(straight.l4_len) + 20, lanes.ip_len.to_array()[i]);
+        assert_eq!(straight.tcp, meta.kind == PacketKind::Tcp);
+        let (key, direction) = FlowKey::of(&meta, domain);
+        assert_eq!((key, direction), FlowKey::of_lane(&keys, i, domain));
+        assert!(key.is_ipv4());
+        assert_eq!(hasher.hash(&key), hasher.hash_ipv4(&key));
+    }
 }

@@ -174,6 +174,13 @@ pub fn track_tcp(session: &mut Session, sender: Direction, segment: &Segment) ->
             None => SessionState::Closed,
         },
         Rule::Reset => match window::reset(tcp, sender, segment.seq) {
+            Reset::Outside
+                if strict
+                    && is_gone(&tcp[sender.index()])
+                    && window::answers_old(tcp, sender, segment.seq) =>
+            {
+                return Tracked::Stay;
+            }
             Reset::Outside if strict => return Tracked::OutOfWindow,
             Reset::Inside if strict => {
                 tcp[sender.index()].flags |= TcpSender::RESET;
@@ -223,10 +230,16 @@ fn may_go_on(tcp: &[TcpSender; 2], sender: Direction, segment: &Segment) -> bool
     this.has(TcpSender::SYN) && window::is_in_window(tcp, sender, segment) && !early
 }
 
+/// May its socket be gone, so that it answers what still arrives with RSTs?
+const fn is_gone(this: &TcpSender) -> bool {
+    this.has(TcpSender::FIN) || this.has(TcpSender::RESET)
+}
+
 /// A segment of a connection that is over: one that was on its way, or sent again.
 fn is_late(tcp: &[TcpSender; 2], sender: Direction, segment: &Segment) -> bool {
     if segment.has(flag::RST) {
-        return window::reset(tcp, sender, segment.seq) != Reset::Outside;
+        return window::reset(tcp, sender, segment.seq) != Reset::Outside
+            || window::answers_old(tcp, sender, segment.seq);
     }
     window::is_in_window(tcp, sender, segment)
 }
@@ -297,7 +310,7 @@ use Rule::{Late, Note, Old, Pass, Refuse, Refused, Reopen, Reset as Abort, Syn};
 /// | 14 | established | either | ACK | data and acknowledgements |
 /// | 15 | established to last_ack | either | FIN | the sender closes (3.6) |
 /// | 16 | fin_wait to last_ack | either | ACK | may acknowledge the other's FIN (3.6, figures 12 and 13) |
-/// | 17 | syn_sent2 to time_wait | either | RST | the connection is aborted (3.10.7.4, second; RFC 5961, section 3.2) |
+/// | 17 | syn_sent2 to time_wait | either | RST | the connection is aborted (3.10.7.4, second; RFC 5961, section 3.2); after its own FIN also in answer to a segment that was overtaken (3.10.7.1) |
 /// | 18 | time_wait, closed | either | SYN | a new connection on the same ports (3.6.1; 3.10.7.4, TIME-WAIT; RFC 6191) |
 /// | 19 | time_wait | either | ACK, FIN | the last ones sent again (3.10.7.4, eighth, TIME-WAIT) |
 /// | 20 | closed | either | ACK, FIN, RST | on their way when it was reset; answered by an RST (3.10.7.1) |

@@ -314,6 +314,13 @@ pub(super) enum Reset {
     Outside,
 }
 
+/// May this RST answer a segment that was overtaken? An end without a socket puts that segment's acknowledgement into it (RFC
+/// 9293, section 3.10.7.1), which may be as old as acknowledgements may. Its receiver ignores it (RFC 5961, section 3.2).
+pub(super) const fn answers_old(tcp: &[TcpSender; 2], sender: Direction, seq: u32) -> bool {
+    let (this, other) = (&tcp[sender.index()], &tcp[sender.reverse().index()]);
+    ack_is_not_too_new(this, seq) && ack_is_not_too_old(other, this, seq)
+}
+
 /// Judges a RST of a connection of which both SYNs were seen.
 pub(super) fn reset(tcp: &[TcpSender; 2], sender: Direction, seq: u32) -> Reset {
     let (this, other) = (&tcp[sender.index()], &tcp[sender.reverse().index()]);

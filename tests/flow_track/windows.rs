@@ -388,6 +388,57 @@ fn resets_by_their_number() {
     });
 }
 
+/// An end whose socket is gone answers a segment that was overtaken on its way by a RST with that segment's acknowledgement, which
+/// is older than the newest one (RFC 9293, section 3.10.7.1). Found by tests/soak.sh: such RSTs of real clients were dropped.
+#[test]
+fn resets_that_answer_overtaken_segments_pass_and_change_nothing() {
+    // Its FIN is acknowledged, and so is the other's; then its RST has ended the connection.
+    for (talk, since) in [
+        ("of=fin_wait", 1),
+        ("of=fin_wait ra*=close_wait", 1),
+        ("of=fin_wait ra*=close_wait rf*=last_ack oa*=time_wait", 1),
+        ("or=closed", 1),
+        ("rr=closed", 1),
+    ] {
+        every_way(|mut c| {
+            established(&mut c);
+            c.talk(talk);
+            let end = c.fin_end[0].unwrap_or(c.next[0]);
+            let reset = |old: u32| Segment {
+                flags: R,
+                seq: end.wrapping_sub(old),
+                ..WINDOW
+            };
+            let before = format!("{:?}", c.session());
+            for (old, expected) in [
+                (since + 1, Tracked::Stay),
+                (100, Tracked::Stay),
+                (66_000, Tracked::Stay),
+                (66_001, Tracked::OutOfWindow),
+                (1 << 31, Tracked::OutOfWindow),
+            ] {
+                assert_eq!(
+                    c.raw(Opener, reset(old)).0,
+                    expected,
+                    "{old} before the end after {talk}"
+                );
+                assert_eq!(format!("{:?}", c.session()), before);
+            }
+        });
+    }
+    // One that goes on has answered nothing: the other end's FIN does not say that this socket is gone.
+    every_way(|mut c| {
+        established(&mut c);
+        c.talk("rf=fin_wait");
+        let segment = Segment {
+            flags: R,
+            seq: c.next[0].wrapping_sub(1),
+            ..WINDOW
+        };
+        assert_eq!(c.raw(Opener, segment).0, Tracked::OutOfWindow);
+    });
+}
+
 /// A RST that its receiver may not have accepted: the session lives as long as a closed one, unless its sender goes on.
 #[test]
 fn a_doubtful_reset_shortens_the_timeout_until_its_sender_goes_on() {

@@ -34,6 +34,7 @@ pub mod config;
 pub mod fragments;
 pub mod frames;
 pub mod host;
+pub mod impair;
 pub mod netns;
 pub mod node;
 pub mod process;
@@ -45,6 +46,7 @@ use std::time::{Duration, Instant};
 pub use capture::Capture;
 pub use config::Config;
 pub use host::Host;
+pub use impair::Stage;
 pub use netns::Netns;
 pub use node::{Node, Running};
 pub use process::Process;
@@ -158,17 +160,55 @@ impl Lab {
             Host::new(ns, &lab.firewall, port, subnet, number, kind)
         };
         let (a, b) = (make(self, left, 1), make(self, right, 2));
-        for (host, peer) in [(&a, right), (&b, left)] {
+        self.add_ports(&a, &b, &pmd);
+        (a, b)
+    }
+
+    /// [`Lab::pair`] with a bad line between each host and its port ([`impair`]). `watches` see what leaves the node by the
+    /// left and by the right port.
+    pub fn impaired_pair(
+        &mut self,
+        names: [&str; 2],
+        weather: impair::Weather,
+        seed: u64,
+        watches: [impair::Watch; 2],
+    ) -> ([Host; 2], [Stage; 2]) {
+        self.hosts += 1;
+        let mut number = 0;
+        let sides = names.into_iter().zip(watches);
+        let (hosts, wired): (Vec<_>, Vec<_>) = sides
+            .map(|(port, watch)| {
+                number += 1;
+                let line = Stage::namespace(&format!("{}-{port}-line", self.name));
+                let ns = Netns::new(&format!("{}-{port}", self.name));
+                let host = Host::new(ns, &line, port, self.hosts, number, host::Kind::Stack);
+                let seed = seed.wrapping_add(number.into());
+                let wired = Stage::wire(line, &self.firewall, &host.near, weather, seed, watch);
+                (host, wired)
+            })
+            .unzip();
+        let Ok(hosts) = <[Host; 2]>::try_from(hosts) else {
+            unreachable!("two sides")
+        };
+        let Ok(wired) = <[impair::Wired; 2]>::try_from(wired) else {
+            unreachable!("two sides")
+        };
+        let stages = Stage::start(wired);
+        self.add_ports(&hosts[0], &hosts[1], &config::Pmd::AfXdp);
+        (hosts, stages)
+    }
+
+    fn add_ports(&mut self, a: &Host, b: &Host, pmd: &config::Pmd) {
+        for (host, peer) in [(a, &b.port), (b, &a.port)] {
             let device = pmd.device(self.ports.len(), &host.near);
             self.ports.push(config::Port {
                 name: host.port.clone(),
                 zone: host.port.clone(),
-                peer: peer.into(),
+                peer: peer.clone(),
                 device,
                 mtu: None,
             });
         }
-        (a, b)
     }
 
     /// The configuration file's text for this lab's ports.

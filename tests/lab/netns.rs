@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::fcntl::{Flock, FlockArg};
 use nix::sched::{CloneFlags, setns};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, bind, socket};
+use nix::sys::socket::{
+    AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType, bind, setsockopt, socket, sockopt,
+};
 
 use super::process::{Process, run};
 
@@ -174,12 +176,21 @@ impl Netns {
     pub fn raw_socket(&self, interface: &str) -> OwnedFd {
         self.run(|| {
             let fd = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None).unwrap();
-            let address = nix::ifaddrs::getifaddrs()
-                .unwrap()
-                .filter(|i| i.interface_name == interface)
-                .find_map(|i| i.address?.as_link_addr().copied())
-                .unwrap_or_else(|| panic!("no interface {interface} in {}", self.name));
-            bind(std::os::fd::AsRawFd::as_raw_fd(&fd), &address).unwrap();
+            bind(std::os::fd::AsRawFd::as_raw_fd(&fd), &link_address(interface)).unwrap();
+            fd
+        })
+    }
+
+    /// A raw socket that sends frames by this interface and receives all that it sees (its own too), without waiting.
+    #[must_use]
+    pub fn packet_socket(&self, interface: &str) -> OwnedFd {
+        /// Frames wait here while the machine is busy with something else.
+        const BUFFER: usize = 32 << 20;
+        self.run(|| {
+            let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+            let fd = socket(AddressFamily::Packet, SockType::Raw, flags, SockProtocol::EthAll).unwrap();
+            setsockopt(&fd, sockopt::RcvBufForce, &BUFFER).unwrap();
+            bind(std::os::fd::AsRawFd::as_raw_fd(&fd), &link_address(interface)).unwrap();
             fd
         })
     }
@@ -206,6 +217,15 @@ impl Netns {
                 .is_some_and(|flags| flags.iter().any(|f| f == "LOWER_UP"))
         })
     }
+}
+
+/// Where a packet socket is bound to; of the thread's namespace.
+fn link_address(interface: &str) -> LinkAddr {
+    nix::ifaddrs::getifaddrs()
+        .unwrap()
+        .filter(|i| i.interface_name == interface)
+        .find_map(|i| i.address?.as_link_addr().copied())
+        .unwrap_or_else(|| panic!("no interface {interface}"))
 }
 
 impl Drop for Netns {

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs every test on a fresh machine, as root: installs what is missing, then format, lints, dependencies, and all
-# tests with and without DPDK, end to end in network namespaces too, and 100,000 executions of each fuzz target. The last line is `N passed, N failed, N skipped`;
-# the exit status is 0 only if nothing failed and nothing was skipped.
+# tests with and without DPDK, end to end in network namespaces too, and 100,000 executions of each fuzz target. The last
+# line is `N passed, N failed, N skipped`; the exit status is 0 only if nothing failed and nothing was skipped.
 #
 # Not run: `cargo deny check advisories`, which needs the advisory database from the network.
 set -euo pipefail

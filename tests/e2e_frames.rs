@@ -380,7 +380,9 @@ fn a_hundred_thousand_mutated_frames_leave_it_alive_and_counted() {
     let mut random = Random::seeded("mutated frames");
     let mut lab = Lab::new();
     let (a, b) = lab.raw_pair("lan", "wan");
-    let node = lab.start(Config::allow_all());
+    // What looks like a fragment is held until its time is over.
+    let config = Config::allow_all().conntrack("[conntrack.fragments]\ntimeout = \"1s\"\n");
+    let node = lab.start(config);
     let originals = originals(&a, &b);
     let start = node.counters();
     let mut sent = 0;

@@ -307,9 +307,16 @@ fn connections_under_flood(connections: usize) {
     node.stop();
 }
 
+/// `tests/syn_flood.sh` runs 2,000 connections and five rounds.
+fn number(name: &str, default: usize) -> usize {
+    std::env::var(name).map_or(default, |n| {
+        n.parse().unwrap_or_else(|e| panic!("{name}={n}: {e}"))
+    })
+}
+
 #[test]
 fn connections_finish_under_a_flood() {
-    connections_under_flood(200);
+    connections_under_flood(number("HAECHI_FLOOD_CONNECTIONS", 200));
 }
 
 /// `auto`: the flood engages the cookies, and when it is gone they disengage.
@@ -363,13 +370,12 @@ fn rate(protection: &str, packet: impl Fn(u32) -> String) -> (f64, Counters) {
     (rate, counters)
 }
 
-/// The long one, with rates: `tests/syn_flood.sh`. The machine's speed drifts, so the two are measured in turns.
+/// How many SYNs are answered beside how many packets the same port forwards: printed, not judged. The machine's speed drifts,
+/// so the two are measured in turns.
 #[test]
-#[ignore = "takes minutes; tests/syn_flood.sh runs it"]
-fn two_thousand_connections_and_rates() {
-    connections_under_flood(2000);
+fn rates_under_a_flood() {
     let mut shares = vec![];
-    for round in 1..=5 {
+    for round in 1..=number("HAECHI_FLOOD_ROUNDS", 1) {
         let (forwarded, counters) = rate("off", |n| format!("udp {} > 198.51.100.7:53", spoofed(n)));
         assert!(
             counters.drops.is_empty(),
@@ -386,6 +392,6 @@ fn two_thousand_connections_and_rates() {
     shares.sort_by(f64::total_cmp);
     println!(
         "SYNs answered beside packets forwarded, median: {:.0} %",
-        shares[2]
+        shares[shares.len() / 2]
     );
 }

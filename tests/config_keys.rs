@@ -44,7 +44,7 @@ const KEYS: &[(&str, Does)] = &[
     ("port.name", Change("'uplink'")),
     ("port.zone", Change("'outside'")),
     ("port.addresses", NotYet("port.addresses")),
-    // With one pair there is one valid value; `tests/config_errors.rs` has the others.
+    // With one pair there is one valid value; `tests/config_errors/ports.rs` has the others.
     ("port.peer", Only("'nowhere'", "no port \"nowhere\"")),
     ("port.mtu", Change("9000")),
     ("port.rx_queues", Change("1")),

@@ -1,0 +1,11 @@
+//! What is wrong with a configuration: every error in one run, each with its place and a hint.
+
+mod files;
+mod garbage;
+mod good;
+mod limits;
+mod logs;
+mod names;
+mod ports;
+mod rules;
+mod zones;

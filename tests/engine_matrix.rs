@@ -40,7 +40,7 @@ mod related;
 mod rules;
 #[path = "engine/states.rs"]
 mod states;
-#[path = "engine/syn.rs"]
+#[path = "engine/syn/mod.rs"]
 mod syn;
 #[path = "engine/syn_model.rs"]
 mod syn_model;

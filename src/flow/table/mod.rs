@@ -16,97 +16,22 @@
 //! one session). [`SessionTable::hash_batch`] and [`SessionTable::find_batch`] do the first two steps for keys that are there
 //! already: benches and tests.
 
+mod expire;
+mod lookup;
+mod walk;
+
+pub use expire::{Due, Expiry};
+pub use lookup::{Candidate, Lookup, MAX_BATCH};
+
 use super::evict::{EvictionClass, Queues};
 use super::hash::{HashKey, HashSeed, SecretHash};
-use super::index::{self, Bucket, NIL, Probe};
+use super::index::{self, Bucket, NIL};
 use super::wheel::{Cold, Wheel};
 use super::{Direction, FlowKey, Session, SessionState, StateTimeouts, Translation};
 use crate::base::simd::prefetch;
 use crate::base::slab::{Memory, MemoryError};
 use crate::base::{Nanos, PortId, SessionIx, Slab, Tick};
 use crate::packet::LinkHeader;
-
-/// Keys that one batch takes at most; longer ones are worked off in several.
-pub const MAX_BATCH: usize = 128;
-/// Sessions that one look at the wheel fetches together.
-const EXPIRE_BATCH: usize = 32;
-
-/// Where a session may be: what a look at one bucket of the index says.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Candidate(u32);
-
-impl Candidate {
-    /// There is no session with this hash.
-    pub const NONE: Self = Self(NIL);
-    /// Not in this bucket, but perhaps further on: [`SessionTable::find`] knows. No table has such a slot, so that
-    /// [`Lookup::confirm`] confirms it never.
-    const FURTHER: Self = Self(NIL - 1);
-}
-
-/// A table as a batch of lookups reads it, one stage over all keys after the other: hash all, look at all buckets, look at
-/// all sessions.
-pub struct Lookup<'a, H = SecretHash> {
-    hasher: &'a H,
-    index: &'a [Bucket],
-    sessions: &'a [Session],
-}
-
-impl<H> Clone for Lookup<'_, H> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<H> Copy for Lookup<'_, H> {}
-
-impl<H: HashKey> Lookup<'_, H> {
-    /// The hash of a key.
-    #[inline(always)]
-    #[must_use]
-    pub fn hash(&self, key: &FlowKey) -> u64 {
-        self.hasher.hash(key)
-    }
-
-    /// Asks for the bucket of a hash.
-    #[inline(always)]
-    pub fn prefetch(&self, hash: u64) {
-        prefetch(&self.index[index::home(hash, self.index.len())]);
-    }
-
-    /// Looks at the bucket of a hash, and asks for both cache lines of the session that it names.
-    #[inline(always)]
-    #[must_use]
-    pub fn probe(&self, hash: u64) -> Candidate {
-        match index::probe(self.index, hash) {
-            Probe::Candidate(slot) => {
-                if let Some(session) = self.sessions.get(slot as usize) {
-                    prefetch(&session.key);
-                    prefetch(&session.bytes);
-                }
-                Candidate(slot)
-            }
-            // Rare: under 1 % of the keys at full load.
-            Probe::Further => Candidate::FURTHER,
-            Probe::Miss => Candidate::NONE,
-        }
-    }
-
-    /// [`HashKey::hash_ipv4`].
-    #[inline(always)]
-    #[must_use]
-    pub fn hash_ipv4(&self, key: &FlowKey) -> u64 {
-        self.hasher.hash_ipv4(key)
-    }
-
-    /// The session that was named, if it has this key. Otherwise, unless it was [`Candidate::NONE`], the key may still be
-    /// in the table: [`SessionTable::find`] knows. Good only while no session was removed since [`Lookup::probe`].
-    #[inline(always)]
-    #[must_use]
-    pub fn confirm(&self, key: &FlowKey, candidate: Candidate) -> Option<SessionIx> {
-        let session = self.sessions.get(candidate.0 as usize)?;
-        (session.key == *key).then_some(SessionIx(candidate.0))
-    }
-}
 
 /// One worker's sessions.
 pub struct SessionTable<H = SecretHash> {
@@ -168,26 +93,6 @@ pub struct Entry<'a> {
     pub created: Nanos,
     /// Packets, `[opener's, replier's]`.
     pub packets: [u64; 2],
-}
-
-/// What becomes of a session that idled out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Due {
-    /// It ends.
-    End,
-    /// It is looked at again after so many ticks.
-    Later(u32),
-}
-
-/// What one call of [`SessionTable::expire`] did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Expiry {
-    /// Sessions that ended.
-    pub expired: u32,
-    /// Sessions that were looked at and live on.
-    pub rearmed: u32,
-    /// How far the wheel is behind after the call; 0: nothing that is due is left.
-    pub lag: Nanos,
 }
 
 impl SessionTable<SecretHash> {
@@ -330,53 +235,11 @@ impl<H: HashKey> SessionTable<H> {
             + self.queues.memory_bytes()
     }
 
-    /// The table as a batch of lookups reads it: take it once a batch.
-    #[inline(always)]
-    #[must_use]
-    pub fn lookup(&self) -> Lookup<'_, H> {
-        Lookup {
-            hasher: &self.hasher,
-            index: &self.index,
-            sessions: &self.sessions,
-        }
-    }
-
-    /// Hashes keys and prefetches their buckets: the first of the two steps of a batched lookup. The slices have equal
-    /// length.
-    #[inline]
-    pub fn hash_batch(&self, keys: &[FlowKey], hashes: &mut [u64]) {
-        let lookup = self.lookup();
-        for (key, hash) in keys.iter().zip(hashes) {
-            *hash = lookup.hash(key);
-            lookup.prefetch(*hash);
-        }
-    }
-
     /// The hash of one key.
     #[inline]
     #[must_use]
     pub fn hash(&self, key: &FlowKey) -> u64 {
         self.hasher.hash(key)
-    }
-
-    /// Finds the sessions of keys, each with its hash from [`SessionTable::hash_batch`]: the second step. Both lines of
-    /// every session found are in the cache or on their way. The slices have equal length.
-    #[inline]
-    pub fn find_batch(&self, keys: &[FlowKey], hashes: &[u64], found: &mut [Option<SessionIx>]) {
-        let lookup = self.lookup();
-        let mut candidates = [Candidate::NONE; MAX_BATCH];
-        let places = keys.chunks(MAX_BATCH).zip(hashes.chunks(MAX_BATCH));
-        for ((keys, hashes), found) in places.zip(found.chunks_mut(MAX_BATCH)) {
-            for (hash, candidate) in hashes.iter().zip(&mut candidates) {
-                *candidate = lookup.probe(*hash);
-            }
-            for (((key, hash), candidate), found) in keys.iter().zip(hashes).zip(&candidates).zip(found) {
-                *found = lookup.confirm(key, *candidate);
-                if found.is_none() && *candidate != Candidate::NONE {
-                    *found = self.find(key, *hash);
-                }
-            }
-        }
     }
 
     /// Finds one session.
@@ -440,14 +303,6 @@ impl<H: HashKey> SessionTable<H> {
     pub fn resolve(&self, id: SessionId) -> Option<SessionIx> {
         let cold = self.cold.get(id.ix.index())?;
         (cold.is_live() && cold.version == id.version).then_some(id.ix)
-    }
-
-    /// [`Lookup::confirm`], with the session to be changed.
-    #[inline(always)]
-    #[must_use]
-    pub fn confirm_mut(&mut self, key: &FlowKey, candidate: Candidate) -> Option<(SessionIx, &mut Session)> {
-        let session = self.sessions.get_mut(candidate.0 as usize)?;
-        (session.key == *key).then_some((SessionIx(candidate.0), session))
     }
 
     /// Counts a packet of `bytes` bytes (of IP) that `sender`'s end sent at `now`; the session idles from now on.
@@ -571,115 +426,6 @@ impl<H: HashKey> SessionTable<H> {
         true
     }
 
-    /// Ends the sessions that idled longer than `timeout` (ticks, asked for now, so that an applied policy's count) allows;
-    /// each is shown to `judge` first, which may put it off. Looks at most at `budget` sessions and empty places of the wheel. No session ends
-    /// early; one ends at most 0.3 s late if the lag of the calls is 0. Until then its packets find it, and it idles anew.
-    pub fn expire(
-        &mut self,
-        now: Tick,
-        budget: u32,
-        timeout: impl Fn(&Session) -> u32,
-        mut judge: impl FnMut(Entry<'_>) -> Due,
-    ) -> Expiry {
-        let mut result = Expiry::default();
-        if self.len == 0 {
-            return result;
-        }
-        let mut budget = budget;
-        let mut due = [NIL; EXPIRE_BATCH];
-        while let Some(head) = self.wheel.due(now, &mut budget) {
-            for slot in self.gather(head, budget, &mut due) {
-                budget -= 1;
-                let session = &self.sessions[*slot as usize];
-                let mut deadline = deadline(session, timeout(session));
-                if now.distance(deadline) >= 0 {
-                    let translation = self.translations[*slot as usize];
-                    match judge(entry(*slot, session, translation, &self.cold[*slot as usize])) {
-                        Due::End => {
-                            self.remove(SessionIx(*slot));
-                            result.expired += 1;
-                            continue;
-                        }
-                        Due::Later(ticks) => deadline = now.plus(ticks.max(1)),
-                    }
-                }
-                self.wheel.unlink(&mut self.cold, *slot);
-                self.wheel.link(&mut self.cold, *slot, deadline);
-                result.rearmed += 1;
-            }
-        }
-        if self.len != 0 {
-            result.lag = Nanos(u64::from(self.wheel.lag(now)) * Tick::NANOS);
-        }
-        result
-    }
-
-    /// Collects the first slots of a list and fetches what looking at them will touch.
-    fn gather<'a>(&self, head: u32, budget: u32, due: &'a mut [u32; EXPIRE_BATCH]) -> &'a [u32] {
-        let (index, sessions, cold) = (&*self.index, &*self.sessions, &*self.cold);
-        let mut slot = head;
-        let mut n = 0;
-        while slot != NIL && n < EXPIRE_BATCH.min(budget as usize) {
-            let entry = &cold[slot as usize];
-            prefetch(&sessions[slot as usize].bytes);
-            prefetch(&index[index::home(entry.hash(), index.len())]);
-            prefetch(&self.queues.links[slot as usize]);
-            due[n] = slot;
-            n += 1;
-            slot = entry.next;
-        }
-        &due[..n]
-    }
-
-    /// Shows the sessions of `budget` slots from slot `from` on. `Some`: where to go on; `None`: that was the last. A
-    /// session that lives all the while is shown exactly once.
-    pub fn scan(&self, from: u32, budget: u32, mut show: impl FnMut(Entry<'_>)) -> Option<u32> {
-        let (slots, next) = self.page(from, budget);
-        for slot in slots {
-            if let Some(entry) = self.entry(SessionIx(slot)) {
-                show(entry);
-            }
-        }
-        next
-    }
-
-    /// Ends the sessions among `budget` slots from slot `from` on that `keep` does not want. `Some`: where to go on.
-    pub fn retain(&mut self, from: u32, budget: u32, mut keep: impl FnMut(Entry<'_>) -> bool) -> Option<u32> {
-        let (slots, next) = self.page(from, budget);
-        for slot in slots {
-            if self.entry(SessionIx(slot)).is_some_and(|entry| !keep(entry)) {
-                self.remove(SessionIx(slot));
-            }
-        }
-        next
-    }
-
-    /// After timeouts got shorter: links the sessions among `budget` slots from slot `from` on to where their new
-    /// deadlines ask for. `Some`: where to go on. (Longer timeouts need no such walk.) `timeout` may mark the session, but
-    /// leaves its ports alone.
-    pub fn rearm(
-        &mut self,
-        from: u32,
-        budget: u32,
-        mut timeout: impl FnMut(&mut Session) -> u32,
-    ) -> Option<u32> {
-        let (slots, next) = self.page(from, budget);
-        for slot in slots {
-            if self.cold[slot as usize].is_live() {
-                let session = &mut self.sessions[slot as usize];
-                let timeout = timeout(session);
-                let deadline = deadline(session, timeout);
-                self.wheel.hasten(&mut self.cold, slot, deadline);
-            }
-        }
-        next
-    }
-
-    fn page(&self, from: u32, budget: u32) -> (std::ops::Range<u32>, Option<u32>) {
-        let end = from.saturating_add(budget).min(self.fresh);
-        (from.min(end)..end, (end < self.fresh).then_some(end))
-    }
-
     /// A free slot: the one freed last, whose lines are the likeliest to be cached.
     fn take_slot(&mut self) -> Option<u32> {
         if self.free != NIL {
@@ -738,6 +484,7 @@ fn entry<'a>(slot: u32, session: &'a Session, translation: Translation, cold: &C
 mod tests {
     use super::*;
     use crate::base::slab::HeapMemory;
+    use crate::flow::index::Probe;
 
     fn flow(n: u32) -> FlowKey {
         FlowKey {

@@ -6,5 +6,7 @@ mod connection;
 mod conversations;
 mod endpoints;
 mod matrix;
+mod model;
+mod resets;
 mod sessions;
 mod windows;

@@ -44,6 +44,7 @@ fn segment(step: Step, tcp: &[TcpSender; 2], sender: Direction) -> Segment {
             scale: (is_syn && rest & 16 == 0).then_some((rest & 15).min(14)),
             sack: (how & 32 != 0).then(|| ack.wrapping_add(u32::from(rest) << 4)),
             fast_open: is_syn && how & 64 != 0,
+            ..Options::default()
         },
     }
 }

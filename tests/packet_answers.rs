@@ -9,8 +9,9 @@ mod frames;
 use checked::{checked, checked_tcp};
 use etherparse::{NetHeaders, TransportHeader};
 use frames::*;
-use haechi::packet::build::{MAX_ANSWER, may_answer, refusal};
-use haechi::packet::{PacketKind, ParseOptions, RxChecksum, parse};
+use haechi::packet::build::{Bare, MAX_ANSWER, Way, bare, may_answer, refusal};
+use haechi::packet::in_place::bare_in_place;
+use haechi::packet::{ChecksumStatus, PacketKind, ParseOptions, RxChecksum, VecPacket, parse};
 use proptest::prelude::*;
 
 const FIN: u8 = 0x01;
@@ -367,6 +368,41 @@ proptest! {
                 prop_assert!(made.len() <= MAX_ANSWER && made.len() >= 60);
             }
             None => prop_assert!(protocol == 6 && flags & RST != 0),
+        }
+    }
+
+    /// In the buffer of the packet that is answered it is the same segment: a right one, whatever stood there before.
+    #[test]
+    fn a_segment_in_place_is_the_one_beside(
+        v6: bool, numbers: (u32, u32, u16, u8), mss: Option<u16>, scale in prop::option::of(0_u8..15),
+        sack_permitted: bool, timestamps: Option<(u32, u32)>, words in 0_usize..11,
+        data in prop::collection::vec(any::<u8>(), 0..50), tags in prop::collection::vec(0_u16..4096, 0..2),
+    ) {
+        let (seq, ack, window, flags) = numbers;
+        let segment = Bare { flags, seq, ack, window, mss, scale, sack_permitted, timestamps };
+        let options = vec![1; 4 * words];
+        let frame = if v6 {
+            tcp6((1234, 80), SYN, &options, &data)
+        } else {
+            tcp4((1234, 80), SYN, &options, &data)
+        };
+        let frame = tags.iter().fold(frame, |f, id| tagged(0x8100, *id, &f));
+        let meta = parse(&frame, RxChecksum::default(), ParseOptions::default());
+        prop_assert_eq!(meta.kind, PacketKind::Tcp);
+        let mut beside = [0xa5; MAX_ANSWER];
+        let len = bare(&meta, &frame, Way::Back, &segment, &mut beside).expect("there is room");
+        let device = RxChecksum::new(ChecksumStatus::Good, ChecksumStatus::Good);
+        let mut packet = VecPacket { frame: frame.clone(), checksum: device };
+        let made = bare_in_place(&meta, &segment, &mut packet);
+        prop_assert_eq!(made, !v6 && tags.is_empty());
+        if made {
+            prop_assert_eq!(&packet.frame[..], &beside[..len]);
+            prop_assert_eq!(packet.checksum, RxChecksum::default(), "the device has not seen it");
+            let tcp = checked_tcp(&packet.frame);
+            prop_assert_eq!((tcp.sequence_number, tcp.acknowledgment_number), (seq, ack));
+            prop_assert_eq!((tcp.source_port, tcp.destination_port), (80, 1234));
+        } else {
+            prop_assert_eq!(packet, VecPacket { frame, checksum: device });
         }
     }
 }

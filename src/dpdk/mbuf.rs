@@ -141,6 +141,23 @@ impl PacketBuf for Mbuf {
         }
         Ok(())
     }
+
+    #[inline(always)]
+    fn try_resize(&mut self, len: usize) -> Result<(), FrameTooLong> {
+        let room: u16 = self.read(sys::HX_MBUF_BUF_LEN);
+        let start: u16 = self.read(sys::HX_MBUF_DATA_OFF);
+        if len > usize::from(room.saturating_sub(start)) {
+            return Err(FrameTooLong);
+        }
+        // SAFETY: the frame ends within the buffer, as was just checked, so its length fits `u16`; every byte of a pool's
+        // memory is initialised. What the device said was about the frame that was here before.
+        unsafe {
+            self.field::<u16>(sys::HX_MBUF_DATA_LEN).write(len as u16);
+            self.field::<u32>(sys::HX_MBUF_PKT_LEN).write(len as u32);
+            self.field::<u64>(sys::HX_MBUF_OL_FLAGS).write(0);
+        }
+        Ok(())
+    }
 }
 
 impl Drop for Mbuf {

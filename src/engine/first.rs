@@ -64,12 +64,22 @@ impl Act<'_> {
         }
         let rule = answer.and_then(|place| Some((place, self.policy.rules.get(place as usize)?)));
         let guard = self.guard(flow, rule.map(|(_, rule)| rule));
-        let opening = match (guard, rule) {
+        match (guard, rule) {
             (Guard::Answer, Some((place, rule))) => {
                 self.run.add(self.rules, self.now, rule.id, ip_len(meta));
-                return Verdict::Proxy(Proxy::Cookie(place), Why::Rule(answer));
+                Verdict::Proxy(Proxy::Cookie(place), Why::Rule(answer))
             }
-            (Guard::Accept(accepted), _) => Some(Opening::Cookie(accepted)),
+            _ => self.unanswered(flow, answer, &guard),
+        }
+    }
+
+    /// A packet without a session that is not a SYN which haechi answers itself: those come by the million, and this is much.
+    #[inline(never)]
+    fn unanswered(&mut self, flow: &FlowPacket<'_>, answer: RuleMatch, guard: &Guard) -> Verdict {
+        let meta = flow.meta;
+        let rule = answer.and_then(|place| Some((place, self.policy.rules.get(place as usize)?)));
+        let opening = match guard {
+            Guard::Accept(accepted) => Some(Opening::Cookie(*accepted)),
             _ => opening(meta, rule.map(|(_, rule)| rule)),
         };
         let Some(opening) = opening else {

@@ -79,10 +79,14 @@ impl Default for Scratch {
 
 impl Scratch {
     /// Has the metadata of the packet at `place` read if they are not there yet.
+    #[inline(never)]
     fn complete<B: PacketBuf>(&mut self, place: usize, packet: &B, options: ParseOptions) {
         let (sight, meta) = (&mut self.sights[place], &mut self.metas[place]);
         if sight.parsed == Parsed::Straight {
-            parse_into(packet.bytes(), packet.rx_checksum(), options, meta);
+            match Straight::of_taken(packet.bytes(), sight.ip_len) {
+                Some(straight) => straight.meta(meta),
+                None => parse_into(packet.bytes(), packet.rx_checksum(), options, meta),
+            }
             meta.ingress = sight.ingress;
             sight.parsed = Parsed::Flow;
         }

@@ -95,6 +95,12 @@ pub trait PacketBuf: Sized {
     /// # Errors
     /// `FrameTooLong` when the buffer has not that much room; the frame is then as it was.
     fn try_fill(&mut self, frame: &[u8]) -> Result<(), FrameTooLong>;
+    /// Cuts the frame to `len` bytes, or lets it grow to so many: by bytes of any value, which the caller writes. It is the
+    /// caller's frame then, of which no device has said anything.
+    ///
+    /// # Errors
+    /// `FrameTooLong` when the buffer has not that much room; the frame is then as it was.
+    fn try_resize(&mut self, len: usize) -> Result<(), FrameTooLong>;
 }
 
 /// The frame does not fit its buffer.
@@ -135,6 +141,11 @@ impl PacketBuf for VecPacket {
     fn try_fill(&mut self, frame: &[u8]) -> Result<(), FrameTooLong> {
         self.frame.clear();
         self.frame.extend_from_slice(frame);
+        Ok(())
+    }
+    fn try_resize(&mut self, len: usize) -> Result<(), FrameTooLong> {
+        self.frame.resize(len, 0);
+        self.checksum = RxChecksum::default();
         Ok(())
     }
 }

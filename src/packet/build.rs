@@ -60,6 +60,37 @@ impl Bare {
     /// The longest header: all options (4 + 4 + 12 bytes).
     const MAX: usize = TCP_HEADER + 20;
 
+    /// The options, in the order that Linux has them, each in whole words: 32-bit words, the first byte in the lowest bits, and
+    /// how many bytes of them count; the rest is 0.
+    #[inline]
+    pub(super) fn options(&self) -> ([u32; 5], usize) {
+        let (mut words, mut count) = ([0; 5], 0);
+        let mut put = |word: u32| {
+            if let Some(room) = words.get_mut(count) {
+                *room = word;
+                count += 1;
+            }
+        };
+        if let Some(mss) = self.mss {
+            let [high, low] = mss.to_be_bytes();
+            put(u32::from_le_bytes([2, 4, high, low]));
+        }
+        match (self.sack_permitted, self.timestamps) {
+            (true, Some(_)) => put(u32::from_le_bytes([4, 2, 8, 10])),
+            (true, None) => put(u32::from_le_bytes([1, 1, 4, 2])),
+            (false, Some(_)) => put(u32::from_le_bytes([1, 1, 8, 10])),
+            (false, None) => {}
+        }
+        if let Some((own, echoed)) = self.timestamps {
+            put(own.to_be());
+            put(echoed.to_be());
+        }
+        if let Some(scale) = self.scale {
+            put(u32::from_le_bytes([1, 3, 3, scale]));
+        }
+        (words, 4 * count)
+    }
+
     /// The header with a checksum of 0, and its length.
     fn header(&self, source_port: u16, destination_port: u16) -> ([u8; Self::MAX], usize) {
         let mut tcp = [0; Self::MAX];
@@ -69,31 +100,11 @@ impl Bare {
         tcp[8..12].copy_from_slice(&self.ack.to_be_bytes());
         tcp[13] = self.flags;
         tcp[14..16].copy_from_slice(&self.window.to_be_bytes());
-        let mut end = TCP_HEADER;
-        let mut put = |bytes: &[u8]| {
-            if let Some(room) = tcp.get_mut(end..end + bytes.len()) {
-                room.copy_from_slice(bytes);
-                end += bytes.len();
-            }
-        };
-        if let Some(mss) = self.mss {
-            let [high, low] = mss.to_be_bytes();
-            put(&[2, 4, high, low]);
+        let (options, length) = self.options();
+        for (room, word) in tcp[TCP_HEADER..].chunks_exact_mut(4).zip(options) {
+            room.copy_from_slice(&word.to_le_bytes());
         }
-        // In the order that Linux has them, each of them in whole words.
-        match (self.sack_permitted, self.timestamps) {
-            (true, Some(_)) => put(&[4, 2, 8, 10]),
-            (true, None) => put(&[1, 1, 4, 2]),
-            (false, Some(_)) => put(&[1, 1, 8, 10]),
-            (false, None) => {}
-        }
-        if let Some((own, echoed)) = self.timestamps {
-            put(&own.to_be_bytes());
-            put(&echoed.to_be_bytes());
-        }
-        if let Some(scale) = self.scale {
-            put(&[1, 3, 3, scale]);
-        }
+        let end = TCP_HEADER + length;
         tcp[12] = (end as u8 / 4) << 4;
         (tcp, end)
     }
@@ -168,12 +179,14 @@ const fn is_icmp(protocol: u8) -> bool {
 
 /// Neither multicast, broadcast, unspecified, loopback nor reserved.
 const fn is_one_host(address: &[u8; 16]) -> bool {
-    match *address {
-        // IPv4: "this network" (0/8), loopback (127/8), multicast and reserved, with the broadcast address (224/3).
-        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, first, ..] => first != 0 && first != 127 && first < 224,
-        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 | 1] => false,
-        [0xff, ..] => false,
-        _ => true,
+    let bits = u128::from_be_bytes(*address);
+    if bits >> 32 == 0xffff {
+        // "This network" (0/8), loopback (127/8), multicast and reserved, with the broadcast address (224/3).
+        let first = (bits >> 24) as u8;
+        first != 0 && first != 127 && first < 224
+    } else {
+        // Unspecified (::), loopback (::1), multicast (ff00::/8).
+        bits > 1 && bits >> 120 != 0xff
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod buffer;
 pub mod build;
 pub mod checksum;
+pub mod in_place;
 mod link;
 pub mod meta;
 pub mod parse;

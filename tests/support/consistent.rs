@@ -128,6 +128,8 @@ pub fn three_paths(
             continue;
         }
         assert_eq!(u32::from(straight.l4_len) + 20, lanes.ip_len.to_array()[i]);
+        let again = Straight::of_taken(frames[i], straight.l4_len + 20);
+        assert_eq!(again, Some(straight));
         assert_eq!(straight.tcp, meta.kind == PacketKind::Tcp);
         let (key, direction) = FlowKey::of(&meta, domain);
         assert_eq!((key, direction), FlowKey::of_lane(&keys, i, domain));

@@ -13,7 +13,6 @@ use crate::flow::translation::rescale;
 use crate::flow::{Direction, Segment, SessionState, Tracked, Translation};
 use crate::packet::build::{Bare, MAX_ANSWER, Way, bare};
 use crate::packet::{PacketBuf, PacketMeta};
-use crate::policy::SynOptions;
 
 /// What a packet becomes (see the table of this module's parent).
 #[derive(Clone, Copy)]
@@ -197,12 +196,30 @@ impl Act<'_> {
     }
 
     /// Makes of a packet what it becomes, and sends that.
-    #[inline(never)]
+    #[inline]
     pub(in crate::engine) fn proxy<B: PacketBuf, O: Outputs<B>>(
         &mut self,
         proxy: Proxy,
         note: Note,
-        (meta, domain): (&PacketMeta, u32),
+        of: (&PacketMeta, u32),
+        packet: B,
+        scratch: &mut [u8; MAX_ANSWER],
+        out: &mut O,
+    ) {
+        match proxy {
+            // By far the most while it counts.
+            Proxy::Cookie(place) => self.answer_syn(place, note, of, packet, scratch, out),
+            _ => self.convert(proxy, note, of.0, packet, scratch, out),
+        }
+    }
+
+    /// [`Act::proxy`] of a packet of a session.
+    #[inline(never)]
+    fn convert<B: PacketBuf, O: Outputs<B>>(
+        &mut self,
+        proxy: Proxy,
+        note: Note,
+        meta: &PacketMeta,
         mut packet: B,
         scratch: &mut [u8; MAX_ANSWER],
         out: &mut O,
@@ -220,7 +237,8 @@ impl Act<'_> {
                 self.counters.forwarded += 1;
                 return out.forward(packet, peer, note);
             }
-            Proxy::Cookie(place) => (Way::Back, self.cookie(place, meta, domain, packet.bytes())),
+            // Not of a session: see `proxy`.
+            Proxy::Cookie(_) => return self.withhold(packet, note, out),
             Proxy::Syn(ix) => (Way::On, self.syn_of(ix, meta, packet.bytes())),
             Proxy::Open(ix) => {
                 self.acknowledge(ix, meta, &packet, scratch, out);
@@ -241,44 +259,13 @@ impl Act<'_> {
                 out.forward(packet, peer, note);
             }
             (filled, _) => {
-                self.counters.drops[DropReason::SynProxied.index()] += 1;
                 if filled.is_none() {
-                    return out.drop(packet, DropReason::SynProxied, note);
+                    return self.withhold(packet, note, out);
                 }
+                self.counters.drops[DropReason::SynProxied.index()] += 1;
                 self.counters.originated += 1;
-                if matches!(proxy, Proxy::Cookie(_)) {
-                    self.counters.syn_cookies_sent += 1;
-                }
                 out.answer(packet, meta.ingress, DropReason::SynProxied, note);
             }
-        }
-    }
-
-    /// The SYN+ACK with a cookie. Its window is closed: the client sends data when the server is there.
-    fn cookie(&mut self, place: u32, meta: &PacketMeta, domain: u32, frame: &[u8]) -> Bare {
-        const NONE: SynOptions = SynOptions {
-            mss: 536,
-            window_scale: 0,
-            sack: false,
-            timestamps: false,
-        };
-        let syn = segment(meta, frame);
-        let rule = self.policy.rules.get(place as usize);
-        let (cookie, told) = self.answer_to(meta, domain, &syn, rule.map_or(&NONE, |rule| &rule.syn_options));
-        let stamp = self.syn.cookies.stamp(self.now);
-        Bare {
-            flags: flag::SYN | flag::ACK,
-            seq: cookie,
-            ack: syn.seq.wrapping_add(1),
-            window: 0,
-            mss: Some(told.mss),
-            scale: told.scale,
-            sack_permitted: told.sack,
-            timestamps: syn
-                .options
-                .timestamps
-                .filter(|_| told.timestamps)
-                .map(|(own, _)| (stamp, own)),
         }
     }
 

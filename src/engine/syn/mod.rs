@@ -15,6 +15,7 @@
 //! The window of 0 keeps the client from sending data that would have to be held here. As with any SYN cookie, a client that
 //! waits for the server to speak first, and whose ACK is lost, hangs until it gives up.
 
+mod answer;
 mod cookie;
 mod handshake;
 mod learn;
@@ -23,7 +24,7 @@ mod translate;
 
 use self::cookie::{Cookies, Ends, Facts};
 pub(super) use self::handshake::Proxy;
-use self::learn::{Learnt, Offered, Server, Told};
+use self::learn::{Learnt, Offered, Server};
 use self::retry::Retries;
 pub(super) use self::translate::Rewrite;
 use super::process::{Act, FlowPacket};
@@ -231,47 +232,12 @@ impl Act<'_> {
     fn hash_of(&self, server: &Server) -> u64 {
         self.table.hash(&FlowKey {
             low: server.address,
+            // Two IPv4 addresses make a shorter hash than one and none.
+            high: server.address,
             low_port: server.port,
             domain: server.domain,
             ..FlowKey::default()
         })
-    }
-
-    /// What this client's SYN is answered with: the cookie, and what the client is told of the server.
-    fn answer_to(
-        &mut self,
-        meta: &PacketMeta,
-        domain: u32,
-        syn: &Segment,
-        defaults: &SynOptions,
-    ) -> (u32, Told) {
-        let ipv4 = meta.has(PacketMeta::IPV4);
-        let defaults = SynOptions {
-            // An IPv6 header is 20 bytes longer.
-            mss: if ipv4 {
-                defaults.mss
-            } else {
-                defaults.mss.saturating_sub(20)
-            },
-            ..*defaults
-        };
-        let (server, hash) = self.server_of(meta, domain);
-        let mut told = self.syn.learnt.told(self.tick, &server, hash, &defaults);
-        // Only what both have is in use.
-        told.sack &= syn.options.sack_permitted;
-        told.timestamps &= syn.options.timestamps.is_some();
-        let scale = syn.options.scale.filter(|_| told.scale.is_some());
-        told.scale = told.scale.filter(|_| scale.is_some());
-        // Of a client that names none (RFC 9293, section 3.7.1).
-        let mss = syn.options.mss.unwrap_or(if ipv4 { 536 } else { 1220 });
-        let facts = Facts::new(mss, scale, told.sack);
-        let told_scale = told.scale.unwrap_or(0);
-        let cookie = self
-            .syn
-            .cookies
-            .make(self.now, &ends(meta, domain), syn.seq, facts, told_scale);
-        self.syn.awaited_until = self.now.plus(Nanos(2 * Cookies::EPOCH.0));
-        (cookie, told)
     }
 
     /// A SYN+ACK of a session's replier that passes: its options are noted for later clients, if the session's rule may need

@@ -134,6 +134,26 @@ impl Straight {
         if self.tcp { protocol::TCP } else { protocol::UDP }
     }
 
+    /// Of a frame that [`parse_lanes`] took, with an IP packet of `ip_len` bytes: what it has verified is not looked at again.
+    /// `None`: the frame is too short for that.
+    #[inline(always)]
+    #[must_use]
+    pub fn of_taken(frame: &[u8], ip_len: u16) -> Option<Self> {
+        let head = frame.first_chunk::<48>()?;
+        let tcp = head[23] == protocol::TCP;
+        Some(Self {
+            source: u32::from_ne_bytes(field::<26, 4, 48>(head)),
+            destination: u32::from_ne_bytes(field::<30, 4, 48>(head)),
+            source_port: be16::<34, 48>(head),
+            destination_port: be16::<36, 48>(head),
+            l4_len: ip_len.wrapping_sub(Self::IP_HEADER),
+            tcp,
+            tcp_flags: if tcp { head[47] } else { 0 },
+            tcp_header: if tcp { (head[46] >> 4) * 4 } else { 0 },
+            group: group(head[0]),
+        })
+    }
+
     /// All that there is to know; overwrites all of `meta`.
     #[inline(always)]
     pub fn meta(&self, meta: &mut PacketMeta) {

@@ -7,7 +7,7 @@ use haechi::base::simd::LANES;
 use haechi::flow::{FlowKey, HashKey, HashSeed, KeyLanes, SecretHash};
 use haechi::packet::parse::{parse_general, parse_lanes, parse_straight};
 use haechi::packet::view::Tcp;
-use haechi::packet::{Malformed, PacketKind, PacketMeta, ParseOptions, RxChecksum, parse};
+use haechi::packet::{Malformed, PacketKind, PacketMeta, ParseOptions, RxChecksum, Straight, parse};
 
 /// Offsets inside the frame, fields that fit the kind.
 ///

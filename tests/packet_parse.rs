@@ -34,6 +34,8 @@ fn is_malformed(frame: &[u8], how: Malformed) {
         (PacketKind::Malformed, Some(how.name())),
         "{frame:02x?}"
     );
+    // Found by the parser's fuzz target: a first fragment that is too short was still noted as a first one.
+    assert!(!meta.has(PacketMeta::FIRST_FRAGMENT), "{frame:02x?}");
 }
 
 #[track_caller]

@@ -10,7 +10,7 @@ use crate::base::SessionIx;
 use crate::flow::track::Event;
 use crate::flow::{Session, SessionState, echo, track};
 use crate::packet::{PacketKind, PacketMeta};
-use crate::policy::{Action, ClassifyKey, Policy, Rule, RuleLog, RuleMatch};
+use crate::policy::{Action, ClassifyKey, Policy, Rule, RuleLog, RuleMatch, SynProtection};
 
 /// What the rules are asked about a packet without a session.
 #[inline]
@@ -47,7 +47,10 @@ fn opening(meta: &PacketMeta, rule: Option<&Rule>) -> Option<Opening> {
         return Some(Opening::First(state));
     }
     let in_mid_stream = meta.kind == PacketKind::Tcp && Event::of(meta.tcp_flags()) == Some(Event::Ack);
-    let picks_up = rule.is_some_and(|rule| rule.pickup && rule.action == Action::Allow);
+    let picks_up = rule.is_some_and(|rule| {
+        // Where every connection has to begin with a cookie none is picked up.
+        rule.pickup && rule.action == Action::Allow && rule.syn_protection != SynProtection::Always
+    });
     (in_mid_stream && picks_up).then_some(Opening::PickUp)
 }
 
@@ -80,6 +83,8 @@ impl Act<'_> {
         let rule = answer.and_then(|place| Some((place, self.policy.rules.get(place as usize)?)));
         let opening = match guard {
             Guard::Accept(accepted) => Some(Opening::Cookie(*accepted)),
+            // Nothing is picked up where cookies are asked for.
+            Guard::Refuse => opening(meta, None),
             _ => opening(meta, rule.map(|(_, rule)| rule)),
         };
         let Some(opening) = opening else {
@@ -107,7 +112,7 @@ impl Act<'_> {
         }
         let state = match opening {
             Opening::First(state) => state,
-            Opening::PickUp => SessionState::Established,
+            Opening::PickUp => SessionState::SynReceived,
             Opening::Cookie(_) => SessionState::SynSent,
         };
         let mut session = Session::new(*flow.key, flow.direction, state);

@@ -10,14 +10,13 @@ pub(super) fn is_martian(meta: &PacketMeta) -> bool {
         return true;
     }
     if meta.has(PacketMeta::IPV4) {
-        let [s, d] = [&meta.source, &meta.destination].map(|a| [a[12], a[13], a[14], a[15]]);
-        let to_all = d == [255; 4] || d[0] & 0xf0 == 224;
-        match s {
+        let [s, d] = [&meta.source, &meta.destination].map(|a| u128::from_be_bytes(*a) as u32);
+        let (s_first, d_first) = (s >> 24, d >> 24);
+        if s == 0 {
             // "This host", before it has an address: to all hosts of its link only (DHCP, RFC 2131; IGMP, RFC 3376).
-            [0, 0, 0, 0] => !to_all,
-            [0 | 127, ..] | [255, 255, 255, 255] => true,
-            [first, ..] => first & 0xf0 == 224 || d[0] == 127 || d[0] == 0,
+            return !(d == u32::MAX || d_first & 0xf0 == 224);
         }
+        matches!(s_first, 0 | 127) || s == u32::MAX || s_first & 0xf0 == 224 || matches!(d_first, 0 | 127)
     } else {
         const LOOPBACK: [u8; 16] = 1_u128.to_be_bytes();
         let is_host = |address: &[u8; 16]| *address != [0; 16] && *address != LOOPBACK;

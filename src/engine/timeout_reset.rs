@@ -74,6 +74,10 @@ impl Resets {
 
 /// Do both ends believe in the connection?
 const fn is_open(session: &Session) -> bool {
+    // A RST may have closed it, and if not, it must not be this session's end that tells.
+    if session.is_reset() {
+        return false;
+    }
     use SessionState::{CloseWait, Closing, Established, FinWait, LastAck, SynReceived, SynSent2};
     matches!(
         session.state(),

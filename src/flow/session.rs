@@ -66,6 +66,10 @@ impl Session {
     /// ([`super::SessionTable::translation`]). The tracker has the server's numbers.
     pub const PROXIED: u8 = 32;
 
+    /// In `flags`: an end went on after a RST that might have ended the connection. Who sends such RSTs guesses: they shorten
+    /// nothing any more.
+    pub const OUTLIVED: u8 = 64;
+
     /// A session that `opener` opens in `state` (see [`super::track::opening`]); nothing counted yet, rule and
     /// ports to be filled in.
     #[must_use]
@@ -113,16 +117,17 @@ impl Session {
         (self.tcp[0].flags | self.tcp[1].flags) & TcpSender::RESET != 0
     }
 
-    /// How long it may idle, in ticks: as its state says, or, when one end has sent a RST that may have ended it, as a
-    /// closed one.
+    /// How long it may idle, in ticks: as its state says, or, when one end has sent a RST that may have ended it, no longer
+    /// than a closed one.
     #[inline]
     #[must_use]
     pub fn timeout(&self, timeouts: &StateTimeouts) -> u32 {
-        timeouts.ticks(if self.is_reset() {
-            SessionState::Closed
+        let ticks = timeouts.ticks(self.state);
+        if self.is_reset() {
+            ticks.min(timeouts.ticks(SessionState::Closed))
         } else {
-            self.state
-        })
+            ticks
+        }
     }
 
     /// Is every packet of it rewritten?

@@ -47,7 +47,7 @@ states! {
     /// TCP: one end's FIN seen, not acknowledged yet.
     FinWait = "fin_wait", TcpClosing;
     /// TCP: one end's FIN acknowledged; the other end may go on sending (half closed).
-    CloseWait = "close_wait", TcpClosing;
+    CloseWait = "close_wait", TcpEstablished;
     /// TCP: FINs both ways, neither acknowledged yet (simultaneous close, RFC 9293, section 3.6, figure 13).
     Closing = "closing", TcpClosing;
     /// TCP: FINs both ways, one of them acknowledged.

@@ -161,6 +161,8 @@ pub fn track_tcp(session: &mut Session, sender: Direction, segment: &Segment) ->
         Rule::Reopen => return Tracked::Reopen,
         Rule::Late if strict && !is_late(tcp, sender, segment) => return Tracked::OutOfWindow,
         Rule::Late => return Tracked::Stay,
+        // What acknowledges an old connection has no data.
+        Rule::Old if strict && segment.data_len > 0 => return Tracked::OutOfWindow,
         Rule::Old => {
             // The opener's RST will carry this number.
             let this = &mut tcp[sender.index()];
@@ -182,6 +184,7 @@ pub fn track_tcp(session: &mut Session, sender: Direction, segment: &Segment) ->
                 return Tracked::Stay;
             }
             Reset::Outside if strict => return Tracked::OutOfWindow,
+            Reset::Inside if strict && session.flags & Session::OUTLIVED != 0 => return Tracked::Stay,
             Reset::Inside if strict => {
                 tcp[sender.index()].flags |= TcpSender::RESET;
                 return Tracked::Shorten;
@@ -200,6 +203,12 @@ pub fn track_tcp(session: &mut Session, sender: Direction, segment: &Segment) ->
                 return Tracked::OutOfWindow;
             }
             note(tcp, sender, segment);
+            // It was asked whether it sent that RST (RFC 5961, section 3.2), or had not heard of it: it has not closed.
+            let doubted = &mut tcp[sender.reverse().index()];
+            if doubted.has(TcpSender::RESET) {
+                doubted.flags &= !TcpSender::RESET;
+                session.flags |= Session::OUTLIVED;
+            }
             state_of(tcp)
         }
     };

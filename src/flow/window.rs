@@ -29,6 +29,8 @@ pub struct TcpSender {
 
 /// "An end may acknowledge data that is this old" where the windows are small: bound IV of van Rooij, `MAXACKWINDOW`.
 const MAX_ACK_WINDOW: u32 = 66_000;
+/// By so many windows a segment may be overtaken by later ones of its sender.
+const OVERTAKEN_WINDOWS: u32 = 4;
 
 impl TcpSender {
     /// In `flags`: it sent a SYN.
@@ -82,10 +84,20 @@ const fn data_is_not_too_new(sender: &TcpSender, seq: u32) -> bool {
 }
 
 /// II: data ends after what the other end can have acknowledged and forgotten: a window before the newest data. (A keepalive
-/// has the byte before the next one, RFC 9293, section 3.8.4.)
+/// has the byte before the next one, RFC 9293, section 3.8.4.) But a segment that was sent again while it was delayed on its
+/// way may be overtaken by several round trips, each of a window; its receiver only acknowledges it once more.
 #[inline(always)]
 const fn data_is_not_too_old(sender: &TcpSender, receiver: &TcpSender, end: u32) -> bool {
-    at_or_before(sender.end.wrapping_sub(receiver.window()), end)
+    is_at_most_old(sender, receiver, OVERTAKEN_WINDOWS, end)
+}
+
+/// Is a number at most so many of the receiver's windows before the newest data?
+#[inline(always)]
+const fn is_at_most_old(sender: &TcpSender, receiver: &TcpSender, windows: u32, end: u32) -> bool {
+    let windows = receiver.window().saturating_mul(windows);
+    // Half of the sequence space, and not more, is before a number.
+    let back = if windows < 1 << 30 { windows } else { 1 << 30 };
+    at_or_before(sender.end.wrapping_sub(back), end)
 }
 
 /// III: only what was sent is acknowledged.
@@ -130,13 +142,15 @@ pub fn pass_plain(tcp: &mut [TcpSender; 2], sender: Direction, segment: &Plain) 
         Direction::LowToHigh => (low, high),
         Direction::HighToLow => (high, low),
     };
-    if s.flags & (TcpSender::RESET | USUAL) != USUAL {
+    // A RST of either end that may have ended the connection is for the tracker to think of.
+    if s.flags & USUAL != USUAL || (s.flags | r.flags) & TcpSender::RESET != 0 {
         return false;
     }
     // Both are settled, so their windows are in units, and at least 1.
     let (sent, offered) = (s.scaled(), r.scaled());
     let end = segment.seq.wrapping_add(segment.data_len);
-    // I and II in one: from a window before the newest data to the right edge. (What ends in there begins before its end.)
+    // I and II in one: from a window before the newest data to the right edge. (What ends in there begins before its end; what
+    // is older is for the tracker.)
     let oldest = s.end.wrapping_sub(offered);
     let data = end.wrapping_sub(oldest) | s.max_end.wrapping_sub(end);
     // III and IV in one, because no window is as wide as half of the sequence space.
@@ -172,7 +186,7 @@ pub fn is_in_window(tcp: &[TcpSender; 2], sender: Direction, segment: &Segment) 
 /// Is this the sequence number of a segment that `sender` may have sent within the last window?
 pub(super) fn was_sent(tcp: &[TcpSender; 2], sender: Direction, seq: u32) -> bool {
     let (s, r) = (&tcp[sender.index()], &tcp[sender.reverse().index()]);
-    s.has(TcpSender::SYN) && at_or_before(seq, s.end) && data_is_not_too_old(s, r, seq)
+    s.has(TcpSender::SYN) && at_or_before(seq, s.end) && is_at_most_old(s, r, 1, seq)
 }
 
 /// Notes what a segment with ACK that is in the window says.
@@ -266,7 +280,8 @@ pub(super) fn pick_up(tcp: &mut [TcpSender; 2], sender: Direction, segment: &Seg
         max_end: segment.end().wrapping_add(u32::from(u16::MAX) << SCALE),
         acked: segment.ack,
         max_win: segment.window.max(1),
-        flags: known | TcpSender::ACKED,
+        // Half open until the other end acknowledges something.
+        flags: (known & !TcpSender::SYN_ACKED) | TcpSender::ACKED,
         scale: SCALE,
     };
     tcp[sender.reverse().index()] = TcpSender {
@@ -274,7 +289,8 @@ pub(super) fn pick_up(tcp: &mut [TcpSender; 2], sender: Direction, segment: &Seg
         max_end: segment.ack.wrapping_add(window),
         acked: segment.end(),
         max_win: u16::MAX,
-        flags: known,
+        // The data that comes before that is as good as that of a Fast Open.
+        flags: known | TcpSender::FAST_OPEN,
         scale: SCALE,
     };
 }

@@ -62,7 +62,7 @@ impl Bare {
 
     /// The options, in the order that Linux has them, each in whole words: 32-bit words, the first byte in the lowest bits, and
     /// how many bytes of them count; the rest is 0.
-    #[inline]
+    #[inline(always)]
     pub(super) fn options(&self) -> ([u32; 5], usize) {
         let (mut words, mut count) = ([0; 5], 0);
         let mut put = |word: u32| {

@@ -16,7 +16,7 @@ const IP_THIRD: [u8; 6] = [0, 0, 0x40, 0, 64, protocol::TCP];
 
 /// Makes of an untagged IPv4 TCP packet, whose metadata are `meta`, the segment to its source, as if its destination had
 /// answered. False, and the packet is as it was: it is another kind of packet, or its buffer has no room.
-#[inline]
+#[inline(always)]
 pub fn bare_in_place<B: PacketBuf>(meta: &PacketMeta, segment: &Bare, packet: &mut B) -> bool {
     if usize::from(meta.l3_offset) != Straight::L3_OFFSET || !meta.has(PacketMeta::IPV4) {
         return false;
@@ -65,12 +65,16 @@ pub fn bare_in_place<B: PacketBuf>(meta: &PacketMeta, segment: &Bare, packet: &m
     head[38..46].copy_from_slice(&numbers.to_le_bytes());
     head[46..50].copy_from_slice(&state);
     head[50..54].copy_from_slice(&u32::from(tcp_sum.checksum().to_be()).to_le_bytes());
-    // Options in whole words, and zeroes up to the shortest frame.
-    for (room, word) in behind.chunks_mut(4).zip(options) {
-        match room.first_chunk_mut() {
-            Some(room) => *room = word.to_le_bytes(),
-            None => room.fill(0),
-        }
+    // Options, of which there are zeroes behind those that count: as many as go up to the shortest frame.
+    let mut tail = [0; 20];
+    for (room, word) in tail.chunks_exact_mut(4).zip(options) {
+        room.copy_from_slice(&word.to_le_bytes());
+    }
+    // Nearly always one of two lengths: copies of a constant length are two moves.
+    match (behind.first_chunk_mut::<{ MIN_FRAME - HEADERS }>(), length) {
+        (Some(behind), ..=4) => *behind = chunk(&tail, 0),
+        _ if length == tail.len() => behind.copy_from_slice(&tail),
+        _ => behind.copy_from_slice(&tail[..behind.len().min(tail.len())]),
     }
     true
 }

@@ -148,7 +148,7 @@ fn every_state_idles_out_by_its_own_timeout() {
         (tcp_in(&rules, "syn_received"), 12),
         (tcp_in(&rules, "established"), 100),
         (tcp_in(&rules, "fin_wait"), 14),
-        (tcp_in(&rules, "close_wait"), 14),
+        (tcp_in(&rules, "close_wait"), 100),
         (tcp_in(&rules, "closing"), 14),
         (tcp_in(&rules, "last_ack"), 14),
         (tcp_in(&rules, "time_wait"), 15),

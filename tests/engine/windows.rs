@@ -149,3 +149,67 @@ fn a_packet_in_mid_stream_opens_a_session_only_where_its_rule_says_so() {
     let mut node = Node::new(&format!("{}[conntrack]\npickup = true\n", rule("pickup = false")));
     assert_eq!(node.send("lan", data), "no_session: no rule");
 }
+
+/// Who guesses a number in the window must not end a connection that its receiver keeps (RFC 5961, section 3.2).
+#[test]
+fn a_guessed_reset_does_not_end_an_idle_connection() {
+    for answered in [true, false] {
+        let mut node = established(&rule("reset_on_timeout = true"));
+        let guess = "tcp 192.0.2.7:80 > 10.0.0.5:1234 rst seq=1501";
+        assert_eq!(node.send("wan", guess), "to lan: session");
+        if answered {
+            let challenge = "tcp 10.0.0.5:1234 > 192.0.2.7:80 seq=101 ack=501";
+            assert_eq!(node.send("lan", challenge), "to wan: session");
+            // Again, and this time the receiver is not asked.
+            assert_eq!(node.send("wan", guess), "to lan: session");
+            assert_eq!(node.wait_secs(7000), 0);
+            assert_eq!(node.wait_secs(441), 1);
+            assert_eq!(node.originated.len(), 2, "an ordinary timeout");
+        } else {
+            assert_eq!(node.wait_secs(11), 1);
+            assert_eq!(node.originated.len(), 0, "it is not haechi that resets the ends");
+        }
+    }
+}
+
+/// One packet that nobody answered is no connection: it goes soon, and first when the table is full.
+#[test]
+fn what_is_picked_up_is_half_open_until_the_other_end_answers() {
+    let mut node = Node::new(&rule("pickup = true"));
+    let client = "tcp 10.0.0.5:1234 > 192.0.2.7:80";
+    node.send("lan", &format!("{client} seq=7000 ack=9000 len=10"));
+    assert!(
+        node.sessions()[0].contains("syn_received"),
+        "{:?}",
+        node.sessions()
+    );
+    assert_eq!(node.engine.table().half_open(), 1);
+    // More of it before the answer.
+    let more = node.send("lan", &format!("{client} seq=7010 ack=9000 len=10"));
+    assert_eq!(more, "to wan: session");
+    let answer = "tcp 192.0.2.7:80 > 10.0.0.5:1234 seq=9000 ack=7020 len=5";
+    assert_eq!(node.send("wan", answer), "to lan: session");
+    assert!(
+        node.sessions()[0].contains("established"),
+        "{:?}",
+        node.sessions()
+    );
+    assert_eq!(node.wait_secs(7000), 0);
+    let mut node = Node::new(&rule("pickup = true"));
+    node.send("lan", &format!("{client} seq=7000 ack=9000 len=10"));
+    assert_eq!(node.wait_secs(31), 1);
+}
+
+#[test]
+fn data_in_answer_to_a_syn_is_dropped() {
+    let mut node = Node::new(&rule(""));
+    node.send("lan", SYN);
+    let server = "tcp 192.0.2.7:80 > 10.0.0.5:1234";
+    for numbers in ["seq=987654321 ack=123456 len=1400", "seq=1 ack=101 len=1"] {
+        let fate = node.send("wan", &format!("{server} {numbers}"));
+        assert_eq!(fate, "tcp_out_of_window: session", "{numbers}");
+    }
+    // An old connection's acknowledgement has none.
+    let old = node.send("wan", &format!("{server} seq=1 ack=77"));
+    assert_eq!(old, "to lan: session");
+}

@@ -39,7 +39,7 @@ impl Model {
         let other = 1 - this;
         let broken = [
             seq > self.right_edge(this),
-            seq + len < self.end(this) - self.window(other),
+            seq + len < self.end(this) - 4 * self.window(other),
             ack > self.end(other),
             ack < self.end(other) - self.window(this).max(66_000),
         ];
@@ -101,7 +101,7 @@ proptest! {
             let base = match base {
                 0 | 1 => model.end(this),
                 2 => model.right_edge(this),
-                _ => model.end(this) - model.window(other) - len,
+                _ => model.end(this) - 4 * model.window(other) - len,
             };
             let ack_base = match ack_base {
                 0 | 1 => model.end(other),

@@ -116,9 +116,10 @@ fn resets_that_answer_overtaken_segments_pass_and_change_nothing() {
     });
 }
 
-/// A RST that its receiver may not have accepted: the session lives as long as a closed one, unless its sender goes on.
+/// A RST that its receiver may not have accepted: the session lives as long as a closed one, unless either end goes on. Whoever
+/// guesses RSTs shall not end an idle connection: its receiver asks by a challenge ACK, which says that it has not closed.
 #[test]
-fn a_doubtful_reset_shortens_the_timeout_until_its_sender_goes_on() {
+fn a_doubtful_reset_shortens_the_timeout_until_an_end_goes_on() {
     use haechi::base::Nanos;
     use haechi::flow::{StateTimeouts, TimeoutClass};
     let timeouts = StateTimeouts::from_fn(|class| match class {
@@ -135,7 +136,7 @@ fn a_doubtful_reset_shortens_the_timeout_until_its_sender_goes_on() {
         assert_eq!(c.raw(Opener, segment).0, Tracked::Shorten);
         let short = c.session().timeout(&timeouts);
         assert!(short < long);
-        // The receiver's challenge ACK says nothing of whether the sender is still there.
+        // The receiver's challenge ACK (RFC 5961, section 3.2).
         assert_eq!(
             c.raw(
                 Replier,
@@ -149,9 +150,42 @@ fn a_doubtful_reset_shortens_the_timeout_until_its_sender_goes_on() {
             .0,
             Tracked::Stay
         );
-        assert_eq!(c.session().timeout(&timeouts), short);
+        assert_eq!(c.session().timeout(&timeouts), long);
+        // Linux asks once in half a second: RSTs that follow are not asked about, and shorten nothing.
+        assert_eq!(c.raw(Opener, segment).0, Tracked::Stay);
+        assert_eq!(c.session().timeout(&timeouts), long);
+    });
+    every_way(|mut c| {
+        established(&mut c);
+        let long = c.session().timeout(&timeouts);
+        let segment = Segment {
+            flags: R,
+            ..plain(&c, 10, 0, 0)
+        };
+        assert_eq!(c.raw(Opener, segment).0, Tracked::Shorten);
         assert_eq!(c.raw(Opener, plain(&c, 0, 0, 1)).0, Tracked::Stay);
         assert_eq!(c.session().timeout(&timeouts), long);
+    });
+}
+
+/// A closed session's timeout may be the longer one.
+#[test]
+fn a_doubtful_reset_never_lengthens_the_timeout() {
+    use haechi::base::Nanos;
+    use haechi::flow::{StateTimeouts, TimeoutClass};
+    let timeouts = StateTimeouts::from_fn(|class| match class {
+        TimeoutClass::TcpEstablished => Nanos::from_secs(4),
+        _ => Nanos::from_secs(10),
+    });
+    every_way(|mut c| {
+        established(&mut c);
+        let before = c.session().timeout(&timeouts);
+        let segment = Segment {
+            flags: R,
+            ..plain(&c, 10, 0, 0)
+        };
+        assert_eq!(c.raw(Opener, segment).0, Tracked::Shorten);
+        assert_eq!(c.session().timeout(&timeouts), before);
     });
 }
 

@@ -104,7 +104,7 @@ fn states_have_names_and_timeouts() {
         ("syn_received", TimeoutClass::TcpSynReceived),
         ("established", TimeoutClass::TcpEstablished),
         ("fin_wait", TimeoutClass::TcpClosing),
-        ("close_wait", TimeoutClass::TcpClosing),
+        ("close_wait", TimeoutClass::TcpEstablished),
         ("closing", TimeoutClass::TcpClosing),
         ("last_ack", TimeoutClass::TcpClosing),
         ("time_wait", TimeoutClass::TcpTimeWait),

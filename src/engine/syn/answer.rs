@@ -30,12 +30,35 @@ impl Act<'_> {
         &mut self,
         place: u32,
         note: Note,
-        (meta, domain): (&PacketMeta, u32),
-        mut packet: B,
+        of: (&PacketMeta, u32),
+        packet: B,
         scratch: &mut [u8; MAX_ANSWER],
         out: &mut O,
     ) {
-        let made = self.cookie(place, meta, domain, packet.bytes());
+        let start = usize::from(of.0.l4_offset);
+        match packet.bytes().get(start + 20..start + usize::from(of.0.detail)) {
+            Some(options @ [_, ..]) => {
+                let offered = Options::parse(options);
+                self.answer_offer(place, note, of, packet, &offered, scratch, out);
+            }
+            // What most floods are made of: the compiler leaves out of a copy of the rest what options need.
+            _ => self.answer_offer(place, note, of, packet, &Options::default(), scratch, out),
+        }
+    }
+
+    #[inline(always)]
+    #[allow(clippy::too_many_arguments, reason = "one function in two copies")]
+    fn answer_offer<B: PacketBuf, O: Outputs<B>>(
+        &mut self,
+        place: u32,
+        note: Note,
+        (meta, domain): (&PacketMeta, u32),
+        mut packet: B,
+        offered: &Options,
+        scratch: &mut [u8; MAX_ANSWER],
+        out: &mut O,
+    ) {
+        let made = self.cookie(place, meta, domain, offered, packet.bytes());
         if !bare_in_place(meta, &made, &mut packet) && !elsewhere(meta, &made, &mut packet, scratch) {
             return self.withhold(packet, note, out);
         }
@@ -53,17 +76,19 @@ impl Act<'_> {
     }
 
     /// The SYN+ACK. Its window is closed: the client sends data when the server is there.
-    #[inline]
-    fn cookie(&mut self, place: u32, meta: &PacketMeta, domain: u32, frame: &[u8]) -> Bare {
+    #[inline(always)]
+    fn cookie(
+        &mut self,
+        place: u32,
+        meta: &PacketMeta,
+        domain: u32,
+        offered: &Options,
+        frame: &[u8],
+    ) -> Bare {
         let isn = Tcp::of(meta, frame).map_or(0, |tcp| tcp.sequence());
-        let start = usize::from(meta.l4_offset);
-        let offered = match frame.get(start + 20..start + usize::from(meta.detail)) {
-            Some(options @ [_, ..]) => Options::parse(options),
-            _ => Options::default(),
-        };
         let rule = self.policy.rules.get(place as usize);
         let defaults = rule.map_or(&NONE, |rule| &rule.syn_options);
-        let (cookie, told) = self.answer_to(meta, domain, isn, &offered, defaults);
+        let (cookie, told) = self.answer_to(meta, domain, isn, offered, defaults);
         let timestamps = offered.timestamps.filter(|_| told.timestamps);
         Bare {
             flags: flag::SYN | flag::ACK,
@@ -78,7 +103,7 @@ impl Act<'_> {
     }
 
     /// What this client's SYN is answered with: the cookie, and what the client is told of the server.
-    #[inline]
+    #[inline(always)]
     fn answer_to(
         &mut self,
         meta: &PacketMeta,

@@ -38,6 +38,7 @@ const NO_SCALE: u8 = 15;
 
 impl Facts {
     /// `mss`: in bytes.
+    #[inline]
     pub(super) fn new(mss: u16, scale: Option<u8>, sack: bool) -> Self {
         // They ascend. All are compared, which is one vector instruction and no branch.
         let smaller: u16 = SEGMENT_SIZES.iter().map(|size| u16::from(*size <= mss)).sum();
@@ -81,7 +82,8 @@ pub(super) struct Ends<'a> {
 /// The keys of this epoch and the one before.
 pub(super) struct Cookies {
     master: SipHasher24,
-    epoch: u64,
+    /// When this epoch began.
+    since: Nanos,
     keys: [SipHasher24; 2],
     /// Added to the time stamps that clients are told, which else would tell for how long this node has been up.
     stamp_offset: u32,
@@ -99,7 +101,7 @@ impl Cookies {
         let master = SipHasher24::new_with_keys(word(0), word(1));
         Self {
             keys: [key(&master, 1), key(&master, 0)],
-            epoch: 1,
+            since: Nanos(0),
             stamp_offset: word(2) as u32,
             master,
         }
@@ -112,11 +114,15 @@ impl Cookies {
 
     /// Has the keys of `now`'s epoch and the one before.
     fn turn(&mut self, now: Nanos) {
-        let epoch = Self::epoch(now);
-        if epoch != self.epoch {
-            self.epoch = epoch;
-            self.keys = [key(&self.master, epoch), key(&self.master, epoch - 1)];
+        if now.0.wrapping_sub(self.since.0) >= Self::EPOCH.0 {
+            self.turn_to(Self::epoch(now));
         }
+    }
+
+    #[cold]
+    fn turn_to(&mut self, epoch: u64) {
+        self.since = Nanos((epoch - 1) * Self::EPOCH.0);
+        self.keys = [key(&self.master, epoch), key(&self.master, epoch - 1)];
     }
 
     /// The time stamp, in milliseconds, that a client is told now.
@@ -125,6 +131,7 @@ impl Cookies {
     }
 
     /// The cookie for a SYN with `isn` as its sequence number. `told_scale`: what the client is told of the server's windows.
+    #[inline]
     pub(super) fn make(
         &mut self,
         now: Nanos,

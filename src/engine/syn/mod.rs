@@ -47,6 +47,8 @@ pub(super) struct Syn {
     engaged: bool,
     /// Before this, a cookie that was sent may come back.
     awaited_until: Nanos,
+    /// The server of the last packet, and its hash: floods have few.
+    last: (Server, u64),
 }
 
 impl Syn {
@@ -57,6 +59,8 @@ impl Syn {
             retries: Retries::new(memory)?,
             engaged: false,
             awaited_until: Nanos(0),
+            // No packet goes to that one.
+            last: (Server::default(), 0),
         })
     }
 
@@ -220,13 +224,17 @@ impl Act<'_> {
     }
 
     /// Where a client's packet goes, and the hash by which it is looked up.
-    fn server_of(&self, meta: &PacketMeta, domain: u32) -> (Server, u64) {
+    #[inline]
+    fn server_of(&mut self, meta: &PacketMeta, domain: u32) -> (Server, u64) {
         let server = Server {
             address: meta.destination,
             domain,
             port: meta.destination_port,
         };
-        (server, self.hash_of(&server))
+        if server != self.syn.last.0 {
+            self.syn.last = (server, self.hash_of(&server));
+        }
+        self.syn.last
     }
 
     fn hash_of(&self, server: &Server) -> u64 {

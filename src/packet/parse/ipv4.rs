@@ -70,10 +70,10 @@ pub(super) fn ipv4(frame: &Frame<'_>, meta: &mut PacketMeta) -> Result<PacketKin
             return Err(Malformed::Ipv4Fragment);
         }
         if offset == 0 {
-            meta.flags |= PacketMeta::FIRST_FRAGMENT;
             if is_tiny(ip[9], payload) {
                 return Err(Malformed::TinyFragment);
             }
+            meta.flags |= PacketMeta::FIRST_FRAGMENT;
         } else if offset == 8 && ip[9] == protocol::TCP {
             // Its flags would be in the second fragment.
             return Err(Malformed::TinyFragment);

@@ -85,12 +85,12 @@ pub(super) fn ipv6(frame: &Frame<'_>, meta: &mut PacketMeta) -> Result<PacketKin
             return Err(Malformed::Ipv6Fragment);
         }
         if fragment.offset == 0 {
-            meta.flags |= PacketMeta::FIRST_FRAGMENT;
             let chain = walk.behind_fragment_header(packet)?;
             meta.protocol = chain.protocol;
             if is_tiny(chain.protocol, &packet[chain.offset..]) {
                 return Err(Malformed::TinyFragment);
             }
+            meta.flags |= PacketMeta::FIRST_FRAGMENT;
         } else if fragment.offset == 8 && walk.protocol == protocol::TCP {
             // Its flags would be in the second fragment.
             return Err(Malformed::TinyFragment);

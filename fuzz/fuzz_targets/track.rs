@@ -71,8 +71,9 @@ fn within_bounds(tcp: &[TcpSender; 2], sender: Direction, segment: &Segment) -> 
         Some(sack) if after(sack, segment.ack) > 0 => sack,
         _ => segment.ack,
     };
-    // Further ahead than half of the numbers less a window is behind, as far as sequence space can tell.
-    let ahead = after(segment.end(), s.end) + window(r);
+    // Data may be overtaken by four windows. Further ahead than half of the numbers less those is behind, as far as sequence
+    // space can tell.
+    let ahead = after(segment.end(), s.end) + (4 * window(r)).min(1 << 30);
     // No data before the handshake is over, but for Fast Open (RFC 7413).
     let early = segment.data_len > 0 && !s.has(TcpSender::SYN_ACKED) && !r.has(TcpSender::FAST_OPEN);
     !early
@@ -170,7 +171,7 @@ fn open(how: u8, first: Step) -> (SessionTable, SessionIx) {
     let hash = table.hash(&session.key);
     let ix = table.insert(session, hash, Nanos(0), 100).expect("room for one");
     if how & 12 == 12 {
-        table.set_state(ix, SessionState::Established, 100);
+        table.set_state(ix, SessionState::SynReceived, 100);
     }
     (table, ix)
 }

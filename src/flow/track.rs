@@ -191,6 +191,14 @@ pub fn track_tcp(session: &mut Session, sender: Direction, segment: &Segment) ->
             }
             _ => SessionState::Closed,
         },
+        // Picked up in mid-stream, and not answered yet: its numbers have begun long ago, or anew.
+        Rule::Syn if tcp[0].has(TcpSender::SETTLED) => {
+            return if event == Event::Syn {
+                Tracked::Reopen
+            } else {
+                Tracked::Stay
+            };
+        }
         Rule::Syn => {
             if strict && !may_start(tcp, sender, segment) {
                 return Tracked::OutOfWindow;

@@ -198,6 +198,16 @@ fn what_is_picked_up_is_half_open_until_the_other_end_answers() {
     let mut node = Node::new(&rule("pickup = true"));
     node.send("lan", &format!("{client} seq=7000 ack=9000 len=10"));
     assert_eq!(node.wait_secs(31), 1);
+    // The client begins anew on the same ports.
+    node.send("lan", &format!("{client} seq=7000 ack=9000 len=10"));
+    for (port, packet) in [("lan", SYN), ("wan", SYN_ACK), ("lan", ACK)] {
+        assert!(node.send(port, packet).starts_with("to "), "{packet}");
+    }
+    assert!(
+        node.sessions()[0].contains("established"),
+        "{:?}",
+        node.sessions()
+    );
 }
 
 #[test]

@@ -24,7 +24,7 @@ pub struct Session {
     /// The direction of the opener's packets; the replier's go the other way.
     pub opener: Direction,
     /// [`Session::LIBERAL`], [`Session::RESETS`], [`Session::LOG_END`], [`Session::COUNTED`], [`Session::WAITS`],
-    /// [`Session::PROXIED`]; others are reserved for NAT, helper and HA ownership marks.
+    /// [`Session::PROXIED`], [`Session::OUTLIVED`]; the last is reserved for NAT, helper and HA ownership marks.
     pub flags: u8,
     /// ICMP and ICMPv6: the type of the packet that opened it.
     pub icmp_type: u8,

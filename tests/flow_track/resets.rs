@@ -116,6 +116,14 @@ fn resets_that_answer_overtaken_segments_pass_and_change_nothing() {
     });
 }
 
+/// A RST of the opener in the window, but not at the number that its receiver expects next.
+fn doubtful(c: &Connection) -> Segment {
+    Segment {
+        flags: R,
+        ..plain(c, 10, 0, 0)
+    }
+}
+
 /// A RST that its receiver may not have accepted: the session lives as long as a closed one, unless either end goes on. Whoever
 /// guesses RSTs shall not end an idle connection: its receiver asks by a challenge ACK, which says that it has not closed.
 #[test]
@@ -129,10 +137,7 @@ fn a_doubtful_reset_shortens_the_timeout_until_an_end_goes_on() {
     every_way(|mut c| {
         established(&mut c);
         let long = c.session().timeout(&timeouts);
-        let segment = Segment {
-            flags: R,
-            ..plain(&c, 10, 0, 0)
-        };
+        let segment = doubtful(&c);
         assert_eq!(c.raw(Opener, segment).0, Tracked::Shorten);
         let short = c.session().timeout(&timeouts);
         assert!(short < long);
@@ -158,10 +163,7 @@ fn a_doubtful_reset_shortens_the_timeout_until_an_end_goes_on() {
     every_way(|mut c| {
         established(&mut c);
         let long = c.session().timeout(&timeouts);
-        let segment = Segment {
-            flags: R,
-            ..plain(&c, 10, 0, 0)
-        };
+        let segment = doubtful(&c);
         assert_eq!(c.raw(Opener, segment).0, Tracked::Shorten);
         assert_eq!(c.raw(Opener, plain(&c, 0, 0, 1)).0, Tracked::Stay);
         assert_eq!(c.session().timeout(&timeouts), long);
@@ -180,10 +182,7 @@ fn a_doubtful_reset_never_lengthens_the_timeout() {
     every_way(|mut c| {
         established(&mut c);
         let before = c.session().timeout(&timeouts);
-        let segment = Segment {
-            flags: R,
-            ..plain(&c, 10, 0, 0)
-        };
+        let segment = doubtful(&c);
         assert_eq!(c.raw(Opener, segment).0, Tracked::Shorten);
         assert_eq!(c.session().timeout(&timeouts), before);
     });
@@ -194,10 +193,7 @@ fn a_doubtful_reset_never_lengthens_the_timeout() {
 fn the_short_cut_leaves_flags_to_the_tracker() {
     every_way(|mut c| {
         established(&mut c);
-        let segment = Segment {
-            flags: R,
-            ..plain(&c, 10, 0, 0)
-        };
+        let segment = doubtful(&c);
         assert_eq!(c.raw(Opener, segment).0, Tracked::Shorten);
         let mut session = c.session();
         let opener = session.opener;

@@ -160,7 +160,13 @@ pub fn track_tcp(session: &mut Session, sender: Direction, segment: &Segment) ->
         Rule::Refuse => return Tracked::BadFlags,
         Rule::Reopen => return Tracked::Reopen,
         Rule::Late if strict && !is_late(tcp, sender, segment) => return Tracked::OutOfWindow,
-        Rule::Late => return Tracked::Stay,
+        Rule::Late => {
+            // A FIN or data that the RST overtook: its receiver goes on with the number after it.
+            if event != Event::Rst {
+                window::advance(tcp, sender, segment);
+            }
+            return Tracked::Stay;
+        }
         // What acknowledges an old connection has no data.
         Rule::Old if strict && segment.data_len > 0 => return Tracked::OutOfWindow,
         Rule::Old => {
@@ -295,7 +301,7 @@ enum Rule {
     Reset,
     /// The same before there are numbers of the replier.
     Refused,
-    /// It passes if it is in the window, and tells nothing.
+    /// It passes if it is in the window; its numbers are noted, and the state stays.
     Late,
     /// It passes; its acknowledgement is kept for the RST that answers it.
     Old,

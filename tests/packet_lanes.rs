@@ -182,5 +182,10 @@ fn ordinary_frames_are_taken() {
         let frame = frame(&wish);
         let lanes = parse_lanes(&[&frame[..]; LANES], &[RxChecksum::default(); LANES], true);
         assert!(lanes.taken.all(), "{wish:?}");
+        assert_eq!(
+            (lanes.tcp.plain.all(), lanes.tcp.plain.any()),
+            (tcp, tcp),
+            "{wish:?}"
+        );
     }
 }

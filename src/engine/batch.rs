@@ -85,9 +85,9 @@ impl<B> Batch<B> {
         (&self.packets, &self.ingress[..self.packets.len()])
     }
 
-    /// Takes the packets out in order.
+    /// Takes all packets out, in order; those that are not taken yet can be looked at.
     #[inline]
-    pub fn drain(&mut self) -> arrayvec::Drain<'_, B, MAX_BATCH> {
-        self.packets.drain(..)
+    pub fn take(&mut self) -> arrayvec::IntoIter<B, MAX_BATCH> {
+        std::mem::take(&mut self.packets).into_iter()
     }
 }

@@ -41,6 +41,13 @@ pub enum Place {
 pub trait Outputs<B> {
     /// `packet` leaves by `to`: unchanged, but for one of a proxied session (`syn_protection`).
     fn forward(&mut self, packet: B, to: PortId, note: Note);
+    /// The same for packets in a row that all leave by `to`; `note` says what accompanies the one with this number, from 0.
+    #[inline]
+    fn forward_run(&mut self, packets: impl Iterator<Item = B>, to: PortId, note: impl Fn(usize) -> Note) {
+        for (number, packet) in packets.enumerate() {
+            self.forward(packet, to, note(number));
+        }
+    }
     /// `packet` is dropped.
     fn drop(&mut self, packet: B, reason: DropReason, note: Note);
     /// The fragment at `place` in the batch stays in the engine, under this number, until its datagram is complete or over.

@@ -12,11 +12,11 @@ use super::{
     Batch, Counters, DropReason, Engine, MAX_BATCH, Note, Outputs, Place, RuleCounters, Why, reject,
 };
 use crate::base::simd::{LANES, prefetch_bytes};
-use crate::base::{Nanos, PortId, SessionIx, Tick, ZoneId};
+use crate::base::{Nanos, PortId, Tick, ZoneId};
 use crate::flow::segment::flag;
 use crate::flow::{Candidate, Direction, FlowKey, KeyLanes, Lookup, Plain, Session, SessionTable, track};
 use crate::packet::build::MAX_ANSWER;
-use crate::packet::parse::{Malformed, ParseOptions, Straight, parse_into, parse_lanes};
+use crate::packet::parse::{Malformed, ParseOptions, Straight, TcpLanes, parse_into, parse_lanes};
 use crate::packet::{PacketBuf, PacketKind, PacketMeta, RxChecksum};
 use crate::policy::{ClassifyKey, PassOrDrop, Policy, PortPolicy, RuleMatch, VlanMode};
 
@@ -26,6 +26,8 @@ pub(super) struct Scratch {
     sights: [Sight; MAX_BATCH],
     /// By place in the batch, too; written where `Sight::parsed` says so.
     pub(super) metas: [PacketMeta; MAX_BATCH],
+    /// By place in the batch; meaningful where `Sight::parsed` is [`Parsed::Plain`].
+    segments: Segments,
     /// What the rules are asked, and what they say; `Sight::question` points here.
     questions: [ClassifyKey; MAX_BATCH],
     matches: [RuleMatch; MAX_BATCH],
@@ -61,6 +63,51 @@ enum Parsed {
     Flow,
     /// It belongs to a flow, and its metadata were not asked for yet.
     Straight,
+    /// The same of a TCP segment with ACK alone: it is in [`Scratch::segments`].
+    Plain,
+}
+
+/// TCP segments with ACK alone, side by side as they were parsed.
+#[derive(Clone, Copy)]
+#[repr(align(32))]
+struct Segments {
+    sequence: [u32; MAX_BATCH],
+    acknowledgment: [u32; MAX_BATCH],
+    window_and_len: [u32; MAX_BATCH],
+}
+
+impl Segments {
+    const NONE: Self = Self {
+        sequence: [0; MAX_BATCH],
+        acknowledgment: [0; MAX_BATCH],
+        window_and_len: [0; MAX_BATCH],
+    };
+
+    /// Keeps what a group of eight says, of which the first is at `place`.
+    #[inline(always)]
+    fn keep(&mut self, place: usize, lanes: &TcpLanes) {
+        let fields = [
+            (&mut self.sequence, lanes.sequence),
+            (&mut self.acknowledgment, lanes.acknowledgment),
+            (&mut self.window_and_len, lanes.window_and_len),
+        ];
+        for (kept, lanes) in fields {
+            if let Some(kept) = kept.get_mut(place..place + LANES) {
+                kept.copy_from_slice(&lanes.to_array());
+            }
+        }
+    }
+
+    #[inline(always)]
+    const fn plain(&self, place: usize) -> Plain {
+        let window_and_len = self.window_and_len[place];
+        Plain {
+            seq: self.sequence[place],
+            ack: self.acknowledgment[place],
+            window: window_and_len as u16,
+            data_len: window_and_len >> 16,
+        }
+    }
 }
 
 const _: () = assert!(size_of::<Sight>() == 64 && MAX_BATCH < 256);
@@ -70,6 +117,7 @@ impl Default for Scratch {
         Self {
             sights: [Sight::default(); MAX_BATCH],
             metas: [PacketMeta::default(); MAX_BATCH],
+            segments: Segments::NONE,
             questions: [ClassifyKey::default(); MAX_BATCH],
             matches: [None; MAX_BATCH],
             answer: [0; MAX_ANSWER],
@@ -82,7 +130,7 @@ impl Scratch {
     #[inline(never)]
     fn complete<B: PacketBuf>(&mut self, place: usize, packet: &B, options: ParseOptions) {
         let (sight, meta) = (&mut self.sights[place], &mut self.metas[place]);
-        if sight.parsed == Parsed::Straight {
+        if matches!(sight.parsed, Parsed::Straight | Parsed::Plain) {
             match Straight::of_taken(packet.bytes(), sight.ip_len) {
                 Some(straight) => straight.meta(meta),
                 None => parse_into(packet.bytes(), packet.rx_checksum(), options, meta),
@@ -175,7 +223,9 @@ fn parse_all<B: PacketBuf>(
         let lanes = parse_lanes(&frames, &device, options.verify_l4);
         let keys = KeyLanes::of(&lanes);
         let (taken, ip_len) = (lanes.taken.to_array(), lanes.ip_len.to_array());
+        let plain = lanes.tcp.plain.to_array();
         let first = group * LANES;
+        scratch.segments.keep(first, &lanes.tcp);
         // Hashes are long chains of dependent instructions: they overlap where nothing else stands between them.
         let mut domains = [0; LANES];
         for (port, base) in ingress[first..].iter().zip(&mut domains) {
@@ -204,7 +254,10 @@ fn parse_all<B: PacketBuf>(
             sight.hash = hashes[i];
             sight.ip_len = ip_len[i] as u16;
             sight.direction = direction;
-            sight.parsed = Parsed::Straight;
+            sight.parsed = match plain[i] {
+                0 => Parsed::Straight,
+                _ => Parsed::Plain,
+            };
         }
     }
 }
@@ -274,6 +327,7 @@ fn find_all<B: PacketBuf>(
     for (place, packet) in packets.iter().enumerate() {
         let sight = &mut scratch.sights[place];
         if sight.parsed == Parsed::Layer2 {
+            sight.candidate = Candidate::NONE;
             continue;
         }
         sight.candidate = table.probe(sight.hash);
@@ -336,58 +390,90 @@ impl Act<'_> {
         rejects: &mut TokenBucket,
         hold: &mut Hold<B>,
     ) {
-        let mut forwarded = 0;
-        for (place, packet) in batch.drain().enumerate() {
-            // Nearly every packet; the rest is judged out of line, where it costs these nothing.
-            let (sight, meta) = (&scratch.sights[place], &scratch.metas[place]);
-            if let Some((ix, egress)) = self.steady(sight, meta, packet.bytes()) {
-                forwarded += 1;
-                let (why, place) = (Why::Session(ix), Place::Batch(place));
-                out.forward(packet, egress, Note { why, place });
-            } else {
-                self.judge(scratch, place, packet, out, rejects, hold);
+        let mut packets = batch.take();
+        let (mut place, mut forwarded) = (0, 0);
+        loop {
+            // Nearly every packet; the others are judged out of line, where they cost these nothing.
+            let run = self.steady_run(scratch, place, packets.as_slice());
+            if run.packets > 0 {
+                let sights = &scratch.sights[place..];
+                out.forward_run(packets.by_ref().take(run.packets), run.egress, |n| Note {
+                    why: Why::Session(sights[n].candidate.named()),
+                    place: Place::Batch(place + n),
+                });
+                place += run.packets;
+                forwarded += run.packets as u64;
             }
+            if run.goes_on {
+                continue;
+            }
+            let Some(packet) = packets.next() else { break };
+            self.judge(scratch, place, packet, out, rejects, hold);
+            place += 1;
         }
         self.counters.forwarded += forwarded;
         self.run.flush(self.rules, self.now);
     }
 
-    /// A packet of a session that stays as it is but for its counters. Says where it leaves by, too.
-    #[inline(always)]
-    fn steady(&mut self, sight: &Sight, meta: &PacketMeta, frame: &[u8]) -> Option<(SessionIx, PortId)> {
-        if sight.parsed == Parsed::Layer2 || self.table_changed {
-            return None;
-        }
-        let (ix, session) = self.table.confirm_mut(&sight.key, sight.candidate)?;
-        let (ingress, egress) = session.ports_of(sight.direction);
-        let odd = (ingress.0 ^ sight.ingress.0) | u16::from(session.flags & Session::PROXIED);
-        if odd != 0 || session.generation != self.policy.generation {
-            return None;
-        }
-        let (bytes, l4_offset, l4_len) = match sight.parsed {
-            Parsed::Straight => (
-                u32::from(sight.ip_len),
-                Straight::L4_OFFSET,
-                sight.ip_len.wrapping_sub(Straight::IP_HEADER),
-            ),
-            _ => (ip_len(meta), meta.l4_offset, meta.l4_len),
+    /// Counts packets of sessions that stay as they are but for numbers and counters, from `first` on, of which `packets` are
+    /// left: as many as leave by one port.
+    #[inline(never)]
+    fn steady_run<B: PacketBuf>(&mut self, scratch: &Scratch, first: usize, packets: &[B]) -> Run {
+        let mut run = Run {
+            packets: 0,
+            egress: PortId(0),
+            goes_on: false,
         };
-        if !track::is_steady(session, sight.direction, || plain(frame, l4_offset, l4_len)) {
-            return None;
-        }
-        let (rule, resets) = (session.rule, session.resets());
-        if session.touch(sight.direction, self.tick, bytes) {
-            self.table.carry(ix, sight.direction);
-        }
-        if resets {
-            let l3_offset = match sight.parsed {
-                Parsed::Straight => Straight::L3_OFFSET,
-                _ => usize::from(meta.l3_offset),
+        let mut rule_run = self.run;
+        for (packet, sight) in packets.iter().zip(&scratch.sights[first..]) {
+            let place = first + run.packets;
+            let Some((ix, session)) = self.table.confirm_mut(&sight.key, sight.candidate) else {
+                break;
             };
-            self.table.note_link(ix, sight.direction, frame, l3_offset);
+            let (ingress, egress) = session.ports_of(sight.direction);
+            let odd = (ingress.0 ^ sight.ingress.0) | u16::from(session.flags & Session::PROXIED);
+            if odd != 0 || session.generation != self.policy.generation {
+                break;
+            }
+            if run.packets == 0 {
+                run.egress = egress;
+            } else if egress != run.egress {
+                run.goes_on = true;
+                break;
+            }
+            let plain = || match sight.parsed {
+                Parsed::Plain => Some(scratch.segments.plain(place)),
+                Parsed::Flow => {
+                    let meta = &scratch.metas[place];
+                    plain(packet.bytes(), meta.l4_offset, meta.l4_len)
+                }
+                _ => None,
+            };
+            if !track::is_steady(session, sight.direction, plain) {
+                break;
+            }
+            let bytes = if sight.parsed == Parsed::Flow {
+                ip_len(&scratch.metas[place])
+            } else {
+                u32::from(sight.ip_len)
+            };
+            let (rule, resets) = (session.rule, session.resets());
+            if session.touch(sight.direction, self.tick, bytes) {
+                self.table.carry(ix, sight.direction);
+            }
+            if resets {
+                let l3_offset = match sight.parsed {
+                    Parsed::Flow => usize::from(scratch.metas[place].l3_offset),
+                    _ => Straight::L3_OFFSET,
+                };
+                self.table
+                    .note_link(ix, sight.direction, packet.bytes(), l3_offset);
+            }
+            rule_run.add(self.rules, self.now, rule, bytes);
+            run.packets += 1;
         }
-        self.run.add(self.rules, self.now, rule, bytes);
-        Some((ix, egress))
+        self.run = rule_run;
+        run
     }
 
     /// Any packet.
@@ -532,6 +618,16 @@ fn plain(frame: &[u8], l4_offset: u16, l4_len: u16) -> Option<Plain> {
         window: u16::from_be_bytes([tcp[14], tcp[15]]),
         data_len: u32::from(l4_len).wrapping_sub(header),
     })
+}
+
+/// Packets in a row of sessions that stay as they are.
+#[derive(Clone, Copy)]
+struct Run {
+    packets: usize,
+    /// They leave by this.
+    egress: PortId,
+    /// The next one is perhaps another such, that leaves by another port.
+    goes_on: bool,
 }
 
 /// A packet of a flow, as the session and first-packet paths need it.

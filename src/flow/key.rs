@@ -96,7 +96,7 @@ pub struct FlowKey {
     pub protocol: u8,
     /// What the ports mean.
     pub class: KeyClass,
-    /// Always 0: gives the key a size without hidden bytes.
+    /// 0 in every packet's key; gives the key a size without hidden bytes.
     pub reserved: u16,
 }
 
@@ -119,6 +119,11 @@ impl std::hash::Hash for FlowKey {
 }
 
 impl FlowKey {
+    /// From now on no packet's key equals this one.
+    pub(super) const fn forget(&mut self) {
+        self.reserved = 1;
+    }
+
     /// The key as three words: equal keys have equal words, and no other key has them.
     #[inline(always)]
     #[must_use]

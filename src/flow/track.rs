@@ -108,11 +108,15 @@ pub fn pick_up_tcp(session: &mut Session, segment: &Segment) {
 #[inline(always)]
 #[must_use]
 pub fn is_steady(session: &mut Session, sender: Direction, plain: impl FnOnce() -> Option<Plain>) -> bool {
+    // The usual two by a test each, which costs less than a jump through a table.
+    if session.state == SessionState::Established {
+        return plain().is_some_and(|segment| window::pass_plain(&mut session.tcp, sender, &segment));
+    }
+    if session.state == SessionState::UdpReplied {
+        return true;
+    }
     match session.state {
-        SessionState::Established => {
-            plain().is_some_and(|segment| window::pass_plain(&mut session.tcp, sender, &segment))
-        }
-        SessionState::UdpReplied | SessionState::OtherReplied => true,
+        SessionState::OtherReplied => true,
         SessionState::Icmp => !session.key.class.is_echo(),
         SessionState::UdpNew | SessionState::OtherNew => session.is_opener(sender),
         _ => false,

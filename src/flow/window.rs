@@ -70,10 +70,10 @@ impl TcpSender {
         if window == 0 { 1 } else { window }
     }
 
-    /// The same of a settled one.
+    /// The same of a settled one: its scale is 14 at most.
     #[inline(always)]
     const fn scaled(&self) -> u32 {
-        (self.max_win as u32) << (self.scale & 15)
+        (self.max_win as u32).wrapping_shl(self.scale as u32)
     }
 }
 
@@ -146,26 +146,37 @@ pub fn pass_plain(tcp: &mut [TcpSender; 2], sender: Direction, segment: &Plain) 
     if s.flags & USUAL != USUAL || (s.flags | r.flags) & TcpSender::RESET != 0 {
         return false;
     }
-    // Both are settled, so their windows are in units, and at least 1.
-    let (sent, offered) = (s.scaled(), r.scaled());
     let end = segment.seq.wrapping_add(segment.data_len);
+    // All four at once for what comes in order: it ends from the newest data to the right edge, and acknowledges no more than
+    // was sent, and nothing old.
+    let in_order = end.wrapping_sub(s.end) | s.max_end.wrapping_sub(end);
+    let unacknowledged = r.end.wrapping_sub(segment.ack);
+    if ((in_order as i32) < 0 || unacknowledged > MAX_ACK_WINDOW) && !is_near(s, r, end, unacknowledged) {
+        return false;
+    }
+    let window = u32::from(segment.window).wrapping_shl(u32::from(s.scale));
+    s.end = later(s.end, end);
+    s.acked = later(s.acked, segment.ack);
+    s.max_win = s.max_win.max(segment.window);
+    r.max_end = later(r.max_end, segment.ack.wrapping_add(window.max(1)));
+    true
+}
+
+/// The bounds in full, of two ends that are settled, so that their windows are in units, and at least 1.
+#[inline(never)]
+const fn is_near(s: &TcpSender, r: &TcpSender, end: u32, unacknowledged: u32) -> bool {
+    let (sent, offered) = (s.scaled(), r.scaled());
     // I and II in one: from a window before the newest data to the right edge. (What ends in there begins before its end; what
     // is older is for the tracker.)
     let oldest = s.end.wrapping_sub(offered);
     let data = end.wrapping_sub(oldest) | s.max_end.wrapping_sub(end);
     // III and IV in one, because no window is as wide as half of the sequence space.
-    let unacknowledged = r.end.wrapping_sub(segment.ack);
-    if (data as i32) < 0 || unacknowledged > sent.max(MAX_ACK_WINDOW) {
-        return false;
-    }
-    let edge = segment
-        .ack
-        .wrapping_add((u32::from(segment.window) << (s.scale & 15)).max(1));
-    s.end = later(s.end, end);
-    s.acked = later(s.acked, segment.ack);
-    s.max_win = s.max_win.max(segment.window);
-    r.max_end = later(r.max_end, edge);
-    true
+    let most = if sent > MAX_ACK_WINDOW {
+        sent
+    } else {
+        MAX_ACK_WINDOW
+    };
+    data as i32 >= 0 && unacknowledged <= most
 }
 
 /// Is a segment with ACK within all bounds?

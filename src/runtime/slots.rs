@@ -322,6 +322,29 @@ impl Outputs<Mbuf> for WorkerOutputs {
         self.push(packet, to, false);
     }
 
+    #[inline(always)]
+    fn forward_run(
+        &mut self,
+        packets: impl Iterator<Item = Mbuf>,
+        to: PortId,
+        _note: impl Fn(usize) -> Note,
+    ) {
+        let burst = self.burst;
+        for packet in packets {
+            let slot = self.slots.get_mut(to.index());
+            match slot.filter(|slot| packet.len() <= slot.mtu + ETHERNET) {
+                Some(slot) => {
+                    // There is room: a buffer is flushed before it is full.
+                    slot.waiting.push(packet);
+                    if slot.waiting.len() >= burst {
+                        self.flush_port(to.index());
+                    }
+                }
+                None => self.push(packet, to, false),
+            }
+        }
+    }
+
     #[inline]
     fn drop(&mut self, packet: Mbuf, _reason: DropReason, _note: Note) {
         // The engine counts what it drops.

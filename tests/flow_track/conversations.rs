@@ -122,7 +122,9 @@ fn resets() {
     conversation("rsa=syn_received oa=established rra=closed od=closed rr=closed");
     // A RST overtakes the FIN that was sent before it: it is not what the opener expects next any more, so it goes on until the
     // replier's socket, which is gone, has answered its segments. Found by tests/soak.sh: these were dropped.
-    conversation("rsa=syn_received oa=established od=established rr=closed rf=closed oa*=closed od*=closed rr=closed");
+    conversation(
+        "rsa=syn_received oa=established od=established rr=closed rf=closed oa*=closed od*=closed rr=closed",
+    );
     // TIME_WAIT too.
     conversation("rsa=syn_received oa=established of=fin_wait rf*=last_ack oa*=time_wait rr=closed");
 }

@@ -5,8 +5,8 @@ use std::net::Ipv6Addr;
 
 use haechi::base::simd::LANES;
 use haechi::flow::{FlowKey, HashKey, HashSeed, KeyLanes, SecretHash};
-use haechi::packet::parse::{parse_general, parse_lanes, parse_straight};
-use haechi::packet::view::Tcp;
+use haechi::packet::parse::{TcpLanes, parse_general, parse_lanes, parse_straight};
+use haechi::packet::view::{Tcp, tcp_flag};
 use haechi::packet::{Malformed, PacketKind, PacketMeta, ParseOptions, RxChecksum, Straight, parse};
 
 /// Offsets inside the frame, fields that fit the kind.
@@ -93,6 +93,26 @@ fn usual(frame: &[u8]) -> bool {
         }
 }
 
+/// Lane `i` says of a segment with ACK alone what its header does, and of anything else that it is none.
+fn plain_tcp(lanes: &TcpLanes, i: usize, meta: &PacketMeta, frame: &[u8]) {
+    const ACK_SYN_RST_FIN: u8 = tcp_flag::ACK | tcp_flag::SYN | tcp_flag::RST | tcp_flag::FIN;
+    let tcp = Tcp::of(meta, frame).filter(|_| meta.tcp_flags() & ACK_SYN_RST_FIN == tcp_flag::ACK);
+    assert_eq!(
+        lanes.plain.to_array()[i] != 0,
+        tcp.is_some(),
+        "lane {i}: {frame:02x?}"
+    );
+    let Some(tcp) = tcp else { return };
+    let said = [lanes.sequence, lanes.acknowledgment, lanes.window_and_len].map(|l| l.to_array()[i]);
+    let data = u32::from(meta.l4_len) - u32::from(meta.detail);
+    let expected = [
+        tcp.sequence(),
+        tcp.acknowledgment(),
+        u32::from(tcp.window()) | (data << 16),
+    ];
+    assert_eq!(said, expected, "lane {i}: {frame:02x?}");
+}
+
 /// Eight frames at once, one by one on the straight path, and on the general one: the same of each, and the same flow key.
 ///
 /// # Panics
@@ -134,6 +154,7 @@ pub fn three_paths(
             Some(straight)
         );
         assert_eq!(straight.tcp, meta.kind == PacketKind::Tcp);
+        plain_tcp(&lanes.tcp, i, &meta, frames[i]);
         let (key, direction) = FlowKey::of(&meta, domain);
         assert_eq!((key, direction), FlowKey::of_lane(&keys, i, domain));
         assert!(key.is_ipv4());

@@ -19,6 +19,13 @@ impl Candidate {
     /// Not in this bucket, but perhaps further on: [`SessionTable::find`] knows. No table has such a slot, so that
     /// [`Lookup::confirm`] confirms it never.
     const FURTHER: Self = Self(NIL - 1);
+
+    /// The session that may be the one; means something after [`Lookup::confirm`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn named(self) -> SessionIx {
+        SessionIx(self.0)
+    }
 }
 
 /// A table as a batch of lookups reads it, one stage over all keys after the other: hash all, look at all buckets, look at
@@ -77,7 +84,7 @@ impl<H: HashKey> Lookup<'_, H> {
     }
 
     /// The session that was named, if it has this key. Otherwise, unless it was [`Candidate::NONE`], the key may still be
-    /// in the table: [`SessionTable::find`] knows. Good only while no session was removed since [`Lookup::probe`].
+    /// in the table: [`SessionTable::find`] knows. (A session that was removed since has no packet's key any more.)
     #[inline(always)]
     #[must_use]
     pub fn confirm(&self, key: &FlowKey, candidate: Candidate) -> Option<SessionIx> {

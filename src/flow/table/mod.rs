@@ -420,6 +420,8 @@ impl<H: HashKey> SessionTable<H> {
         self.by_state[state.index()] -= 1;
         self.len -= 1;
         self.removed += 1;
+        // What a lookup of the same batch named is confirmed no more.
+        self.sessions[ix.index()].key.forget();
         let cold = &mut self.cold[ix.index()];
         cold.version = cold.version.wrapping_add(1);
         self.give_slot(ix.0);

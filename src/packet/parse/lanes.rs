@@ -30,6 +30,44 @@ pub struct Lanes {
     pub ip_len: u32x8,
     /// IP protocol.
     pub protocol: u32x8,
+    /// What a tracker needs of TCP.
+    pub tcp: TcpLanes,
+}
+
+/// The fields of eight TCP segments that say all there is about one with ACK alone (no SYN, FIN or RST).
+#[derive(Clone, Copy, Debug)]
+pub struct TcpLanes {
+    /// All ones: the lane is such a segment (if the frame took the straight path).
+    pub plain: u32x8,
+    /// Sequence numbers.
+    pub sequence: u32x8,
+    /// Acknowledgement numbers.
+    pub acknowledgment: u32x8,
+    /// The window field in the low half, bytes of data in the high one.
+    pub window_and_len: u32x8,
+}
+
+impl TcpLanes {
+    const NONE: Self = Self {
+        plain: u32x8::ZERO,
+        sequence: u32x8::ZERO,
+        acknowledgment: u32x8::ZERO,
+        window_and_len: u32x8::ZERO,
+    };
+
+    /// Of headers that begin in the middle of word 5 and have `header` words; `l4_len` bytes with the data.
+    #[inline(always)]
+    fn of(w: &[u32x8; COLUMNS], header: u32x8, l4_len: u32x8) -> Self {
+        const ACK_ALONE: u32 = 0x10;
+        const ACK_SYN_RST_FIN: u32 = 0x17;
+        let flags: u32x8 = w[8] >> 24;
+        Self {
+            plain: (flags & splat(ACK_SYN_RST_FIN)).cmp_eq(splat(ACK_ALONE)),
+            sequence: swapped_32(across(w[6], w[7])),
+            acknowledgment: swapped_32(across(w[7], w[8])),
+            window_and_len: swapped(low(w[9])) | ((l4_len - (header << 2)) << 16),
+        }
+    }
 }
 
 /// Frames of the straight path ([`super::parse_straight`]) that have at least 60 bytes and, if TCP, no options but time
@@ -86,6 +124,15 @@ pub fn parse_lanes(frames: &[&[u8]; LANES], device: &[RxChecksum; LANES], verify
         }
         taken &= unchecked | holds(device, RxChecksum::L4_GOOD, RxChecksum::L4_BAD, sum);
     }
+    let tcp = if is_tcp.any() {
+        let of = TcpLanes::of(&w, header, l4_len);
+        TcpLanes {
+            plain: of.plain & is_tcp,
+            ..of
+        }
+    } else {
+        TcpLanes::NONE
+    };
     Lanes {
         taken,
         source: across(w[3], w[4]),
@@ -94,6 +141,7 @@ pub fn parse_lanes(frames: &[&[u8]; LANES], device: &[RxChecksum; LANES], verify
         destination_port: swapped(destination_port),
         ip_len,
         protocol,
+        tcp,
     }
 }
 
@@ -146,4 +194,12 @@ fn across(word: u32x8, next: u32x8) -> u32x8 {
 #[inline(always)]
 fn swapped(word: u32x8) -> u32x8 {
     low((word << 8) | (word >> 8))
+}
+
+/// A word between network and host byte order.
+#[inline(always)]
+fn swapped_32(word: u32x8) -> u32x8 {
+    let even = splat(0x00ff_00ff);
+    let halves: u32x8 = ((word & even) << 8) | ((word >> 8) & even);
+    (halves << 16) | (halves >> 16)
 }

@@ -17,7 +17,7 @@ mod malformed;
 
 pub use embedded::{Embedded, may_relate, parse_embedded};
 pub use fragment::{FragmentField, fragment_field, parse_first_fragment, parse_reassembled};
-pub use lanes::{Lanes, parse_lanes};
+pub use lanes::{Lanes, TcpLanes, parse_lanes};
 pub use malformed::Malformed;
 
 use super::checksum::Sum;

@@ -225,8 +225,8 @@ static __rte_always_inline uint32_t words_of(uint32_t value)
 /* A connection's life in "connect": SYN, SYN+ACK, ACK, FIN, FIN, ACK. Walks of each side that make one: */
 static const uint64_t life_walks[2] = { 4, 2 };
 
-static __rte_always_inline void put_segment(const struct side *s, uint32_t flow, uint8_t *out, uint32_t sent, uint32_t got,
-					    uint8_t flags, bool has_data);
+static __rte_always_inline void put_segment(const struct side *s, uint32_t flow, uint8_t *out, uint32_t len, uint32_t sent,
+					    uint32_t got, uint8_t flags, bool has_data);
 
 /* One segment of a connection's life. */
 static void write_life(const struct side *s, uint32_t at, uint8_t *out)
@@ -237,8 +237,8 @@ static void write_life(const struct side *s, uint32_t at, uint8_t *out)
 	static const uint8_t got[2][4] = { { 0, 1, 1, 2 }, { 1, 2 } };
 	const uint64_t life = s->walks / life_walks[s->reply], step = s->walks % life_walks[s->reply];
 
-	put_segment(s, (uint32_t)(life * flows) + at, out, sent[s->reply][step], got[s->reply][step], flags[s->reply][step],
-		    false);
+	put_segment(s, (uint32_t)(life * flows) + at, out, length, sent[s->reply][step], got[s->reply][step],
+		    flags[s->reply][step], false);
 }
 
 /* The other side's walks that a walk of "connect" waits for; 0: none. */
@@ -261,12 +261,12 @@ static void write_segment(const struct side *s, uint32_t flow, uint8_t *out)
 	const uint32_t sent = syn ? 0 : 1 + (uint32_t)(s->walks - 1) * data;
 	const uint32_t got = other->walks == 0 ? 0 : 1 + (uint32_t)(other->walks - 1) * data;
 
-	put_segment(s, flow, out, sent, got, flags, !syn);
+	put_segment(s, flow, out, length, sent, got, flags, !syn);
 }
 
 /* A segment with these numbers, from the ISNs on. */
-static __rte_always_inline void put_segment(const struct side *s, uint32_t flow, uint8_t *out, uint32_t sent, uint32_t got,
-					    uint8_t flags, bool has_data)
+static __rte_always_inline void put_segment(const struct side *s, uint32_t flow, uint8_t *out, uint32_t len, uint32_t sent,
+					    uint32_t got, uint8_t flags, bool has_data)
 {
 	const uint32_t id = (flow * 0x9e3779b1u + (uint32_t)seed) & 0xffffff;
 	const uint32_t client = 0x0a000000u | id;
@@ -277,7 +277,7 @@ static __rte_always_inline void put_segment(const struct side *s, uint32_t flow,
 	const bool syn = !has_data;
 	const uint32_t seq = isns[s->reply] + sent;
 	const uint32_t ack = flags & TCP_ACK ? isns[!s->reply] + got : 0;
-	const uint16_t ip_len = rte_cpu_to_be_16(syn ? 40 : (uint16_t)(length - 14));
+	const uint16_t ip_len = rte_cpu_to_be_16(syn ? 40 : (uint16_t)(len - 14));
 	const uint16_t ip_sum = rte_cpu_to_be_16(fold((syn ? s->syn_sums[0] : s->ip_sum) + addresses));
 	const uint16_t tcp_sum = rte_cpu_to_be_16(
 		fold((syn ? s->syn_sums[1] : s->udp_sum) + addresses + port + words_of(seq) + words_of(ack) + flags));
@@ -285,7 +285,10 @@ static __rte_always_inline void put_segment(const struct side *s, uint32_t flow,
 	const uint32_t seq_be = rte_cpu_to_be_32(seq), ack_be = rte_cpu_to_be_32(ack);
 	const uint16_t port_be = rte_cpu_to_be_16(port);
 
-	rte_memcpy(out, s->frame, length);
+	if (likely(len == MIN_LENGTH))
+		memcpy(out, s->frame, 64); /* as in write_frame */
+	else
+		rte_memcpy(out, s->frame, len);
 	memcpy(out + 16, &ip_len, 2);
 	memcpy(out + 24, &ip_sum, 2);
 	memcpy(out + 26, s->reply ? &server_be : &client_be, 4);
@@ -316,32 +319,73 @@ static bool may_walk(struct side *s)
 	return true;
 }
 
+/* So many packets of a walk, and of a pass, are written. */
+static __rte_always_inline void walked(struct side *s, uint16_t n)
+{
+	s->walk_left -= n;
+	if (s->walk_left == 0) {
+		s->walk_left = flows;
+		s->walks++;
+	}
+	s->left -= n;
+	if (s->left == 0) {
+		s->shared->passes++;
+		new_pass(s);
+	}
+}
+
+/* Data of established connections: so many that walk, pass and what the other side has delivered stay the same. */
+static __rte_always_inline void fill_data(struct side *s, struct rte_mbuf **pkts, uint16_t n, uint32_t len)
+{
+	const uint32_t data = len - TCP_HEADERS, stride = s->stride, count = flows;
+	const uint64_t acknowledged = sides[s->reply ? 0 : 1].walks;
+	const uint32_t sent = 1 + (uint32_t)(s->walks - 1) * data, got = 1 + (uint32_t)(acknowledged - 1) * data;
+	uint32_t at = s->at;
+	uint16_t i;
+
+	for (i = 0; i < n; i++) {
+		struct rte_mbuf *m = pkts[i];
+
+		put_segment(s, at, rte_pktmbuf_mtod(m, uint8_t *), len, sent, got, TCP_ACK | TCP_PSH, true);
+		m->data_len = (uint16_t)len;
+		m->pkt_len = len;
+		at += stride;
+		at -= at >= count ? count : 0;
+	}
+	s->at = at;
+}
+
 /* Returns how many were filled: fewer than asked for where a walk ends that another step has to follow. */
 static uint16_t fill_tcp(struct side *s, struct rte_mbuf **pkts, uint16_t n)
 {
 	uint16_t done = 0;
 
 	while (done < n && may_walk(s)) {
-		struct rte_mbuf *m = pkts[done++];
+		/* Established: nothing is waited for any more, and nothing is asked for each packet. */
+		const bool established = !connects && s->walks >= 2 && sides[s->reply ? 0 : 1].walks >= 2;
+		const uint32_t most = RTE_MIN(s->left, s->walk_left);
+		const uint16_t now = established ? (uint16_t)RTE_MIN((uint32_t)(n - done), most) : 1;
 
-		if (connects) {
-			write_life(s, s->at, rte_pktmbuf_mtod(m, uint8_t *));
-			s->shared->opened += !s->reply && s->walks % life_walks[0] == 0;
+		if (established && likely(length == MIN_LENGTH)) {
+			fill_data(s, pkts + done, now, MIN_LENGTH);
+		} else if (established) {
+			fill_data(s, pkts + done, now, length);
 		} else {
-			write_segment(s, s->at, rte_pktmbuf_mtod(m, uint8_t *));
+			struct rte_mbuf *m = pkts[done];
+
+			if (connects) {
+				write_life(s, s->at, rte_pktmbuf_mtod(m, uint8_t *));
+				s->shared->opened += !s->reply && s->walks % life_walks[0] == 0;
+			} else {
+				write_segment(s, s->at, rte_pktmbuf_mtod(m, uint8_t *));
+			}
+			m->data_len = (uint16_t)length;
+			m->pkt_len = length;
+			s->at += s->stride;
+			s->at -= s->at >= flows ? flows : 0;
 		}
-		m->data_len = (uint16_t)length;
-		m->pkt_len = length;
-		s->at += s->stride;
-		s->at -= s->at >= flows ? flows : 0;
-		if (--s->walk_left == 0) {
-			s->walk_left = flows;
-			s->walks++;
-		}
-		if (--s->left == 0) {
-			s->shared->passes++;
-			new_pass(s);
-		}
+		walked(s, now);
+		done += now;
 	}
 	return done;
 }

@@ -55,14 +55,20 @@ fn opening(meta: &PacketMeta, rule: Option<&Rule>) -> Option<Opening> {
 }
 
 impl Act<'_> {
+    /// Can the source of a packet that opens a flow not be there?
+    #[inline]
+    pub(super) fn is_spoofed(&self, meta: &PacketMeta) -> bool {
+        let zone = port_policy(self.policy, meta.ingress).zone;
+        is_martian(meta) || self.policy.antispoof.judge(zone, &meta.source).is_some()
+    }
+
     /// Judges a packet without a session by the rule that matched it.
     ///
     /// Places of later stages: expectations and the HA peer's sessions before the policy's refusal, NAT between the rule and the
     /// limits.
     pub(super) fn first(&mut self, flow: &FlowPacket<'_>, answer: RuleMatch) -> Verdict {
         let meta = flow.meta;
-        let zone = port_policy(self.policy, meta.ingress).zone;
-        if is_martian(meta) || self.policy.antispoof.judge(zone, &meta.source).is_some() {
+        if self.is_spoofed(meta) {
             return Verdict::Drop(DropReason::SpoofedSource, Why::Rule(None));
         }
         let rule = answer.and_then(|place| Some((place, self.policy.rules.get(place as usize)?)));

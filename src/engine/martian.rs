@@ -4,6 +4,7 @@ use crate::packet::PacketMeta;
 
 /// Is the source one that nobody has, or the destination one that is nowhere on a link? Asked about the first packet of a
 /// flow: none of these makes a session. (RFC 1812, section 5.3.7; RFC 6890; RFC 4291, sections 2.5.2, 2.5.3 and 2.7.)
+#[inline]
 pub(super) fn is_martian(meta: &PacketMeta) -> bool {
     // A packet to its own sender: the LAND attack.
     if meta.source == meta.destination {

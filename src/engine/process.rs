@@ -7,7 +7,7 @@ use super::rate::TokenBucket;
 use super::record::Records;
 use super::session::ip_len;
 use super::sources::Sources;
-use super::syn::{Proxy, Syn};
+use super::syn::{Proxy, Syn, protects};
 use super::{
     Batch, Counters, DropReason, Engine, MAX_BATCH, Note, Outputs, Place, RuleCounters, Why, reject,
 };
@@ -326,12 +326,12 @@ fn find_all<B: PacketBuf>(
     let mut questions = 0;
     for (place, packet) in packets.iter().enumerate() {
         let sight = &mut scratch.sights[place];
+        sight.question = 0;
         if sight.parsed == Parsed::Layer2 {
             sight.candidate = Candidate::NONE;
             continue;
         }
         sight.candidate = table.probe(sight.hash);
-        sight.question = 0;
         if sight.candidate == Candidate::NONE {
             scratch.complete(place, packet, options);
             scratch.questions[questions] = super::first::question(&scratch.metas[place], policy);
@@ -394,7 +394,12 @@ impl Act<'_> {
         let (mut place, mut forwarded) = (0, 0);
         loop {
             // Nearly every packet; the others are judged out of line, where they cost these nothing.
-            let run = self.steady_run(scratch, place, packets.as_slice());
+            let candidate = scratch.sights.get(place).map_or(Candidate::NONE, |s| s.candidate);
+            let run = if candidate == Candidate::NONE {
+                Run::NONE
+            } else {
+                self.steady_run(scratch, place, packets.as_slice())
+            };
             if run.packets > 0 {
                 let sights = &scratch.sights[place..];
                 out.forward_run(packets.by_ref().take(run.packets), run.egress, |n| Note {
@@ -408,22 +413,47 @@ impl Act<'_> {
                 continue;
             }
             let Some(packet) = packets.next() else { break };
-            self.judge(scratch, place, packet, out, rejects, hold);
+            match self.flood(scratch, place, packet.bytes()) {
+                Some(rule) => {
+                    let note = Note {
+                        why: Why::Rule(Some(rule)),
+                        place: Place::Batch(place),
+                    };
+                    let of = (&scratch.metas[place], scratch.sights[place].key.domain);
+                    self.answer_syn(rule, note, of, packet, &mut scratch.answer, out);
+                }
+                None => self.judge(scratch, place, packet, out, rejects, hold),
+            }
             place += 1;
         }
         self.counters.forwarded += forwarded;
         self.run.flush(self.rules, self.now);
     }
 
+    /// Is this a SYN without a session that haechi answers itself? Then that is counted, and its rule said: the short cut of
+    /// [`Act::first`] for what floods are made of.
+    #[inline(always)]
+    fn flood(&mut self, scratch: &Scratch, place: usize, frame: &[u8]) -> Option<u32> {
+        // What stage 2 did not find may be there by now.
+        let question = usize::from(scratch.sights[place].question).checked_sub(1);
+        let answer = scratch.matches[question.filter(|_| !self.table_changed)?]?;
+        let rule = self.policy.rules.get(answer as usize)?;
+        let meta = &scratch.metas[place];
+        if !protects(rule) || meta.kind != PacketKind::Tcp || self.is_spoofed(meta) {
+            return None;
+        }
+        let answers = self.answers_syn(meta, frame, rule);
+        if answers {
+            self.run.add(self.rules, self.now, rule.id, ip_len(meta));
+        }
+        answers.then_some(answer)
+    }
+
     /// Counts packets of sessions that stay as they are but for numbers and counters, from `first` on, of which `packets` are
     /// left: as many as leave by one port.
     #[inline(never)]
     fn steady_run<B: PacketBuf>(&mut self, scratch: &Scratch, first: usize, packets: &[B]) -> Run {
-        let mut run = Run {
-            packets: 0,
-            egress: PortId(0),
-            goes_on: false,
-        };
+        let mut run = Run::NONE;
         let mut rule_run = self.run;
         for (packet, sight) in packets.iter().zip(&scratch.sights[first..]) {
             let place = first + run.packets;
@@ -628,6 +658,14 @@ struct Run {
     egress: PortId,
     /// The next one is perhaps another such, that leaves by another port.
     goes_on: bool,
+}
+
+impl Run {
+    const NONE: Self = Self {
+        packets: 0,
+        egress: PortId(0),
+        goes_on: false,
+    };
 }
 
 /// A packet of a flow, as the session and first-packet paths need it.

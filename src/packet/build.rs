@@ -147,6 +147,7 @@ const fn unreachable(meta: &PacketMeta) -> (u8, u8) {
 
 /// May a refused packet be answered at all? Never in answer to a bad checksum, a RST, an ICMP error, a later
 /// fragment, or anything sent to or from a group or no single host (RFC 1122, section 3.2.2; RFC 4443, section 2.4(e)).
+#[inline]
 #[must_use]
 pub fn may_answer(meta: &PacketMeta, frame: &[u8]) -> bool {
     let answerable_kind = match meta.kind {
@@ -178,6 +179,7 @@ const fn is_icmp(protocol: u8) -> bool {
 }
 
 /// Neither multicast, broadcast, unspecified, loopback nor reserved.
+#[inline]
 const fn is_one_host(address: &[u8; 16]) -> bool {
     let bits = u128::from_be_bytes(*address);
     if bits >> 32 == 0xffff {

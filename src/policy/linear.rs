@@ -88,6 +88,8 @@ struct Exact {
     source: Span,
     destination: Span,
     source_ports: Span,
+    /// All intervals were exact: there is nothing to look up.
+    is_hull: bool,
 }
 
 /// Sets of zones, one after the other, each of the same number of words.
@@ -145,13 +147,17 @@ impl<A: Family + Hash> Table<A> {
                     destination: Interval::hull(&conditions.destination),
                     source_ports: Interval::hull(&conditions.source_ports),
                 });
-                exacts.push(Exact {
+                let mut exact = Exact {
                     index,
                     service: services.add(conditions.service),
                     source: addresses.add(conditions.source),
                     destination: addresses.add(conditions.destination),
                     source_ports: ports.add(conditions.source_ports),
-                });
+                    is_hull: false,
+                };
+                let spans = [exact.service, exact.source, exact.destination, exact.source_ports];
+                exact.is_hull = spans.iter().all(|span| span.start == span.end);
+                exacts.push(exact);
             }
         }
         Self {
@@ -181,14 +187,12 @@ impl<A: Family + Hash> Table<A> {
             // Not a zone of this policy.
             return None;
         }
-        for (place, (bitmaps, hull)) in self
-            .zones
-            .bits
-            .chunks_exact(2 * words)
-            .zip(&self.hulls)
-            .enumerate()
-        {
-            let zones = (bitmaps[from_word] >> from_bit) & (bitmaps[words + to_word] >> to_bit) & 1;
+        // (`chunks_exact` would divide.)
+        let (mut from_at, mut to_at) = (from_word, words + to_word);
+        for (place, hull) in self.hulls.iter().enumerate() {
+            let zones = (self.zones.bits[from_at] >> from_bit) & (self.zones.bits[to_at] >> to_bit) & 1;
+            from_at += 2 * words;
+            to_at += 2 * words;
             // Not `&&`: no branch that a mixed burst would make the CPU guess wrong.
             let possible = (zones == 1)
                 & hull.service.contains(service)
@@ -197,11 +201,12 @@ impl<A: Family + Hash> Table<A> {
                 & hull.source_ports.contains(key.source_port);
             if possible {
                 let exact = &self.exacts[place];
-                if exact.service.admits(&self.services, service)
-                    && exact.source.admits(&self.addresses, source)
-                    && exact.destination.admits(&self.addresses, destination)
-                    && exact.source_ports.admits(&self.ports, key.source_port)
-                {
+                let admitted = exact.is_hull
+                    || exact.service.admits(&self.services, service)
+                        && exact.source.admits(&self.addresses, source)
+                        && exact.destination.admits(&self.addresses, destination)
+                        && exact.source_ports.admits(&self.ports, key.source_port);
+                if admitted {
                     return Some(exact.index);
                 }
             }

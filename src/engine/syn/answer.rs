@@ -1,5 +1,5 @@
-//! The SYN+ACK with a cookie: all that a flood of SYNs costs. No session, no timer, no record; one SipHash of three blocks, and
-//! the answer in the buffer that the SYN came in.
+//! The SYN+ACK with a cookie: all that a flood of SYNs costs. No session, no timer, no record; one block of AES, and the
+//! answer in the buffer that the SYN came in.
 
 use super::cookie::{Cookies, Facts};
 use super::ends;
@@ -26,7 +26,7 @@ const NONE: SynOptions = SynOptions {
 impl Act<'_> {
     /// Answers a SYN that the rule at this place allows.
     #[inline(never)]
-    pub(super) fn answer_syn<B: PacketBuf, O: Outputs<B>>(
+    pub(in crate::engine) fn answer_syn<B: PacketBuf, O: Outputs<B>>(
         &mut self,
         place: u32,
         note: Note,

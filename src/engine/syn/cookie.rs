@@ -3,10 +3,14 @@
 //!
 //! | bits | |
 //! | --- | --- |
-//! | 8 to 31 | MAC: SipHash-2-4 under the key of its epoch over both ends, the domain, the client's initial sequence number, the bits below, and the window scale that the client was told |
+//! | 8 to 31 | MAC under the key of its epoch over both ends, the domain, the client's initial sequence number, the bits below, and the window scale that the client was told |
 //! | 4 to 7 | the client's window scale; 15: none |
 //! | 3 | the client was told that selective acknowledgements are understood |
 //! | 0 to 2 | the client's maximum segment size, rounded down to one of eight |
+//!
+//! The MAC is AES-128 in CBC-MAC (ISO/IEC 9797-1, algorithm 1), which is a pseudorandom function where all messages of a key have
+//! one length: two blocks over IPv4, three over IPv6, each family under a key of its own. What SYNs to one service have in common
+//! comes first, and is enciphered once for many. Every CPU that haechi starts on has instructions for it.
 //!
 //! The key changes with every epoch of 64 seconds, and cookies of the epoch before are still taken: so one lives for 64 to 128
 //! seconds. An epoch's key is derived from the engine's secret by the same PRF, because an engine has no source of randomness:
@@ -15,7 +19,8 @@
 //! A blind guess is right with a probability of 2^-24 for each of at most eight tries (two epochs, two sequence numbers, two
 //! scales; see [`Cookies::check`]); a right one costs a session and a SYN to the server.
 
-use siphasher::sip::SipHasher24;
+use aes::Aes128Enc;
+use aes::cipher::{BlockEncrypt, KeyInit};
 
 use crate::base::Nanos;
 use crate::flow::{HashSeed, TcpSender};
@@ -81,10 +86,12 @@ pub(super) struct Ends<'a> {
 
 /// The keys of this epoch and the one before.
 pub(super) struct Cookies {
-    master: SipHasher24,
+    master: Aes128Enc,
     /// When this epoch began.
     since: Nanos,
-    keys: [SipHasher24; 2],
+    keys: [Keys; 2],
+    /// The first block of the last cookie made over IPv4 in this epoch, and what it was enciphered to.
+    last: Option<[Block; 2]>,
     /// Added to the time stamps that clients are told, which else would tell for how long this node has been up.
     stamp_offset: u32,
 }
@@ -96,13 +103,20 @@ impl Cookies {
     pub(super) fn new(seed: HashSeed) -> Self {
         let [a, b, c, d] = seed.0;
         // All of the seed goes into the key; what is made of it says nothing of the table's hash.
-        let from = SipHasher24::new_with_keys(a, b);
-        let word = |place: u64| hash(&from, [u64::from_le_bytes(*b"syn cook"), c, d, place]);
-        let master = SipHasher24::new_with_keys(word(0), word(1));
+        let from = Aes128Enc::new(&block(a, b).into());
+        let word = |place: u64| {
+            mac(
+                &from,
+                [block(u64::from_le_bytes(*b"syn cook"), place), block(c, d)],
+            )
+        };
+        let master = Aes128Enc::new(&word(0).into());
+        let [stamp_offset, ..] = halves(word(1));
         Self {
-            keys: [key(&master, 1), key(&master, 0)],
+            keys: [Keys::new(&master, 1), Keys::new(&master, 0)],
             since: Nanos(0),
-            stamp_offset: word(2) as u32,
+            last: None,
+            stamp_offset: stamp_offset as u32,
             master,
         }
     }
@@ -122,7 +136,8 @@ impl Cookies {
     #[cold]
     fn turn_to(&mut self, epoch: u64) {
         self.since = Nanos((epoch - 1) * Self::EPOCH.0);
-        self.keys = [key(&self.master, epoch), key(&self.master, epoch - 1)];
+        self.keys = [Keys::new(&self.master, epoch), Keys::new(&self.master, epoch - 1)];
+        self.last = None;
     }
 
     /// The time stamp, in milliseconds, that a client is told now.
@@ -131,7 +146,7 @@ impl Cookies {
     }
 
     /// The cookie for a SYN with `isn` as its sequence number. `told_scale`: what the client is told of the server's windows.
-    #[inline]
+    #[inline(always)]
     pub(super) fn make(
         &mut self,
         now: Nanos,
@@ -142,7 +157,25 @@ impl Cookies {
     ) -> u32 {
         self.turn(now);
         let bits = facts.bits();
-        (mac(&self.keys[0], ends, isn, bits, told(facts, told_scale)) << 8) | u32::from(bits)
+        let covered = Covered {
+            ends,
+            isn,
+            bits,
+            told: told(facts, told_scale),
+        };
+        let [keys, _] = &self.keys;
+        let mac = match covered.ipv4() {
+            Some([service, client]) => {
+                let enciphered = match self.last {
+                    Some([last, enciphered]) if last == service => enciphered,
+                    _ => encipher(&keys.v4, service),
+                };
+                self.last = Some([service, enciphered]);
+                encipher(&keys.v4, xor(enciphered, client))
+            }
+            None => mac(&keys.v6, covered.ipv6()),
+        };
+        (top(mac) << 8) | u32::from(bits)
     }
 
     /// What a cookie says, and the scale that its client was told, if it is one of the last two epochs for a SYN with one of
@@ -161,8 +194,13 @@ impl Cookies {
         let told_scales = if facts.scale.is_some() { told_scales } else { &[0] };
         for isn in isns {
             for told_scale in told_scales {
-                let told = told(facts, *told_scale);
-                let is_it = |key| mac(key, ends, *isn, bits, told) == cookie >> 8;
+                let covered = Covered {
+                    ends,
+                    isn: *isn,
+                    bits,
+                    told: told(facts, *told_scale),
+                };
+                let is_it = |keys| covered.mac(keys) == cookie >> 8;
                 if self.keys.iter().any(is_it) {
                     return Some((*isn, facts, *told_scale));
                 }
@@ -180,39 +218,99 @@ const fn told(facts: Facts, told_scale: u8) -> u8 {
     }
 }
 
-fn hash(hasher: &SipHasher24, words: [u64; 4]) -> u64 {
-    let mut bytes = [0; 32];
-    for (bytes, word) in bytes.chunks_exact_mut(8).zip(words) {
-        bytes.copy_from_slice(&word.to_le_bytes());
+/// What AES works on.
+type Block = [u8; 16];
+
+/// An epoch's keys.
+struct Keys {
+    v4: Aes128Enc,
+    v6: Aes128Enc,
+}
+
+impl Keys {
+    fn new(master: &Aes128Enc, epoch: u64) -> Self {
+        let key = |label: &[u8; 8]| {
+            let key = encipher(master, block(u64::from_le_bytes(*label), epoch));
+            Aes128Enc::new(&key.into())
+        };
+        Self {
+            v4: key(b"epoch v4"),
+            v6: key(b"epoch v6"),
+        }
     }
-    hasher.hash(&bytes)
 }
 
-fn key(master: &SipHasher24, epoch: u64) -> SipHasher24 {
-    let word = |place| hash(master, [u64::from_le_bytes(*b"epochkey"), epoch, place, 0]);
-    SipHasher24::new_with_keys(word(0), word(1))
+/// What a cookie's MAC covers.
+struct Covered<'a> {
+    ends: &'a Ends<'a>,
+    isn: u32,
+    bits: u8,
+    told: u8,
 }
 
-/// 24 bits. Over IPv4 the message has 22 bytes, over IPv6 46, and SipHash covers the length: none is both.
-fn mac(key: &SipHasher24, ends: &Ends<'_>, isn: u32, bits: u8, told: u8) -> u32 {
-    let ports = u64::from(ends.client.1) | (u64::from(ends.server.1) << 16);
-    let second = ports | (u64::from(isn) << 32);
-    let third = u64::from(ends.domain) | (u64::from(bits) << 32) | (u64::from(told) << 40);
-    let hash = if let (Some(client), Some(server)) = (mapped_v4(ends.client.0), mapped_v4(ends.server.0)) {
-        let mut message = [0; 24];
-        message[0..8].copy_from_slice(&(u64::from(client) | (u64::from(server) << 32)).to_le_bytes());
-        message[8..16].copy_from_slice(&second.to_le_bytes());
-        message[16..24].copy_from_slice(&third.to_le_bytes());
-        key.hash(&message[..22])
-    } else {
-        let mut message = [0; 48];
-        message[0..16].copy_from_slice(ends.client.0);
-        message[16..32].copy_from_slice(ends.server.0);
-        message[32..40].copy_from_slice(&second.to_le_bytes());
-        message[40..48].copy_from_slice(&third.to_le_bytes());
-        key.hash(&message[..46])
-    };
-    (hash >> 40) as u32
+impl Covered<'_> {
+    /// 24 bits.
+    fn mac(&self, keys: &Keys) -> u32 {
+        top(match self.ipv4() {
+            Some(blocks) => mac(&keys.v4, blocks),
+            None => mac(&keys.v6, self.ipv6()),
+        })
+    }
+
+    /// Of SYNs that offer the same to one service the first block is the same.
+    #[inline(always)]
+    fn ipv4(&self) -> Option<[Block; 2]> {
+        let (client, server) = (mapped_v4(self.ends.client.0)?, mapped_v4(self.ends.server.0)?);
+        let service = u64::from(server) | (u64::from(self.ends.server.1) << 32);
+        let client = u64::from(client) | (u64::from(self.ends.client.1) << 32);
+        Some([block(service, self.rest()), block(client, u64::from(self.isn))])
+    }
+
+    fn ipv6(&self) -> [Block; 3] {
+        let ports = u64::from(self.ends.client.1) | (u64::from(self.ends.server.1) << 16);
+        let last = block(self.rest(), ports | (u64::from(self.isn) << 32));
+        [*self.ends.server.0, *self.ends.client.0, last]
+    }
+
+    #[inline(always)]
+    fn rest(&self) -> u64 {
+        u64::from(self.ends.domain) | (u64::from(self.bits) << 32) | (u64::from(self.told) << 40)
+    }
+}
+
+#[inline(always)]
+fn block(low: u64, high: u64) -> Block {
+    (u128::from(low) | (u128::from(high) << 64)).to_le_bytes()
+}
+
+const fn halves(block: Block) -> [u64; 2] {
+    let both = u128::from_le_bytes(block);
+    [both as u64, (both >> 64) as u64]
+}
+
+#[inline(always)]
+const fn xor(a: Block, b: Block) -> Block {
+    (u128::from_le_bytes(a) ^ u128::from_le_bytes(b)).to_le_bytes()
+}
+
+#[inline(always)]
+fn encipher(key: &Aes128Enc, block: Block) -> Block {
+    let mut block = block.into();
+    key.encrypt_block(&mut block);
+    block.into()
+}
+
+/// CBC-MAC: all messages of a key have the same number of blocks.
+fn mac<const BLOCKS: usize>(key: &Aes128Enc, message: [Block; BLOCKS]) -> Block {
+    message
+        .into_iter()
+        .fold([0; 16], |mac, block| encipher(key, xor(mac, block)))
+}
+
+/// The 24 bits of a MAC that fit into a cookie.
+#[inline(always)]
+const fn top(mac: Block) -> u32 {
+    (u128::from_le_bytes(mac) >> 104) as u32
 }
 
 /// The IPv4 address in `::ffff:a.b.c.d` (RFC 4291, section 2.5.5.2).

@@ -132,13 +132,17 @@ impl Accepted {
     }
 }
 
+/// Does this rule say that SYNs may be answered here?
+#[inline]
+pub(super) fn protects(rule: &Rule) -> bool {
+    rule.syn_protection != SynProtection::Off && rule.action == Action::Allow
+}
+
 impl Act<'_> {
     /// Looks at a packet without a session before its rule does.
     #[inline]
     pub(super) fn guard(&mut self, flow: &FlowPacket<'_>, rule: Option<&Rule>) -> Guard {
-        let protects =
-            |rule: &&Rule| rule.syn_protection != SynProtection::Off && rule.action == Action::Allow;
-        match rule.filter(protects) {
+        match rule.filter(|rule| protects(rule)) {
             Some(rule) if flow.meta.kind == PacketKind::Tcp => self.guard_tcp(flow, rule),
             _ => Guard::Aside,
         }
@@ -149,8 +153,7 @@ impl Act<'_> {
         let meta = flow.meta;
         let flags = meta.tcp_flags();
         if opens_tcp(flags) {
-            // A frame to a group of stations cannot be answered; only a neighbour can send it.
-            return if self.answers(rule) && may_answer(meta, flow.frame) {
+            return if self.answers_syn(meta, flow.frame, rule) {
                 Guard::Answer
             } else {
                 Guard::Aside
@@ -174,7 +177,15 @@ impl Act<'_> {
         }
     }
 
+    /// Is this a SYN that haechi answers, by the rule that allows it?
+    #[inline(always)]
+    pub(super) fn answers_syn(&mut self, meta: &PacketMeta, frame: &[u8], rule: &Rule) -> bool {
+        // A frame to a group of stations cannot be answered; only a neighbour can send it.
+        opens_tcp(meta.tcp_flags()) && self.answers(rule) && may_answer(meta, frame)
+    }
+
     /// Are SYNs that this rule allows answered here?
+    #[inline]
     fn answers(&mut self, rule: &Rule) -> bool {
         match rule.syn_protection {
             SynProtection::Off => false,

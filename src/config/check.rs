@@ -11,7 +11,7 @@ use super::section::{Section, Walk};
 use super::tree::Span;
 use super::value::{Config, Matcher, Port, Rule, RxQueues, TimeoutOverrides};
 use crate::packet::parse::protocol::{TCP, UDP};
-use crate::policy::{Action, NormalRule, RuleSpec, ServiceSpec};
+use crate::policy::{Action, NormalRule, RuleSpec, ServiceSpec, SynProtection};
 
 /// A session key has 8 bits for its pair (`policy::Transparent::domain`): sessions of one pair more would be taken for
 /// those of another.
@@ -285,16 +285,7 @@ fn check_rules(reading: &Reading<'_>, walk: &mut Walk<'_>) {
             continue;
         }
         warn_unjoined(&joined, rule, section, walk);
-        if rule.action != Action::Allow && rule.timeouts != TimeoutOverrides::default() {
-            let message = format!(
-                "rule \"{}\" makes no sessions, its timeouts are never used",
-                rule.name
-            );
-            walk.report
-                .warning(section.span_of("timeouts"), message)
-                .help("remove `timeouts`");
-        }
-        warn_unused_limits(rule, section, walk);
+        warn_without_effect(rule, &spec, section, walk);
         if !rule.enabled {
             continue;
         }
@@ -316,24 +307,53 @@ fn check_rules(reading: &Reading<'_>, walk: &mut Walk<'_>) {
     }
 }
 
-/// Only sessions can be counted.
-fn warn_unused_limits(rule: &Rule, section: &Section<'_>, walk: &mut Walk<'_>) {
-    let limits = [
+/// Keys that a rule of its kind does nothing with: whoever wrote them believes in something that is not there.
+fn warn_without_effect(rule: &Rule, spec: &RuleSpec, section: &Section<'_>, walk: &mut Walk<'_>) {
+    let of_tcp = [
+        ("pickup", rule.pickup == Some(true)),
+        ("reset_on_timeout", rule.reset_on_timeout == Some(true)),
+        ("tcp_strict", rule.tcp_strict == Some(false)),
+        ("syn_protection", rule.syn_protection != SynProtection::Off),
+        ("syn_options", section.has("syn_options")),
+    ];
+    let of_sessions = [
+        ("timeouts", rule.timeouts != TimeoutOverrides::default()),
         ("max_sessions", rule.max_sessions.is_some()),
         ("max_sessions_per_source", rule.max_sessions_per_source.is_some()),
         ("new_sessions_per_source", rule.new_sessions_per_source.is_some()),
     ];
-    for (key, _) in limits
-        .iter()
-        .filter(|(_, is_set)| *is_set && rule.action != Action::Allow)
-    {
-        let message = format!(
-            "rule \"{}\" makes no sessions, its `{key}` is never reached",
-            rule.name
-        );
+    let speaks_tcp = spec.service.as_ref().is_none_or(|services| {
+        services
+            .iter()
+            .any(|service| matches!(service, ServiceSpec::Tcp(..) | ServiceSpec::Protocol(TCP)))
+    });
+    let mut warn = |key: &str, why: &str| {
         walk.report
-            .warning(section.span_of(key), message)
+            .warning(section.span_of(key), format!("rule \"{}\" {why}", rule.name))
             .help(format!("remove `{key}`"));
+    };
+    if rule.action != Action::Allow {
+        for (key, _) in of_sessions.iter().chain(&of_tcp).filter(|(_, is_set)| *is_set) {
+            warn(key, &format!("makes no sessions: `{key}` has no effect"));
+        }
+        return;
+    }
+    if !speaks_tcp {
+        for (key, _) in of_tcp.iter().filter(|(_, is_set)| *is_set) {
+            warn(key, &format!("allows no TCP: `{key}` has no effect"));
+        }
+    } else if section.has("syn_options") && rule.syn_protection == SynProtection::Off {
+        warn(
+            "syn_options",
+            "answers no SYNs itself (`syn_protection` is \"off\"): `syn_options` has no effect",
+        );
+    }
+    if let (Some(all), Some(each)) = (rule.max_sessions, rule.max_sessions_per_source) {
+        if each > all {
+            let why =
+                format!("has at most {all} sessions: `max_sessions_per_source` ({each}) is never reached");
+            warn("max_sessions_per_source", &why);
+        }
     }
 }
 

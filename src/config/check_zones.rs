@@ -39,6 +39,23 @@ fn check_reserves(reading: &Reading<'_>, walk: &mut Walk<'_>) {
             };
             let help = "write smaller reserves: what is left over is for everybody";
             walk.error(section.span_of("reserve"), message, help);
+        } else if sum == Share::WHOLE && before < sum {
+            // Who has no reserve lives on what is left over.
+            let has_reserve = |name: &str| {
+                let mut zones = reading.config.zones.iter();
+                zones.any(|zone| zone.name == name && zone.reserve.is_some_and(|share| share.0 > 0))
+            };
+            let mut ports = reading.config.ports.iter();
+            if let Some(port) = ports.find(|port| !has_reserve(&port.zone)) {
+                let message = format!(
+                    "the zones' reserves are the whole session table: zone \"{}\" can open no session",
+                    port.zone
+                );
+                let help = "write smaller reserves, or one for that zone";
+                walk.report
+                    .warning(section.span_of("reserve"), message)
+                    .help(help);
+            }
         }
     }
 }

@@ -12,7 +12,7 @@ use super::units::Rate;
 use super::value::{
     Conntrack, FragmentsSection, Matcher, PolicySection, Rule, SynOptions, TimeoutOverrides, Timeouts,
 };
-use crate::policy::{Action, RuleLog, SynProtection};
+use crate::policy::{Action, RuleLog, Share, SynProtection};
 
 pub(super) fn read_sets<'t, T>(
     section: Section<'t>,
@@ -327,5 +327,14 @@ fn check_syn_cookies(section: &Section<'_>, conntrack: &Conntrack, walk: &mut Wa
             format!("`syn_cookie_stop` ({stop}) is above `syn_cookie_start` ({start})"),
             "SYN cookies stop at fewer half-open sessions than they start at",
         );
+    } else if start > Share::WHOLE {
+        walk.report
+            .warning(
+                section.span_of("syn_cookie_start"),
+                format!(
+                    "`syn_cookie_start` ({start}) is more than the session table: SYN cookies never start"
+                ),
+            )
+            .help("write at most \"100%\", or leave out `syn_protection = \"auto\"`");
     }
 }

@@ -78,6 +78,11 @@ impl<'t> Section<'t> {
             .map_or(self.span, |entry| entry.item.span)
     }
 
+    /// Is the key there?
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.table.is_some_and(|table| table.contains_key(key))
+    }
+
     fn full(&self, key: &str) -> String {
         join(&self.path, key)
     }

@@ -42,6 +42,17 @@ enum Opening {
     Cookie(Accepted),
 }
 
+impl Opening {
+    /// What becomes of a packet that the rules allow and for which there is no room. A client that has brought a cookie back
+    /// believes that it is connected, so it is told.
+    const fn refused(self, reason: DropReason, why: Why) -> Verdict {
+        match self {
+            Self::Cookie(_) => Verdict::Reject(reason, why),
+            Self::First(_) | Self::PickUp => Verdict::Drop(reason, why),
+        }
+    }
+}
+
 fn opening(meta: &PacketMeta, rule: Option<&Rule>) -> Option<Opening> {
     if let Some(state) = track::opening(meta) {
         return Some(Opening::First(state));
@@ -113,7 +124,7 @@ impl Act<'_> {
             }
             Action::Reject => {
                 self.refused(flow, rule);
-                return Verdict::Reject(Why::Rule(answer));
+                return Verdict::Reject(DropReason::Policy, Why::Rule(answer));
             }
         }
         let state = match opening {
@@ -153,15 +164,15 @@ impl Act<'_> {
         }
         if let Err(reason) = self.within_limits(rule, &meta.source) {
             self.run.add(self.rules, self.now, rule.id, ip_len(meta));
-            return Verdict::Drop(reason, Why::Rule(answer));
+            return opening.refused(reason, Why::Rule(answer));
         }
         if !self.make_room(meta.ingress) {
-            return Verdict::Drop(DropReason::TableFull, Why::Rule(answer));
+            return opening.refused(DropReason::TableFull, Why::Rule(answer));
         }
         let timeout = self.scaled(rule.state_timeouts.ticks(state));
         // There is room.
         let Ok(ix) = self.table.insert(session, flow.hash, self.now, timeout) else {
-            return Verdict::Drop(DropReason::TableFull, Why::Rule(answer));
+            return opening.refused(DropReason::TableFull, Why::Rule(answer));
         };
         self.table_changed = true;
         count_new(self.sources, self.table.get_mut(ix), rule, self.now);
@@ -171,7 +182,11 @@ impl Act<'_> {
         }
         self.count(ix, flow);
         if let Opening::Cookie(accepted) = opening {
+            self.counters.syn_cookies_accepted += 1;
             *self.table.translation_mut(ix) = accepted.translation();
+            // Should the server never answer, the client will hear of it.
+            let l3_offset = usize::from(meta.l3_offset);
+            self.table.note_link(ix, flow.direction, flow.frame, l3_offset);
         }
         if rule.log.start() {
             self.log_start(ix);
@@ -230,7 +245,7 @@ impl Act<'_> {
             let rule = answer.and_then(|place| self.policy.rules.get(place as usize));
             if let Some(rule) = rule.filter(|rule| rule.action == Action::Reject) {
                 self.refused(flow, rule);
-                return Verdict::Reject(Why::Rule(answer));
+                return Verdict::Reject(DropReason::Policy, Why::Rule(answer));
             }
         }
         Verdict::Drop(DropReason::NoSession, Why::Rule(None))

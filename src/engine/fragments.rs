@@ -230,7 +230,7 @@ impl Act<'_> {
             // No handshake is proxied in pieces, and no header.
             Verdict::Proxy(..) => Some(DropReason::SynProxied),
             Verdict::Drop(reason, _) => Some(reason),
-            Verdict::Reject(_) => {
+            Verdict::Reject(..) => {
                 // An ICMP error quotes the first fragment.
                 let mut refused = whole;
                 if refused.kind != PacketKind::Tcp {

@@ -149,7 +149,7 @@ pub(super) enum Verdict {
     /// It is dropped.
     Drop(DropReason, Why),
     /// It is dropped, and answered where that is allowed.
-    Reject(Why),
+    Reject(DropReason, Why),
     /// It becomes something else.
     Proxy(Proxy, Why),
 }
@@ -157,7 +157,7 @@ pub(super) enum Verdict {
 impl Verdict {
     pub(super) const fn why(self) -> Why {
         match self {
-            Self::Forward(why) | Self::Drop(_, why) | Self::Reject(why) | Self::Proxy(_, why) => why,
+            Self::Forward(why) | Self::Drop(_, why) | Self::Reject(_, why) | Self::Proxy(_, why) => why,
         }
     }
 }
@@ -550,8 +550,8 @@ impl Act<'_> {
                 self.counters.drops[reason.index()] += 1;
                 out.drop(packet, reason, Note { why, place });
             }
-            Verdict::Reject(why) => {
-                self.counters.drops[DropReason::Policy.index()] += 1;
+            Verdict::Reject(reason, why) => {
+                self.counters.drops[reason.index()] += 1;
                 reject::answer(
                     self.counters,
                     rejects,
@@ -561,7 +561,7 @@ impl Act<'_> {
                     &mut scratch.answer,
                     out,
                 );
-                out.drop(packet, DropReason::Policy, Note { why, place });
+                out.drop(packet, reason, Note { why, place });
             }
             Verdict::Proxy(proxy, why) => {
                 let of = (meta, sight.key.domain);

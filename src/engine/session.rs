@@ -208,7 +208,7 @@ impl Act<'_> {
             }
             let why = Why::Rule(answer);
             return Err(match rule.map(|r| r.action) {
-                Some(Action::Reject) => Verdict::Reject(why),
+                Some(Action::Reject) => Verdict::Reject(DropReason::Policy, why),
                 _ => Verdict::Drop(DropReason::Policy, why),
             });
         };

@@ -1,5 +1,6 @@
 //! `reset_on_timeout`: a TCP session that idles out is reset at both ends, so that neither waits for one that its firewall
-//! has forgotten.
+//! has forgotten. And the client of a server that never answered is reset when haechi had shaken its hand (`syn_protection`):
+//! it believes in a connection that there never was.
 //!
 //! The RSTs of many sessions that end at once are paced. A session that waits for its turn is still in the table, and
 //! lives on if a packet comes for it.
@@ -44,7 +45,7 @@ impl Default for Resets {
 impl Resets {
     /// What becomes of a session that idled out: where its ends are to be reset, it waits for its turn.
     pub(super) fn judge(&mut self, entry: &Entry<'_>) -> Due {
-        if !entry.session.resets() || !is_open(entry.session) {
+        if !is_told(entry.session) {
             return Due::End;
         }
         // One that finds no room is looked at again when those that wait now are done.
@@ -70,6 +71,16 @@ impl Resets {
     pub(super) fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
+}
+
+/// Is an end told when this session idles out?
+const fn is_told(session: &Session) -> bool {
+    (session.resets() && is_open(session)) || awaits_server(session)
+}
+
+/// Does a client that haechi answered wait for its server?
+const fn awaits_server(session: &Session) -> bool {
+    session.is_proxied() && matches!(session.state(), SessionState::SynSent) && !session.is_reset()
 }
 
 /// Do both ends believe in the connection?
@@ -109,20 +120,26 @@ impl<B: PacketBuf> Engine<B> {
             }
             let reason = idled_out(session);
             let opener = session.opener;
-            let told = self.reset_ends(ix, out);
-            let told = [opener, opener.reverse()].map(|end| told[end.index()]);
-            self.end(now, ix, reason, Some(told));
+            // It may have got further while it waited for its turn.
+            let told = is_told(session).then(|| {
+                let told = self.reset_ends(ix, out);
+                [opener, opener.reverse()].map(|end| told[end.index()])
+            });
+            self.end(now, ix, reason, told);
             ended += 1;
         }
         ended
     }
 
-    /// Sends each end of a session a RST from the other. Which ends have got one, by [`Direction`]?
+    /// Sends each end of a session a RST from the other; where the server never answered, the client alone. Which ends have got one, by [`Direction`]?
     fn reset_ends<O: Outputs<B>>(&mut self, ix: SessionIx, out: &mut O) -> [bool; 2] {
         let mut told = [false; 2];
         let session = self.table.get(ix);
         let links = self.table.links(ix);
         for sender in [Direction::LowToHigh, Direction::HighToLow] {
+            if awaits_server(session) && session.is_opener(sender) {
+                continue;
+            }
             let (_, egress) = session.ports_of(sender);
             let frame = reset_from(session, links, self.table.translation(ix), sender).and_then(|reset| {
                 let len = timeout_reset(&reset, &mut self.resets.frame[..])?;
@@ -156,9 +173,14 @@ fn reset_from(
         &session.tcp[sender.index()],
         &session.tcp[sender.reverse().index()],
     );
-    if !other.has(TcpSender::ACKED) {
+    let (sequence, acknowledgment) = if awaits_server(session) {
+        // The client has acknowledged the cookie, and that is all that it knows of its server.
+        (translation.cookie.wrapping_add(1), Some(other.end))
+    } else if other.has(TcpSender::ACKED) {
+        (other.acked, this.has(TcpSender::ACKED).then_some(this.acked))
+    } else {
         return None;
-    }
+    };
     let link = match links[sender.index()] {
         link if !link.is_unknown() => link,
         _ => links[sender.reverse().index()].reversed(),
@@ -183,7 +205,7 @@ fn reset_from(
         is_ipv4: FlowKey::is_ipv4(key),
         source,
         destination,
-        sequence: other.acked.wrapping_sub(delta),
-        acknowledgment: this.has(TcpSender::ACKED).then_some(this.acked),
+        sequence: sequence.wrapping_sub(delta),
+        acknowledgment,
     })
 }

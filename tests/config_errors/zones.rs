@@ -52,6 +52,11 @@ fn zones() {
         "fw:21:11: error: the zones' reserves up to this one are 100.01% of the session table",
     );
     // Nested, in a set, and up to the whole table: all right.
+    zone(
+        "reserve = \"100%\"",
+        "fw:18:11: warning: the zones' reserves are the whole session table: zone \"untrust\" can open no session; \
+         help: write smaller reserves, or one for that zone",
+    );
     let good = "[[zone]]\nname = \"trust\"\nnetworks = [\"10.0.0.0/8\", \"@servers\"]\nantispoof = true\nreserve = \"60%\"\n\
         [[zone]]\nname = \"untrust\"\nnetworks = \"10.9.0.0/16\"\nreserve = \"40%\"\n[address_sets]";
     assert_eq!(findings(&GOOD.replace("[address_sets]", good)), [""; 0]);

@@ -169,10 +169,7 @@ impl Act<'_> {
             &segment(meta, flow.frame),
             &rule.syn_options,
         ) {
-            Some(accepted) => {
-                self.counters.syn_cookies_accepted += 1;
-                Guard::Accept(accepted)
-            }
+            Some(accepted) => Guard::Accept(accepted),
             None => Guard::Refuse,
         }
     }

@@ -325,7 +325,9 @@ impl<H: HashKey> SessionTable<H> {
         let session = &mut self.sessions[ix.index()];
         if resets && !session.resets() {
             session.flags |= Session::RESETS;
-            self.links[ix.index()] = Default::default();
+            if !session.is_proxied() {
+                self.links[ix.index()] = Default::default();
+            }
         } else if !resets {
             session.flags &= !Session::RESETS;
         }
@@ -337,7 +339,8 @@ impl<H: HashKey> SessionTable<H> {
         self.links[ix.index()][sender.index()] = LinkHeader::of(frame, l3_offset);
     }
 
-    /// The link headers of the last packets of a session with [`Session::RESETS`], by [`Direction`].
+    /// The link headers of the last packets of a session with [`Session::RESETS`], by [`Direction`]; of one with
+    /// [`Session::PROXIED`] alone, of the client's first one.
     #[must_use]
     pub fn links(&self, ix: SessionIx) -> &[LinkHeader; 2] {
         &self.links[ix.index()]
@@ -398,7 +401,7 @@ impl<H: HashKey> SessionTable<H> {
         self.inserted += 1;
         self.sessions[slot as usize] = session;
         self.cold[slot as usize].begin(hash, now);
-        if session.resets() {
+        if session.resets() || session.is_proxied() {
             self.links[slot as usize] = Default::default();
         }
         self.queues.begin(slot, session.ingress, session.state);

@@ -92,6 +92,8 @@ fn options_are_learnt_by_destination() {
     assert_eq!(syn_again.window, 1000);
     // After ten minutes it is forgotten: a server may change.
     node.wait_secs(601);
+    // The RST to the client whose server did not answer.
+    node.originated.clear();
     let late = self::answer(&mut node, &Tcp { port: 1238, ..syn() });
     assert_eq!((late.mss, late.scale), (Some(1460), Some(7)));
 }
@@ -198,11 +200,46 @@ fn a_server_that_does_not_answer() {
     );
     node.wait_secs(31);
     assert_eq!(node.sessions(), Vec::<String>::new());
-    // A session that is gone or open has nothing sent again.
+    // The client believes in its connection: it is told that there is none.
+    let told = |port: u16, answer: &Tcp| Tcp {
+        from: End::Server,
+        port,
+        flags: RST | ACK,
+        seq: answer.seq.wrapping_add(1),
+        ack: ISN.wrapping_add(1),
+        ..Tcp::default()
+    };
+    assert_eq!(made(&mut node), ("lan".to_owned(), told(1234, &answer)));
+    // A session that is gone or open has nothing sent again, and one that is open is not reset.
     open(&mut node, &Tcp { port: 1235, ..syn() }, |_| ());
-    opening(&mut node, &Tcp { port: 1236, ..syn() });
+    let (_, answer) = opening(&mut node, &Tcp { port: 1236, ..syn() });
     node.wait_secs(31);
-    assert!(node.originated.is_empty());
+    assert_eq!(made(&mut node), ("lan".to_owned(), told(1236, &answer)));
+    assert_eq!(node.counters()["timeout_resets"], 2);
+}
+
+/// A client whose session finds no room has shaken hands with haechi already: it is reset, and its cookie opened nothing.
+#[test]
+fn a_client_that_is_turned_away_is_reset() {
+    let mut node = node(&format!("{ALWAYS}max_sessions = 1\n"));
+    opening(&mut node, &syn());
+    let late = answer(&mut node, &Tcp { port: 1235, ..syn() });
+    for _ in 0..2 {
+        assert_eq!(send(&mut node, &ack(&late)), "session_limit: rule web");
+        let reset = Tcp {
+            from: End::Server,
+            port: 1235,
+            flags: RST,
+            seq: late.seq.wrapping_add(1),
+            ..Tcp::default()
+        };
+        assert_eq!(made(&mut node), ("lan".to_owned(), reset));
+    }
+    let counters = node.counters();
+    assert_eq!(
+        (counters["syn_cookies_accepted"], counters["session_limit"]),
+        (1, 2)
+    );
 }
 
 #[test]

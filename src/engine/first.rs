@@ -69,8 +69,14 @@ impl Act<'_> {
     /// Can the source of a packet that opens a flow not be there?
     #[inline]
     pub(super) fn is_spoofed(&self, meta: &PacketMeta) -> bool {
+        is_martian(meta) || self.is_foreign(meta)
+    }
+
+    /// Does a packet's source belong behind another zone, or not behind this one (`antispoof`)?
+    #[inline]
+    pub(super) fn is_foreign(&self, meta: &PacketMeta) -> bool {
         let zone = port_policy(self.policy, meta.ingress).zone;
-        is_martian(meta) || self.policy.antispoof.judge(zone, &meta.source).is_some()
+        self.policy.antispoof.judge(zone, &meta.source).is_some()
     }
 
     /// Judges a packet without a session by the rule that matched it.

@@ -56,6 +56,11 @@ impl Act<'_> {
                 return verdict;
             }
         }
+        // The opener's source was judged when it opened the session; the replier's is when it answers for the first time.
+        let session = self.table.get(ix);
+        if !session.is_opener(flow.direction) && session.bytes()[1] == 0 && self.is_foreign(meta) {
+            return Verdict::Drop(DropReason::SpoofedSource, Why::Session(ix));
+        }
         let session = self.table.get_mut(ix);
         if session.is_proxied() {
             return self.proxied(flow, ix);
@@ -118,7 +123,7 @@ impl Act<'_> {
             return UNRELATED;
         };
         let port = port_policy(self.policy, meta.ingress);
-        if self.policy.antispoof.judge(port.zone, &meta.source).is_some() {
+        if self.is_foreign(meta) {
             return Verdict::Drop(DropReason::SpoofedSource, Why::Rule(None));
         }
         let domain = self.policy.transparent.domain(port.pair, meta.vlan);
@@ -234,12 +239,18 @@ impl Act<'_> {
         Ok(())
     }
 
-    /// A session that the policy allows under `rule`: does its source still belong where it came from, and has the rule room
-    /// for it, if it is another one than before?
+    /// A session that the policy allows under `rule`: do the ends that have sent something still belong where it came from, and
+    /// has the rule room for it, if it is another one than before?
     fn still_admitted(&mut self, ix: SessionIx, rule: &Rule) -> Result<(), DropReason> {
         let session = *self.table.get(ix);
-        let zone = port_policy(self.policy, session.ingress).zone;
-        if self.policy.antispoof.judge(zone, &session.source()).is_some() {
+        let belongs = |port, source: &[u8; 16]| {
+            let zone = port_policy(self.policy, port).zone;
+            self.policy.antispoof.judge(zone, source).is_none()
+        };
+        let replied = session.bytes()[1] > 0;
+        if !belongs(session.ingress, &session.source())
+            || (replied && !belongs(session.egress, &session.destination()))
+        {
             return Err(DropReason::SpoofedSource);
         }
         if session.rule == rule.id {

@@ -161,6 +161,16 @@ impl Session {
         }
     }
 
+    /// The address that it was opened to, as [`Session::source`].
+    #[inline]
+    #[must_use]
+    pub const fn destination(&self) -> [u8; 16] {
+        match self.opener {
+            Direction::LowToHigh => self.key.high,
+            Direction::HighToLow => self.key.low,
+        }
+    }
+
     /// Is a packet of this direction the opener's?
     #[inline]
     #[must_use]

@@ -117,7 +117,8 @@ pub fn is_steady(session: &mut Session, sender: Direction, plain: impl FnOnce() 
     }
     match session.state {
         SessionState::OtherReplied => true,
-        SessionState::Icmp => !session.key.class.is_echo(),
+        // Of an answer the first one is looked at closer, and nothing tells which that is.
+        SessionState::Icmp => !session.key.class.is_echo() && session.is_opener(sender),
         SessionState::UdpNew | SessionState::OtherNew => session.is_opener(sender),
         _ => false,
     }

@@ -1,4 +1,4 @@
-//! `antispoof`: a source that belongs behind another zone, or not behind this one, opens no session.
+//! `antispoof`: a source that belongs behind another zone, or not behind this one, opens no session and answers in none.
 
 use crate::node::{ALLOW_ALL, Node};
 
@@ -93,6 +93,49 @@ fn the_rules_do_not_see_spoofed_packets() {
         node.send("wan", "tcp 10.0.0.5:1 > 10.0.0.6:2 syn");
     });
     assert!(node.originated.is_empty());
+}
+
+/// Who answers has a source as well: dmz's addresses are not behind wan.
+#[test]
+fn answers_from_where_their_source_does_not_belong_are_dropped() {
+    for (request, answer) in [
+        ("udp 10.0.0.5:1 > 10.9.0.7:2", "udp 10.9.0.7:2 > 10.0.0.5:1"),
+        (
+            "tcp 10.0.0.5:1 > 10.9.0.7:2 syn seq=5",
+            "tcp 10.9.0.7:2 > 10.0.0.5:1 syn ack seq=9 ack=6",
+        ),
+        (
+            "tcp 10.0.0.5:1 > 10.9.0.7:2 syn seq=5",
+            "tcp 10.9.0.7:2 > 10.0.0.5:1 rst ack=6",
+        ),
+        (
+            "icmp 10.0.0.5 > 10.9.0.7 echo-request",
+            "icmp 10.9.0.7 > 10.0.0.5 echo-reply",
+        ),
+        (
+            "icmp 10.0.0.5 > 10.9.0.7 timestamp-request",
+            "icmp 10.9.0.7 > 10.0.0.5 timestamp-reply",
+        ),
+        ("proto/47 10.0.0.5 > 10.9.0.7", "proto/47 10.9.0.7 > 10.0.0.5"),
+    ] {
+        let mut node = node();
+        assert_eq!(node.send("lan", request), "to wan: new session by all");
+        for _ in 0..2 {
+            node.changes(&[("received", 1), ("spoofed_source", 1)], |node| {
+                assert_eq!(node.send("wan", answer), "spoofed_source: session", "{answer}");
+            });
+        }
+        // Without `antispoof` it passes, and goes on; with it, what has answered is looked at again.
+        node.apply(ALLOW_ALL);
+        assert_eq!(node.send("wan", answer), "to lan: session");
+        // (A SYN after the RST would open another one.)
+        if !answer.contains("rst") {
+            assert!(node.send("lan", request).starts_with("to wan: "));
+        }
+        node.apply(&format!("{ZONES}{ALLOW_ALL}"));
+        assert_eq!(node.send("wan", answer), "spoofed_source: rule all", "{answer}");
+        assert_eq!(node.sessions(), [""; 0]);
+    }
 }
 
 #[test]

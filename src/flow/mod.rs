@@ -1,4 +1,4 @@
-//! Flows: the key, the session table, the TCP tracker and the timers.
+//! Flows: the key, who owns them, the session table, the TCP tracker and the timers.
 
 pub mod echo;
 pub mod evict;
@@ -6,6 +6,7 @@ pub mod fragments;
 mod hash;
 mod index;
 pub mod key;
+pub mod owner;
 pub mod segment;
 pub mod session;
 pub mod state;
@@ -19,6 +20,7 @@ pub use evict::EvictionClass;
 pub use fragments::{FragmentKey, Fragments};
 pub use hash::{HashKey, HashSeed, SecretHash};
 pub use key::{Direction, FlowKey, KeyClass, KeyLanes};
+pub use owner::{BUCKETS, BucketTable, KeySet, Method, OwnerFunction, Side, Tuple};
 pub use segment::{Options, Segment};
 pub use session::Session;
 pub use state::{SessionState, StateTimeouts, TimeoutClass};

@@ -3,6 +3,8 @@
 
 #[path = "support/checked.rs"]
 mod checked;
+#[path = "support/crew.rs"]
+mod crew;
 #[path = "support/frames.rs"]
 mod frames;
 #[path = "support/node.rs"]
@@ -14,6 +16,8 @@ mod antispoof;
 mod apply;
 #[path = "engine/bursts.rs"]
 mod bursts;
+#[path = "engine/crew.rs"]
+mod crew_of_workers;
 #[path = "engine/domains.rs"]
 mod domains;
 #[path = "engine/fragments/mod.rs"]

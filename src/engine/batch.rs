@@ -7,10 +7,53 @@ use crate::base::PortId;
 /// The most packets that one call of `process` takes.
 pub const MAX_BATCH: usize = 64;
 
+/// How a packet came to its worker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hops(u8);
+
+impl Hops {
+    /// From a receive queue.
+    pub const NONE: Self = Self(0);
+    /// A packet is handed over so often at most (invariant 3).
+    pub const MAX: u8 = 2;
+    const DATAGRAM: u8 = 0x80;
+
+    /// How often it was handed over.
+    #[inline]
+    #[must_use]
+    pub const fn count(self) -> u8 {
+        self.0 & !Self::DATAGRAM
+    }
+
+    /// Once more; `None`: that would be too often.
+    #[must_use]
+    pub const fn next(self) -> Option<Self> {
+        if self.count() < Self::MAX {
+            Some(Self(self.0 + 1))
+        } else {
+            None
+        }
+    }
+
+    /// A piece of a datagram that another worker has seen whole.
+    #[must_use]
+    pub const fn of_datagram(self) -> Self {
+        Self(self.0 | Self::DATAGRAM)
+    }
+
+    /// Is it one? Then it is this worker's, although it has no ports to tell by.
+    #[inline]
+    #[must_use]
+    pub const fn is_of_datagram(self) -> bool {
+        self.0 & Self::DATAGRAM != 0
+    }
+}
+
 /// Packets in the order of their arrival, each with the port that it came in by.
 pub struct Batch<B> {
     packets: ArrayVec<B, MAX_BATCH>,
     ingress: [PortId; MAX_BATCH],
+    hops: [Hops; MAX_BATCH],
 }
 
 impl<B> Default for Batch<B> {
@@ -26,6 +69,7 @@ impl<B> Batch<B> {
         Self {
             packets: ArrayVec::new(),
             ingress: [PortId(0); MAX_BATCH],
+            hops: [Hops::NONE; MAX_BATCH],
         }
     }
 
@@ -56,9 +100,19 @@ impl<B> Batch<B> {
     /// Gives the packet back when the batch is full.
     #[inline]
     pub fn try_push(&mut self, packet: B, ingress: PortId) -> Result<(), B> {
+        self.try_push_handed(packet, ingress, Hops::NONE)
+    }
+
+    /// Adds a packet that other workers had before.
+    ///
+    /// # Errors
+    /// Gives the packet back when the batch is full.
+    #[inline]
+    pub fn try_push_handed(&mut self, packet: B, ingress: PortId, hops: Hops) -> Result<(), B> {
         let place = self.packets.len();
         self.packets.try_push(packet).map_err(|e| e.element())?;
         self.ingress[place] = ingress;
+        self.hops[place] = hops;
         Ok(())
     }
 
@@ -75,6 +129,9 @@ impl<B> Batch<B> {
         for port in self.ingress.iter_mut().take(after).skip(before) {
             *port = ingress;
         }
+        for hops in self.hops.iter_mut().take(after).skip(before) {
+            *hops = Hops::NONE;
+        }
         after.saturating_sub(before)
     }
 
@@ -83,6 +140,12 @@ impl<B> Batch<B> {
     #[must_use]
     pub fn parts(&self) -> (&[B], &[PortId]) {
         (&self.packets, &self.ingress[..self.packets.len()])
+    }
+
+    /// How the packets came to this worker.
+    #[inline]
+    pub(super) fn hops(&self) -> &[Hops] {
+        &self.hops[..self.packets.len()]
     }
 
     /// Takes all packets out, in order; those that are not taken yet can be looked at.

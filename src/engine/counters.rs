@@ -9,14 +9,16 @@ pub const MAX_RULES: usize = 65_536;
 /// What no rule matches is counted here, behind all rules.
 pub const IMPLICIT_DROP: RuleId = RuleId(MAX_RULES as u32);
 
-/// Packets by verdict. After every burst `received == forwarded + dropped() + held`, exactly, where the held ones are
-/// fragments ([`super::Engine::held`]).
+/// Packets by verdict. After every burst `received == forwarded + handed_over + dropped() + held`, exactly, where the held ones
+/// are fragments ([`super::Engine::held`]).
 #[derive(Clone, Debug)]
 pub struct Counters {
     /// Packets that `process` took in.
     pub received: u64,
     /// Packets handed to [`super::Outputs::forward`].
     pub forwarded: u64,
+    /// Packets handed to [`super::Outputs::hand_over`].
+    pub handed_over: u64,
     /// Packets that the engine made itself (RST, ICMP unreachable, segments of proxied handshakes).
     pub originated: u64,
     /// Answers that `reject_rate` or an empty buffer pool kept from being made.
@@ -56,6 +58,7 @@ impl Default for Counters {
         Self {
             received: 0,
             forwarded: 0,
+            handed_over: 0,
             originated: 0,
             rejects_suppressed: 0,
             timeout_resets: 0,

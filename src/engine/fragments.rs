@@ -4,14 +4,15 @@
 //! That everything is held, and not only what comes before the first fragment, has three reasons: an overlap never reaches the far
 //! end, the L4 checksum can be verified, and the TCP tracker sees the whole segment.
 //!
-//! With several workers a fragment belongs on the worker of the hash of its addresses, protocol and identification; from there
-//! the whole datagram goes on to its flow's owner.
+//! With several workers a fragment goes to the worker of the hash of its addresses, protocol and identification first
+//! ([`super::steer`]); from there the whole datagram goes on to its flow's owner, which looks at its pieces in the same way: they come
+//! one behind the other, and are complete at once.
 
 use super::process::{Act, FlowPacket, Scratch, Verdict, port_policy};
 use super::rate::TokenBucket;
 use super::syn::{Proxy, Rewrite};
-use super::{Counters, DropReason, Engine, Note, Outputs, Place, Why, reject};
-use crate::base::{Nanos, PortId};
+use super::{Counters, DropReason, Engine, Hops, Note, Outputs, Place, Why, reject};
+use crate::base::{Nanos, PortId, WorkerId};
 use crate::flow::fragments::{Complete, Extent, Gone, Offered};
 use crate::flow::{Candidate, FlowKey, FragmentKey, Fragments, HashSeed};
 use crate::packet::parse::{FragmentField, Malformed, fragment_field, parse_into, parse_reassembled};
@@ -24,6 +25,7 @@ pub(super) struct Held<B> {
     /// Of all fragments that were ever held, which one it is.
     number: u64,
     ingress: PortId,
+    hops: Hops,
     /// Where its part of the datagram lies in the frame, in bytes.
     at: u16,
     len: u16,
@@ -141,11 +143,14 @@ impl Act<'_> {
         };
         let number = hold.number;
         hold.number += 1;
-        self.counters.fragments += 1;
+        // Of a datagram that another worker has seen whole that one has counted them.
+        let is_first_stop = !scratch.hops[place].is_of_datagram();
+        self.counters.fragments += u64::from(is_first_stop);
         let piece = Held {
             packet,
             number,
             ingress: meta.ingress,
+            hops: scratch.hops[place],
             at: meta.l4_offset,
             len: meta.l4_len,
         };
@@ -162,7 +167,7 @@ impl Act<'_> {
         match offered {
             Offered::Held => out.hold(number, place),
             Offered::Complete(complete) => {
-                self.counters.fragments_reassembled += 1;
+                self.counters.fragments_reassembled += u64::from(is_first_stop);
                 let mut release = Release {
                     out,
                     last: number,
@@ -216,7 +221,16 @@ impl Act<'_> {
         let Some(first) = store.first(&complete) else {
             return;
         };
-        let (whole, verdict) = self.judge_datagram(store, &complete, first);
+        let whole = self.whole_datagram(store, &complete, first);
+        if let Some(owner) = self.owner_of_datagram(first, &whole) {
+            store.take(complete, |piece| {
+                let place = release.place_of(piece.number);
+                let way = (piece.ingress, owner, piece.hops.of_datagram());
+                self.elsewhere(piece.packet, way, place, release.out);
+            });
+            return;
+        }
+        let verdict = self.judge_datagram(&whole, first);
         if whole.kind == PacketKind::Malformed {
             // One of them is counted.
             let detail = usize::from(whole.detail).min(Malformed::ALL.len() - 1);
@@ -284,32 +298,43 @@ impl Act<'_> {
         (header <= first.bytes().len()).then(|| self.rewrite(ix, sender))
     }
 
-    /// What the datagram is, and what becomes of it.
-    fn judge_datagram<B: PacketBuf>(
-        &mut self,
+    /// Whose a datagram is that is not this worker's.
+    fn owner_of_datagram<B: PacketBuf>(&self, first: &Held<B>, whole: &PacketMeta) -> Option<WorkerId> {
+        let crew = self.crew.filter(|_| !first.hops.is_of_datagram())?;
+        crew.other(crew.placement.owner(first.ingress, whole, first.packet.bytes()))
+    }
+
+    /// What the datagram is, as one packet.
+    fn whole_datagram<B: PacketBuf>(
+        &self,
         store: &Fragments<Held<B>>,
         complete: &Complete,
         first: &Held<B>,
-    ) -> (PacketMeta, Verdict) {
+    ) -> PacketMeta {
         let frame = first.packet.bytes();
         let mut meta = PacketMeta::default();
         // Again, and under the policy of now.
         parse_into(frame, first.packet.rx_checksum(), self.options, &mut meta);
         meta.ingress = first.ingress;
         if meta.kind != PacketKind::Fragment {
-            return (meta, self.layer2(&meta));
+            return meta;
         }
         let pieces = store
             .pieces(complete)
             .map(|(extent, piece)| (extent.start, piece.part()));
         let verify = self.options.verify_l4;
-        let whole = parse_reassembled(&meta, frame, store.total(complete), pieces, verify);
-        let verdict = match whole.kind {
+        parse_reassembled(&meta, frame, store.total(complete), pieces, verify)
+    }
+
+    /// What becomes of it.
+    fn judge_datagram<B: PacketBuf>(&mut self, whole: &PacketMeta, first: &Held<B>) -> Verdict {
+        let frame = first.packet.bytes();
+        match whole.kind {
             PacketKind::Tcp | PacketKind::Udp | PacketKind::Echo | PacketKind::Icmp | PacketKind::OtherIp => {
                 let pair = port_policy(self.policy, whole.ingress).pair;
-                let (key, direction) = FlowKey::of(&whole, self.policy.transparent.domain(pair, whole.vlan));
+                let (key, direction) = FlowKey::of(whole, self.policy.transparent.domain(pair, whole.vlan));
                 let flow = FlowPacket {
-                    meta: &whole,
+                    meta: whole,
                     frame,
                     key: &key,
                     hash: self.table.hash(&key),
@@ -319,10 +344,9 @@ impl Act<'_> {
                 };
                 self.alone(&flow)
             }
-            PacketKind::IcmpError => self.related(&whole, frame),
-            _ => self.layer2(&whole),
-        };
-        (whole, verdict)
+            PacketKind::IcmpError => self.related(whole, frame),
+            _ => self.layer2(whole),
+        }
     }
 
     /// A packet of a flow that no stage has looked at before.

@@ -23,16 +23,18 @@ pub mod record;
 mod reject;
 mod session;
 mod sources;
+mod steer;
 mod syn;
 mod timeout_reset;
 mod upkeep;
 
 pub use alert::Alert;
-pub use batch::{Batch, MAX_BATCH};
+pub use batch::{Batch, Hops, MAX_BATCH};
 pub use counters::{Counters, IMPLICIT_DROP, MAX_RULES, RuleCounters};
 pub use outputs::{Note, Outputs, Place, Why};
 pub use reason::DropReason;
 pub use record::{Account, EndReason, Event, Record};
+pub use steer::Placement;
 pub use upkeep::Upkeep;
 
 use std::sync::Arc;
@@ -47,6 +49,7 @@ use process::Scratch;
 use rate::TokenBucket;
 use record::Records;
 use sources::Sources;
+use steer::Crew;
 use syn::Syn;
 use timeout_reset::Resets;
 use upkeep::{Books, Rearm};
@@ -67,6 +70,7 @@ pub struct Engine<B = VecPacket> {
     records: Records,
     fragments: Hold<B>,
     syn: Syn,
+    crew: Option<Crew>,
     scratch: Box<Scratch>,
 }
 
@@ -95,6 +99,7 @@ impl<B> Engine<B> {
             records: Records::default(),
             fragments: Hold::new(policy.fragments, seed),
             syn: Syn::new(memory, seed)?,
+            crew: None,
             scratch: Box::default(),
             policy,
         })

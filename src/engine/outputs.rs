@@ -1,7 +1,7 @@
 //! Where the engine's verdicts go: transmit queues on a worker, a list of verdicts in tests and `explain`.
 
-use super::DropReason;
-use crate::base::{PortId, SessionIx};
+use super::{DropReason, Hops};
+use crate::base::{PortId, SessionIx, WorkerId};
 
 /// By what a packet was judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub enum Why {
     Related(SessionIx),
     /// The first packet of a session, made now under this index into `Policy::rules`.
     NewSession(SessionIx, u32),
+    /// It is another worker's, and nothing was judged here.
+    Elsewhere,
     /// No session: the rule that refused it (an index into `Policy::rules`); `None`: the implicit drop, or nothing to
     /// ask the rules about.
     Rule(Option<u32>),
@@ -57,6 +59,12 @@ pub trait Outputs<B> {
     /// `packet` is dropped, and the buffer leaves by `to` with the packet that the engine made in answer: a drop and an
     /// [`Outputs::originate`] in one.
     fn answer(&mut self, packet: B, to: PortId, reason: DropReason, note: Note);
+    /// `packet`, which came in by `ingress`, is another worker's: it goes to that worker's next batch. Of one engine alone there is
+    /// no other.
+    fn hand_over(&mut self, packet: B, ingress: PortId, to: WorkerId, hops: Hops, note: Note) {
+        let _ = (ingress, to, hops);
+        self.drop(packet, DropReason::QueueFull, note);
+    }
     /// An empty buffer for a packet that the engine makes itself; `None`: the pool is empty, and it makes none.
     fn buffer(&mut self) -> Option<B>;
     /// A packet that the engine made (RST, ICMP unreachable) leaves by `to`.

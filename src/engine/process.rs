@@ -7,12 +7,13 @@ use super::rate::TokenBucket;
 use super::record::Records;
 use super::session::ip_len;
 use super::sources::Sources;
+use super::steer::{Crew, steer_all};
 use super::syn::{Proxy, Syn, protects};
 use super::{
-    Batch, Counters, DropReason, Engine, MAX_BATCH, Note, Outputs, Place, RuleCounters, Why, reject,
+    Batch, Counters, DropReason, Engine, Hops, MAX_BATCH, Note, Outputs, Place, RuleCounters, Why, reject,
 };
 use crate::base::simd::{LANES, prefetch_bytes};
-use crate::base::{Nanos, PortId, Tick, ZoneId};
+use crate::base::{Nanos, PortId, Tick, WorkerId, ZoneId};
 use crate::flow::segment::flag;
 use crate::flow::{Candidate, Direction, FlowKey, KeyLanes, Lookup, Plain, Session, SessionTable, track};
 use crate::packet::build::MAX_ANSWER;
@@ -23,11 +24,13 @@ use crate::policy::{ClassifyKey, PassOrDrop, Policy, PortPolicy, RuleMatch, Vlan
 /// What one burst needs between its stages; allocated once.
 pub(super) struct Scratch {
     /// By place in the batch.
-    sights: [Sight; MAX_BATCH],
+    pub(super) sights: [Sight; MAX_BATCH],
     /// By place in the batch, too; written where `Sight::parsed` says so.
     pub(super) metas: [PacketMeta; MAX_BATCH],
     /// By place in the batch; meaningful where `Sight::parsed` is [`Parsed::Plain`].
     segments: Segments,
+    /// By place in the batch: how a packet came to this worker, one of several.
+    pub(super) hops: [Hops; MAX_BATCH],
     /// What the rules are asked, and what they say; `Sight::question` points here.
     questions: [ClassifyKey; MAX_BATCH],
     matches: [RuleMatch; MAX_BATCH],
@@ -37,25 +40,44 @@ pub(super) struct Scratch {
 /// What the stages find out about one packet, step by step: one cache line, all that a packet of a steady session needs.
 #[derive(Clone, Copy, Default)]
 #[repr(C, align(64))]
-struct Sight {
-    /// Its flow, its session's candidate, its hash: meaningful with `is_flow`.
-    key: FlowKey,
+pub(super) struct Sight {
+    /// Its flow, its session's candidate, its hash: meaningful with `is_flow`. Of a packet that is another worker's, `hash` says whose
+    /// ([`Sight::elsewhere`]).
+    pub(super) key: FlowKey,
     candidate: Candidate,
     hash: u64,
     /// The port that it came in by.
     ingress: PortId,
     /// Of a packet of the straight path: bytes of the IP packet.
     ip_len: u16,
-    direction: Direction,
+    pub(super) direction: Direction,
     /// Index of what the rules were asked for it plus one; 0: nothing.
     question: u8,
-    parsed: Parsed,
+    pub(super) parsed: Parsed,
+}
+
+impl Sight {
+    /// The packet is `owner`'s.
+    pub(super) const fn set_elsewhere(&mut self, owner: WorkerId) {
+        self.parsed = Parsed::Elsewhere;
+        self.hash = owner.0 as u64;
+    }
+
+    /// Whose it is, if another worker's.
+    const fn elsewhere(&self) -> Option<WorkerId> {
+        match self.parsed {
+            Parsed::Elsewhere => Some(WorkerId(self.hash as u16)),
+            _ => None,
+        }
+    }
 }
 
 /// How much was read of a packet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd)]
 #[repr(u8)]
-enum Parsed {
+pub(super) enum Parsed {
+    /// It is another worker's.
+    Elsewhere,
     /// Its metadata are in [`Scratch::metas`]; it belongs to no flow.
     #[default]
     Layer2,
@@ -118,6 +140,7 @@ impl Default for Scratch {
             sights: [Sight::default(); MAX_BATCH],
             metas: [PacketMeta::default(); MAX_BATCH],
             segments: Segments::NONE,
+            hops: [Hops::NONE; MAX_BATCH],
             questions: [ClassifyKey::default(); MAX_BATCH],
             matches: [None; MAX_BATCH],
             answer: [0; MAX_ANSWER],
@@ -177,6 +200,9 @@ impl<B: PacketBuf> Engine<B> {
             look_into_vlan: policy.transparent.vlan == VlanMode::Inspect,
         };
         parse_all(policy, options, scratch, self.table.lookup(), batch);
+        if let Some(crew) = &mut self.crew {
+            steer_all(crew, scratch, batch);
+        }
         let questions = find_all(policy, options, scratch, self.table.lookup(), batch);
         if questions > 0 {
             policy
@@ -197,6 +223,7 @@ impl<B: PacketBuf> Engine<B> {
             syn: &mut self.syn,
             run: RuleRun::EMPTY,
             table_changed: false,
+            crew: self.crew.as_ref(),
         };
         act.all(scratch, batch, out, &mut self.rejects, &mut self.fragments);
     }
@@ -327,7 +354,7 @@ fn find_all<B: PacketBuf>(
     for (place, packet) in packets.iter().enumerate() {
         let sight = &mut scratch.sights[place];
         sight.question = 0;
-        if sight.parsed == Parsed::Layer2 {
+        if sight.parsed <= Parsed::Layer2 {
             sight.candidate = Candidate::NONE;
             continue;
         }
@@ -378,6 +405,8 @@ pub(super) struct Act<'a> {
     pub(super) run: RuleRun,
     /// A session was made or ended in this batch: what stage 2 found may be stale.
     pub(super) table_changed: bool,
+    /// The other workers, if there are any.
+    pub(super) crew: Option<&'a Crew>,
 }
 
 impl Act<'_> {
@@ -517,6 +546,12 @@ impl Act<'_> {
         rejects: &mut TokenBucket,
         hold: &mut Hold<B>,
     ) {
+        let sight = &scratch.sights[place];
+        if let Some(owner) = sight.elsewhere() {
+            let way = (sight.ingress, owner, scratch.hops[place]);
+            self.elsewhere(packet, way, Place::Batch(place), out);
+            return;
+        }
         scratch.complete(place, &packet, self.options);
         let (meta, sight) = (&scratch.metas[place], &scratch.sights[place]);
         if meta.kind == PacketKind::Fragment {

@@ -86,6 +86,10 @@ reasons! {
     SessionLimit = "session_limit",
     /// The source opened as many sessions of this rule in the last second as `new_sessions_per_source` allows.
     RateLimit = "rate_limit",
+    /// The queue to the worker that owns the packet's flow was full.
+    QueueFull = "queue_full",
+    /// The packet was handed over as often as a packet may be, and was another worker's still.
+    HandoverLoop = "handover_loop",
     /// The egress port's transmit queue was full.
     TxFull = "tx_full",
     /// The egress port's link is down or the port is out of service.

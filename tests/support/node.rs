@@ -107,6 +107,7 @@ impl Record {
             Why::NewSession(_, rule) => format!("new session by {}", self.rules[rule as usize]),
             Why::Rule(Some(rule)) => format!("rule {}", self.rules[rule as usize]),
             Why::Rule(None) => String::from("no rule"),
+            Why::Elsewhere => String::from("elsewhere"),
         };
         let verdict = format!("{verdict}: {why}");
         match note.place {

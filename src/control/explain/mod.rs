@@ -288,7 +288,8 @@ impl Simulator {
         let policy = self.policy();
         let rule_name = |place: u32| policy.rules.get(place as usize).map(|rule| rule.name.clone());
         let session = match why {
-            Why::Layer2 => return,
+            // `explain` has one engine, to which everything belongs.
+            Why::Layer2 | Why::Elsewhere => return,
             Why::Rule(Some(place)) => {
                 verdict.by = Word::Borrowed("rule");
                 verdict.rule = rule_name(place);

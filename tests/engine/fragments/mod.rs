@@ -1,6 +1,6 @@
 //! Fragments: held until their datagram is complete, judged once, and gone as they came.
 
-mod cut;
+pub mod cut;
 mod hostile;
 mod oracle;
 mod whole;

@@ -1,0 +1,215 @@
+//! Several engines that hand packets over to each other, as the workers of one node do, under one manual clock and without threads:
+//! what a turn would take from its queues is taken at once.
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use haechi::base::slab::HeapMemory;
+use haechi::base::{Generation, Nanos, PortId, WorkerId};
+use haechi::config::{self, RuleIds};
+use haechi::engine::{Batch, DropReason, Engine, Hops, Note, Outputs, Placement};
+use haechi::flow::HashSeed;
+use haechi::flow::owner::{BucketTable, KeySet, Method, OwnerFunction, Side};
+use haechi::packet::VecPacket;
+
+/// A packet on its way to another worker.
+pub type Handed = (VecPacket, PortId, Hops);
+
+/// What the engines of a crew did.
+#[derive(Default)]
+pub struct Done {
+    /// Frames that left, with their port, in order.
+    pub forwarded: Vec<(u16, Vec<u8>)>,
+    /// Packets that engines made, sorted by nothing: in order.
+    pub originated: Vec<(u16, Vec<u8>)>,
+    pub drops: BTreeMap<&'static str, u64>,
+    pub handed_over: u64,
+}
+
+struct Out<'a> {
+    done: &'a mut Done,
+    queues: &'a mut [VecDeque<Handed>],
+    me: usize,
+    room: usize,
+}
+
+impl Outputs<VecPacket> for Out<'_> {
+    fn forward(&mut self, packet: VecPacket, to: PortId, _: Note) {
+        self.done.forwarded.push((to.0, packet.frame));
+    }
+    fn drop(&mut self, _: VecPacket, reason: DropReason, _: Note) {
+        *self.done.drops.entry(reason.name()).or_default() += 1;
+    }
+    fn answer(&mut self, packet: VecPacket, to: PortId, reason: DropReason, _: Note) {
+        *self.done.drops.entry(reason.name()).or_default() += 1;
+        self.originate(packet, to);
+    }
+    fn buffer(&mut self) -> Option<VecPacket> {
+        Some(VecPacket::default())
+    }
+    fn originate(&mut self, packet: VecPacket, to: PortId) {
+        self.done.originated.push((to.0, packet.frame));
+    }
+    fn hand_over(&mut self, packet: VecPacket, ingress: PortId, to: WorkerId, hops: Hops, note: Note) {
+        assert_ne!(to.index(), self.me, "to itself");
+        self.done.handed_over += 1;
+        let queue = &mut self.queues[to.index()];
+        if queue.len() < self.room {
+            queue.push_back((packet, ingress, hops));
+        } else {
+            self.drop(packet, DropReason::QueueFull, note);
+        }
+    }
+}
+
+/// The workers.
+pub struct Crew {
+    pub engines: Vec<Engine>,
+    pub now: Nanos,
+    pub done: Done,
+    pub placement: Arc<Placement>,
+    /// Packets that a queue takes.
+    pub room: usize,
+    queues: Vec<VecDeque<Handed>>,
+}
+
+/// The owner function of a method with a fixed key.
+pub fn function(method: Method) -> OwnerFunction {
+    let mut seed = 0x2545_f491_4f6c_dd1d_u64;
+    let keys = KeySet::random(method, |bytes| {
+        for byte in bytes.iter_mut() {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            *byte = seed as u8;
+        }
+    });
+    OwnerFunction::new(method, keys).expect("the key fits its method")
+}
+
+impl Crew {
+    /// So many workers of one configuration; each port is on another side than its peer.
+    pub fn new(text: &str, workers: u16, method: Method) -> Self {
+        let mut ids = RuleIds::new();
+        let config = config::load_text("test.toml", text).unwrap_or_else(|e| panic!("{e}"));
+        let policy = config::compile(&config, Generation(1), &mut ids).expect("a policy");
+        let policy = Arc::new(policy);
+        let sides = (0..policy.ports.len())
+            .map(|port| [Side::Lan, Side::Wan][port % 2])
+            .collect();
+        let placement = Arc::new(Placement {
+            function: function(method),
+            buckets: BucketTable::even(workers),
+            sides,
+        });
+        let engines = (0..workers)
+            .map(|me| {
+                let seed = HashSeed([u64::from(me), 2, 3, 4]);
+                let mut engine = Engine::new(1000, Arc::clone(&policy), &HeapMemory, seed).expect("memory");
+                engine.join(WorkerId(me), Arc::clone(&placement));
+                engine
+            })
+            .collect();
+        Self {
+            engines,
+            now: Nanos::from_secs(1000),
+            done: Done::default(),
+            placement,
+            room: usize::MAX,
+            queues: (0..workers).map(|_| VecDeque::new()).collect(),
+        }
+    }
+
+    /// A burst that comes in at one worker's queue; then everybody takes turns until nothing is on its way.
+    pub fn burst(&mut self, worker: usize, packets: &[(u16, Vec<u8>)]) {
+        self.arrive(worker, packets);
+        self.settle();
+    }
+
+    /// As [`Self::burst`], but what is handed over waits.
+    pub fn arrive(&mut self, worker: usize, packets: &[(u16, Vec<u8>)]) {
+        let mut batch = Batch::new();
+        for (port, frame) in packets {
+            batch
+                .try_push(VecPacket::new(frame.clone()), PortId(*port))
+                .expect("there is room");
+        }
+        self.process(worker, batch);
+    }
+
+    /// Puts a packet into a worker's queue as if another one had handed it over.
+    pub fn plant(&mut self, worker: usize, handed: Handed) {
+        self.queues[worker].push_back(handed);
+    }
+
+    /// Turns until nothing is on its way.
+    pub fn settle(&mut self) {
+        while let Some(worker) = self.queues.iter().position(|queue| !queue.is_empty()) {
+            let mut batch = Batch::new();
+            while batch.room() > 0 {
+                let Some((packet, ingress, hops)) = self.queues[worker].pop_front() else {
+                    break;
+                };
+                batch
+                    .try_push_handed(packet, ingress, hops)
+                    .expect("there is room");
+            }
+            self.process(worker, batch);
+        }
+    }
+
+    fn process(&mut self, worker: usize, mut batch: Batch<VecPacket>) {
+        let mut out = Out {
+            done: &mut self.done,
+            queues: &mut self.queues,
+            me: worker,
+            room: self.room,
+        };
+        self.engines[worker].process(self.now, &mut batch, &mut out);
+        let counters = self.engines[worker].counters();
+        assert_eq!(
+            counters.received,
+            counters.forwarded + counters.handed_over + counters.dropped() + self.engines[worker].held(),
+            "nothing is lost on worker {worker}"
+        );
+    }
+
+    /// Lets time pass.
+    pub fn wait(&mut self, time: Nanos) {
+        self.now = self.now.plus(time);
+        for worker in 0..self.engines.len() {
+            let mut out = Out {
+                done: &mut self.done,
+                queues: &mut self.queues,
+                me: worker,
+                room: self.room,
+            };
+            while self.engines[worker].upkeep(self.now, 10_000, &mut out).lag > Nanos(0) {}
+        }
+        self.settle();
+    }
+
+    /// All sessions: flow, state, packets and bytes of each, sorted. Each is on its owner.
+    pub fn sessions(&self) -> Vec<String> {
+        let mut all = vec![];
+        for engine in &self.engines {
+            engine.table().scan(0, u32::MAX, |entry| {
+                all.push(format!(
+                    "{:?} {} {:?} {:?}",
+                    entry.session.key,
+                    entry.session.state().name(),
+                    entry.packets,
+                    entry.session.bytes()
+                ));
+            });
+        }
+        all.sort();
+        all
+    }
+
+    /// A counter over all workers.
+    pub fn sum(&self, of: impl Fn(&Engine) -> u64) -> u64 {
+        self.engines.iter().map(of).sum()
+    }
+}

@@ -113,7 +113,7 @@ mod dpdk {
             // Packed and aligned at once, or full of flexible members: nothing here looks into them.
             .opaque_type("rte_(arp|l2tpv2|gtp|geneve|mpls)_.*")
             .opaque_type(
-                "_IO_FILE|rte_(mbuf|mempool|device|mempool_memhdr|eth_(switch_info|dev_portconf|rxseg_capa))",
+                "_IO_FILE|rte_(mbuf|mempool|ring|device|mempool_memhdr|eth_(switch_info|dev_portconf|rxseg_capa))",
             )
             .blocklist_type("_IO_.*__.*|rte_(mbuf|mempool)_(_bindgen_.*|sched)")
             .layout_tests(false)

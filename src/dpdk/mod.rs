@@ -5,6 +5,7 @@
 //! - [`mempool`], [`mbuf`]: packet buffers that cannot leak, be freed twice or be chained
 //! - [`port`]: a network port: probe, configure, start, link, statistics, close
 //! - [`queue`]: one receive or transmit queue in the hands of one worker
+//! - [`ring`]: a bounded queue between two threads
 //! - [`thread`], [`tsc`]: what a worker thread needs besides
 //!
 //! Ownership, in one picture: every [`queue`] handle keeps its [`port::Port`] alive, every port keeps its mempools, and all of
@@ -20,6 +21,7 @@ pub mod memory;
 pub mod mempool;
 pub mod port;
 pub mod queue;
+pub mod ring;
 mod sys;
 #[cfg(test)]
 mod tests;

@@ -232,3 +232,31 @@ uint32_t hx_lcore(void)
 {
 	return rte_lcore_id();
 }
+
+#define RING_ELEMENT 16
+
+struct rte_ring *hx_ring_create(const char *name, uint32_t count, int socket)
+{
+	return rte_ring_create_elem(name, RING_ELEMENT, count, socket,
+				    RING_F_SP_ENQ | RING_F_SC_DEQ | RING_F_EXACT_SZ);
+}
+
+void hx_ring_free(struct rte_ring *ring)
+{
+	rte_ring_free(ring);
+}
+
+uint32_t hx_ring_push(struct rte_ring *ring, const void *elements, uint32_t count)
+{
+	return rte_ring_sp_enqueue_burst_elem(ring, elements, RING_ELEMENT, count, NULL);
+}
+
+uint32_t hx_ring_pop(struct rte_ring *ring, void *elements, uint32_t count)
+{
+	return rte_ring_sc_dequeue_burst_elem(ring, elements, RING_ELEMENT, count, NULL);
+}
+
+uint32_t hx_ring_count(const struct rte_ring *ring)
+{
+	return rte_ring_count(ring);
+}

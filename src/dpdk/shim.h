@@ -19,6 +19,8 @@
 #include <rte_mbuf.h>
 #include <rte_mbuf_pool_ops.h>
 #include <rte_mempool.h>
+#include <rte_ring.h>
+#include <rte_ring_elem.h>
 #include <rte_version.h>
 
 /* ---- compat: differences between DPDK releases, all of them here ---- */
@@ -84,6 +86,17 @@ uint32_t hx_pool_take(struct rte_mempool *pool, void **objects, uint32_t count);
 void hx_pool_give(struct rte_mempool *pool, void **objects, uint32_t count);
 /* Number of objects in all. */
 uint32_t hx_pool_size(const struct rte_mempool *pool);
+
+/* ---- rings of 16-byte elements, one producer, one consumer ---- */
+
+/* For exactly `count` elements. NULL: rte_errno. */
+struct rte_ring *hx_ring_create(const char *name, uint32_t count, int socket);
+void hx_ring_free(struct rte_ring *ring);
+/* As many of `count` elements as there is room for, from the first on; how many. */
+uint32_t hx_ring_push(struct rte_ring *ring, const void *elements, uint32_t count);
+/* Up to `count` elements; how many. */
+uint32_t hx_ring_pop(struct rte_ring *ring, void *elements, uint32_t count);
+uint32_t hx_ring_count(const struct rte_ring *ring);
 
 /* ---- the rest ---- */
 

@@ -392,7 +392,7 @@ proptest! {
         let mut beside = [0xa5; MAX_ANSWER];
         let len = bare(&meta, &frame, Way::Back, &segment, &mut beside).expect("there is room");
         let device = RxChecksum::new(ChecksumStatus::Good, ChecksumStatus::Good);
-        let mut packet = VecPacket { frame: frame.clone(), checksum: device };
+        let mut packet = VecPacket { frame: frame.clone(), checksum: device, hash: None };
         let made = bare_in_place(&meta, &segment, &mut packet);
         prop_assert_eq!(made, !v6 && tags.is_empty());
         if made {
@@ -402,7 +402,7 @@ proptest! {
             prop_assert_eq!((tcp.sequence_number, tcp.acknowledgment_number), (seq, ack));
             prop_assert_eq!((tcp.source_port, tcp.destination_port), (80, 1234));
         } else {
-            prop_assert_eq!(packet, VecPacket { frame, checksum: device });
+            prop_assert_eq!(packet, VecPacket { frame, checksum: device, hash: None });
         }
     }
 }

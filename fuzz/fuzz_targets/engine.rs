@@ -118,6 +118,7 @@ fuzz_target!(|data: &[u8]| {
                 let packet = VecPacket {
                     frame: frame.to_vec(),
                     checksum: RxChecksum::new(ChecksumStatus::Good, l4),
+                    hash: None,
                 };
                 if let Err(packet) = batch.try_push(packet, PortId(u16::from(step & 1))) {
                     engine.process(now, &mut batch, &mut verdicts);

@@ -152,16 +152,6 @@ fn read_node<'t>(root: &mut Section<'t>, walk: &mut Walk<'_>) -> (Node, Section<
         }
     }
     let workers: CpuList = s.text("workers", walk).unwrap_or_else(defaults::workers);
-    if workers.0.len() > 1 {
-        walk.error(
-            s.span_of("workers"),
-            "more than one worker is not supported yet",
-            format!(
-                "several workers come with a later version; write `workers = \"{}\"`",
-                workers.0[0]
-            ),
-        );
-    }
     let idle = s.choice(
         "idle",
         &[("adaptive", Idle::Adaptive), ("poll", Idle::Poll)],

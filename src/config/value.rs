@@ -62,7 +62,7 @@ pub struct Node {
     pub name: String,
     /// How packets cross: "transparent" is a bump in the wire (layer 2).
     pub mode: Mode,
-    /// CPUs of the poll-mode workers, one each. More than one worker is not supported yet.
+    /// CPUs of the poll-mode workers, one each.
     #[schemars(default = "super::defaults::workers")]
     pub workers: CpuList,
     /// "adaptive" backs off when idle; "poll" never sleeps.

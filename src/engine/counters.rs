@@ -49,6 +49,8 @@ pub struct Counters {
     pub log_records_lost: u64,
     /// Of those ended, the ones that gave way to others in a full table.
     pub sessions_evicted: u64,
+    /// Messages about flows that are elsewhere for which there was no room: their packets open sessions of their own.
+    pub redirects_full: u64,
     /// Sessions refused because no place was left to count their source; among the drops as `session_limit`.
     pub sources_full: u64,
 }
@@ -74,6 +76,7 @@ impl Default for Counters {
             sessions_ended: 0,
             log_records_lost: 0,
             sessions_evicted: 0,
+            redirects_full: 0,
             sources_full: 0,
         }
     }

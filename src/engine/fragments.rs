@@ -241,8 +241,8 @@ impl Act<'_> {
         let reason = match verdict {
             Verdict::Forward(_) => None,
             Verdict::Proxy(..) if rewrite.is_some() => None,
-            // No handshake is proxied in pieces, and no header.
-            Verdict::Proxy(..) => Some(DropReason::SynProxied),
+            // No handshake is proxied in pieces, and no header. (And whose it is was looked at.)
+            Verdict::Proxy(..) | Verdict::Elsewhere(_) => Some(DropReason::SynProxied),
             Verdict::Drop(reason, _) => Some(reason),
             Verdict::Reject(..) => {
                 // An ICMP error quotes the first fragment.
@@ -300,8 +300,8 @@ impl Act<'_> {
 
     /// Whose a datagram is that is not this worker's.
     fn owner_of_datagram<B: PacketBuf>(&self, first: &Held<B>, whole: &PacketMeta) -> Option<WorkerId> {
-        let crew = self.crew.filter(|_| !first.hops.is_of_datagram())?;
-        crew.other(crew.placement.owner(first.ingress, whole, first.packet.bytes()))
+        let crew = self.crew.as_ref().filter(|_| !first.hops.is_of_datagram())?;
+        crew.other(first.ingress, whole, first.packet.bytes())
     }
 
     /// What the datagram is, as one packet.

@@ -14,12 +14,14 @@ mod first;
 mod fragments;
 mod limits;
 mod martian;
+mod message;
 pub mod outputs;
 mod pressure;
 mod process;
 pub mod rate;
 pub mod reason;
 pub mod record;
+mod redirect;
 mod reject;
 mod session;
 mod sources;
@@ -31,6 +33,7 @@ mod upkeep;
 pub use alert::Alert;
 pub use batch::{Batch, Hops, MAX_BATCH};
 pub use counters::{Counters, IMPLICIT_DROP, MAX_RULES, RuleCounters};
+pub use message::Message;
 pub use outputs::{Note, Outputs, Place, Why};
 pub use reason::DropReason;
 pub use record::{Account, EndReason, Event, Record};
@@ -48,6 +51,7 @@ use pressure::Pressure;
 use process::Scratch;
 use rate::TokenBucket;
 use record::Records;
+use redirect::Redirects;
 use sources::Sources;
 use steer::Crew;
 use syn::Syn;
@@ -71,6 +75,7 @@ pub struct Engine<B = VecPacket> {
     fragments: Hold<B>,
     syn: Syn,
     crew: Option<Crew>,
+    redirects: Redirects,
     scratch: Box<Scratch>,
 }
 
@@ -100,6 +105,7 @@ impl<B> Engine<B> {
             fragments: Hold::new(policy.fragments, seed),
             syn: Syn::new(memory, seed)?,
             crew: None,
+            redirects: Redirects::none(),
             scratch: Box::default(),
             policy,
         })

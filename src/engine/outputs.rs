@@ -1,6 +1,6 @@
 //! Where the engine's verdicts go: transmit queues on a worker, a list of verdicts in tests and `explain`.
 
-use super::{DropReason, Hops};
+use super::{DropReason, Hops, Message};
 use crate::base::{PortId, SessionIx, WorkerId};
 
 /// By what a packet was judged.
@@ -64,6 +64,14 @@ pub trait Outputs<B> {
     fn hand_over(&mut self, packet: B, ingress: PortId, to: WorkerId, hops: Hops, note: Note) {
         let _ = (ingress, to, hops);
         self.drop(packet, DropReason::QueueFull, note);
+    }
+    /// Puts a message into another worker's queue, at once.
+    ///
+    /// # Errors
+    /// Gives it back when the queue is full, or there is no such worker.
+    fn tell(&mut self, to: WorkerId, message: Message) -> Result<(), Message> {
+        let _ = to;
+        Err(message)
     }
     /// An empty buffer for a packet that the engine makes itself; `None`: the pool is empty, and it makes none.
     fn buffer(&mut self) -> Option<B>;

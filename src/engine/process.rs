@@ -5,6 +5,7 @@ use super::fragments::Hold;
 use super::pressure::Pressure;
 use super::rate::TokenBucket;
 use super::record::Records;
+use super::redirect::Redirects;
 use super::session::ip_len;
 use super::sources::Sources;
 use super::steer::{Crew, steer_all};
@@ -175,12 +176,15 @@ pub(super) enum Verdict {
     Reject(DropReason, Why),
     /// It becomes something else.
     Proxy(Proxy, Why),
+    /// It is another worker's.
+    Elsewhere(WorkerId),
 }
 
 impl Verdict {
     pub(super) const fn why(self) -> Why {
         match self {
             Self::Forward(why) | Self::Drop(_, why) | Self::Reject(_, why) | Self::Proxy(_, why) => why,
+            Self::Elsewhere(_) => Why::Elsewhere,
         }
     }
 }
@@ -223,7 +227,8 @@ impl<B: PacketBuf> Engine<B> {
             syn: &mut self.syn,
             run: RuleRun::EMPTY,
             table_changed: false,
-            crew: self.crew.as_ref(),
+            crew: self.crew.as_mut(),
+            redirects: &self.redirects,
         };
         act.all(scratch, batch, out, &mut self.rejects, &mut self.fragments);
     }
@@ -406,7 +411,8 @@ pub(super) struct Act<'a> {
     /// A session was made or ended in this batch: what stage 2 found may be stale.
     pub(super) table_changed: bool,
     /// The other workers, if there are any.
-    pub(super) crew: Option<&'a Crew>,
+    pub(super) crew: Option<&'a mut Crew>,
+    pub(super) redirects: &'a Redirects,
 }
 
 impl Act<'_> {
@@ -468,7 +474,7 @@ impl Act<'_> {
         let answer = scratch.matches[question.filter(|_| !self.table_changed)?]?;
         let rule = self.policy.rules.get(answer as usize)?;
         let meta = &scratch.metas[place];
-        if !protects(rule) || meta.kind != PacketKind::Tcp || self.is_spoofed(meta) {
+        if !protects(rule) || meta.kind != PacketKind::Tcp || self.is_spoofed(meta) || self.is_astray(meta) {
             return None;
         }
         let answers = self.answers_syn(meta, frame, rule);
@@ -602,6 +608,10 @@ impl Act<'_> {
                 let of = (meta, sight.key.domain);
                 self.proxy(proxy, Note { why, place }, of, packet, &mut scratch.answer, out);
             }
+            Verdict::Elsewhere(owner) => {
+                // Only what came from a receive queue was believed without a look.
+                self.elsewhere(packet, (meta.ingress, owner, Hops::NONE), place, out);
+            }
         }
     }
 
@@ -622,6 +632,9 @@ impl Act<'_> {
         };
         if let Some(ix) = found {
             return self.session(flow, ix);
+        }
+        if let Some(owner) = self.astray(flow) {
+            return Verdict::Elsewhere(owner);
         }
         let answer = match usize::from(flow.question) {
             // Stage 2 saw something: another flow's session, or one that an earlier packet of the batch ended.

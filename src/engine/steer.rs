@@ -1,11 +1,16 @@
 //! Which packets of a burst belong to other workers (ARCHITECTURE.md, invariants 2 and 3): between parsing and the session table each
 //! packet's owner is looked at, and what is not this worker's is handed over instead of judged.
 
+use std::sync::Arc;
+
 use super::batch::{Batch, Hops};
-use super::process::{Act, Parsed, Scratch};
+use super::process::{Act, FlowPacket, Parsed, Scratch};
+use super::redirect::Redirects;
 use super::{DropReason, Engine, Note, Outputs, Place, Why};
 use crate::base::{PortId, WorkerId};
 use crate::flow::owner::{BucketTable, OwnerFunction, Side, Tuple};
+use crate::flow::proof::{Event, Kind, Kinds, Proof, RssState, Trust};
+use crate::flow::{Direction, HashSeed};
 use crate::packet::parse::{fragment_field, parse_embedded};
 use crate::packet::{PacketBuf, PacketKind, PacketMeta};
 
@@ -67,27 +72,145 @@ impl Placement {
 
 /// What an engine knows of the other workers.
 pub(super) struct Crew {
-    pub(super) me: WorkerId,
-    pub(super) placement: std::sync::Arc<Placement>,
+    me: WorkerId,
+    placement: Arc<Placement>,
+    /// How far the receive queues that this worker polls are believed, by port.
+    proofs: Box<[Proof]>,
+    /// What packets proved and disproved since it was last asked for: the newest of each port.
+    events: Box<[Option<Event>]>,
+    news: bool,
 }
 
 impl Crew {
     /// Who else a packet belongs to.
-    pub(super) fn other(&self, owner: Option<WorkerId>) -> Option<WorkerId> {
+    pub(super) fn other(&self, port: PortId, meta: &PacketMeta, frame: &[u8]) -> Option<WorkerId> {
+        let owner = self.placement.owner(port, meta, frame);
         owner.filter(|owner| *owner != self.me)
+    }
+
+    /// Who else a packet belongs to of which nothing is believed.
+    #[inline]
+    fn other_by_tuple(&self, port: PortId, tuple: &Tuple) -> Option<WorkerId> {
+        let owner = self.placement.buckets.owner(self.placement.hash(port, tuple));
+        (owner != self.me).then_some(owner)
+    }
+
+    /// The same of a packet that says something about its queue.
+    #[inline(never)]
+    fn check(&mut self, port: PortId, kind: Kind, tuple: &Tuple, device: Option<u32>) -> Option<WorkerId> {
+        let hash = self.placement.hash(port, tuple);
+        self.check_hash(port, kind, device, hash)
+    }
+
+    fn check_hash(&mut self, port: PortId, kind: Kind, device: Option<u32>, hash: u32) -> Option<WorkerId> {
+        let owner = self.placement.buckets.owner(hash);
+        let here = owner == self.me;
+        if let Some(proof) = self.proofs.get_mut(port.index()) {
+            let event = proof.check(kind, device, hash, here);
+            if event != Event::Nothing {
+                self.events[port.index()] = Some(event);
+                self.news = true;
+            }
+        }
+        (!here).then_some(owner)
+    }
+
+    #[inline(never)]
+    fn astray(&mut self, meta: &PacketMeta) -> Option<WorkerId> {
+        let kind = Kind::of(meta)?;
+        let proof = self.proofs.get(meta.ingress.index())?;
+        if !proof.believes(kind) {
+            return None;
+        }
+        let owner = self.other_by_tuple(meta.ingress, &Tuple::of(meta));
+        if owner.is_some() {
+            // The device's own hash was on the packet, and says nothing of why: the queue is what is wrong.
+            let hash = self.placement.hash(meta.ingress, &Tuple::of(meta));
+            self.check_hash(meta.ingress, kind, Some(hash), hash);
+        }
+        owner
+    }
+
+    /// What to do with a packet of this kind: what was handed over says nothing of a queue.
+    #[inline(always)]
+    fn trust_of(
+        &mut self,
+        port: PortId,
+        hops: Hops,
+        kind: impl FnOnce() -> Option<Kind>,
+    ) -> (Trust, Option<Kind>) {
+        match self.proofs.get_mut(port.index()) {
+            Some(proof) if hops == Hops::NONE => {
+                let kind = kind();
+                (proof.trust(kind), kind)
+            }
+            _ => (Trust::Software, None),
+        }
     }
 }
 
 impl<B> Engine<B> {
     /// From now on this engine is that of worker `me`, one of several, and judges its own packets alone.
-    pub fn join(&mut self, me: WorkerId, placement: std::sync::Arc<Placement>) {
-        self.crew = Some(Crew { me, placement });
+    pub fn join(&mut self, me: WorkerId, placement: Arc<Placement>) {
+        self.redirects = Redirects::new((self.table.capacity() / 16).max(64) as usize, HashSeed::random());
+        let ports = placement.sides.len();
+        self.crew = Some(Crew {
+            me,
+            placement,
+            proofs: vec![Proof::default(); ports].into(),
+            events: vec![None; ports].into(),
+            news: false,
+        });
+    }
+
+    /// The receive queue of `port` that this worker polls was set up: its device says that it hashes these kinds of packets.
+    pub fn claims(&mut self, port: PortId, claimed: Kinds) {
+        if let Some(proof) = self.proof_mut(port) {
+            *proof = Proof::new(claimed);
+        }
+    }
+
+    /// Packets on another queue of `port` disproved what its device says.
+    pub fn distrust(&mut self, port: PortId) {
+        if let Some(proof) = self.proof_mut(port) {
+            proof.distrust();
+        }
+    }
+
+    /// How far the queue of `port` is believed; with one worker there is nothing to believe.
+    #[must_use]
+    pub fn rss_state(&self, port: PortId) -> RssState {
+        let proof = self.crew.as_ref().and_then(|crew| crew.proofs.get(port.index()));
+        proof.map_or(RssState::Software, Proof::state)
+    }
+
+    /// Did packets prove or disprove something since this was last asked?
+    #[inline]
+    #[must_use]
+    pub fn has_rss_news(&self) -> bool {
+        self.crew.as_ref().is_some_and(|crew| crew.news)
+    }
+
+    /// The newest of what packets proved or disproved of a port since this was last asked for.
+    pub fn next_rss_event(&mut self) -> Option<(PortId, Event)> {
+        let crew = self.crew.as_mut()?;
+        for (port, event) in (0..).map(PortId).zip(crew.events.iter_mut()) {
+            if let Some(event) = event.take() {
+                return Some((port, event));
+            }
+        }
+        crew.news = false;
+        None
+    }
+
+    fn proof_mut(&mut self, port: PortId) -> Option<&mut Proof> {
+        self.crew.as_mut()?.proofs.get_mut(port.index())
     }
 }
 
 /// Finds the packets that are not this worker's, and notes in their sights whose they are.
 #[inline(never)]
-pub(super) fn steer_all<B: PacketBuf>(crew: &Crew, scratch: &mut Scratch, batch: &Batch<B>) {
+pub(super) fn steer_all<B: PacketBuf>(crew: &mut Crew, scratch: &mut Scratch, batch: &Batch<B>) {
     let (packets, ingress) = batch.parts();
     let hops = batch.hops();
     scratch.hops[..hops.len()].copy_from_slice(hops);
@@ -95,22 +218,49 @@ pub(super) fn steer_all<B: PacketBuf>(crew: &Crew, scratch: &mut Scratch, batch:
         let sight = &mut scratch.sights[place];
         let owner = match sight.parsed {
             Parsed::Straight | Parsed::Plain => {
-                let tuple = Tuple::of_key(&sight.key, sight.direction);
-                let hash = crew.placement.hash(*port, &tuple);
-                Some(crew.placement.buckets.owner(hash))
+                let key = &sight.key;
+                let tuple = || Tuple::of_key(key, sight.direction);
+                let to_port = match sight.direction {
+                    Direction::LowToHigh => key.high_port,
+                    Direction::HighToLow => key.low_port,
+                };
+                match crew.trust_of(*port, hops[place], || Kind::of_straight(key.protocol, to_port)) {
+                    (Trust::Here, _) => continue,
+                    (Trust::Check, Some(kind)) => crew.check(*port, kind, &tuple(), packet.rx_hash()),
+                    _ => crew.other_by_tuple(*port, &tuple()),
+                }
             }
-            Parsed::Layer2 | Parsed::Flow | Parsed::Elsewhere if hops[place].is_of_datagram() => None,
+            _ if hops[place].is_of_datagram() => continue,
             Parsed::Layer2 | Parsed::Flow | Parsed::Elsewhere => {
-                crew.placement.owner(*port, &scratch.metas[place], packet.bytes())
+                let meta = &scratch.metas[place];
+                match crew.trust_of(*port, hops[place], || Kind::of(meta)) {
+                    (Trust::Here, _) => continue,
+                    (Trust::Check, Some(kind)) => crew.check(*port, kind, &Tuple::of(meta), packet.rx_hash()),
+                    _ => crew.other(*port, meta, packet.bytes()),
+                }
             }
         };
-        if let Some(owner) = crew.other(owner) {
+        if let Some(owner) = owner {
             sight.set_elsewhere(owner);
         }
     }
 }
 
 impl Act<'_> {
+    /// Whose a packet without a session is that was believed to be on its owner's queue, if another worker's. So no session is ever made
+    /// on the wrong worker, whatever a device does: what it says is believed of packets that find their session, and of no others.
+    #[inline]
+    pub(super) fn astray(&mut self, flow: &FlowPacket<'_>) -> Option<WorkerId> {
+        let crew = self.crew.as_mut()?;
+        crew.astray(flow.meta).or_else(|| self.redirects.find(flow.key))
+    }
+
+    /// The same of a SYN that would be answered without a session.
+    #[inline]
+    pub(super) fn is_astray(&mut self, meta: &PacketMeta) -> bool {
+        self.crew.as_mut().is_some_and(|crew| crew.astray(meta).is_some())
+    }
+
     /// Hands a packet to its owner; too often handed over already, it is dropped.
     pub(super) fn elsewhere<B: PacketBuf, O: Outputs<B>>(
         &mut self,

@@ -90,6 +90,11 @@ pub trait PacketBuf: Sized {
     fn bytes_mut(&mut self) -> &mut [u8];
     /// What the device said about the checksums.
     fn rx_checksum(&self) -> RxChecksum;
+    /// The RSS hash that the device computed for the frame, if it gave one.
+    #[inline(always)]
+    fn rx_hash(&self) -> Option<u32> {
+        None
+    }
     /// Replaces the frame with `frame`.
     ///
     /// # Errors
@@ -115,6 +120,8 @@ pub struct VecPacket {
     pub frame: Vec<u8>,
     /// What a device would have said.
     pub checksum: RxChecksum,
+    /// The RSS hash of a device that gives one.
+    pub hash: Option<u32>,
 }
 
 impl VecPacket {
@@ -124,6 +131,7 @@ impl VecPacket {
         Self {
             frame: frame.into(),
             checksum: RxChecksum::default(),
+            hash: None,
         }
     }
 }
@@ -137,6 +145,9 @@ impl PacketBuf for VecPacket {
     }
     fn rx_checksum(&self) -> RxChecksum {
         self.checksum
+    }
+    fn rx_hash(&self) -> Option<u32> {
+        self.hash
     }
     fn try_fill(&mut self, frame: &[u8]) -> Result<(), FrameTooLong> {
         self.frame.clear();

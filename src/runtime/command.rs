@@ -128,6 +128,8 @@ pub enum Command {
     Begin,
     /// Receive no more, and have the log told of all sessions that are there.
     Farewell(Farewell),
+    /// Receive no more from ports; what other workers hand over is still taken.
+    Rest,
     /// Finish what is in hand and end.
     Stop,
 }
@@ -154,6 +156,8 @@ pub enum Reply {
     Begin,
     /// Told.
     Farewell,
+    /// It rests.
+    Rest,
     /// It ends.
     Stop,
 }

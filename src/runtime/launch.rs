@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tokio::sync::oneshot;
@@ -19,6 +19,7 @@ use super::links::KernelLinks;
 use super::node::{NodeParts, RunningNode};
 use super::notify::notify;
 use super::ports::{self, NodePort};
+use super::stats::Counts;
 use super::threads::{self, WorkerCommon, WorkerThread};
 use super::totals::Totals;
 use crate::base::{Generation, PortId, WorkerId};
@@ -198,9 +199,10 @@ impl Service {
             .transpose()
             .map_err(|e| failed(format!("cannot start a thread for the logs: {e}")))?;
         let (mut worker_links, mut threads) = (Vec::new(), Vec::new());
+        let mut places = threads::places(&eal, &config, worker_count)?.into_iter();
         for (id, cpu) in (0..).map(WorkerId).zip(workers) {
             let records = queues_of_log.get(id.index()).cloned();
-            match threads::spawn(id, cpu, common.clone(), records) {
+            match threads::spawn(id, cpu, common.clone(), records, places.next()) {
                 Ok((link, thread)) => {
                     worker_links.push(link);
                     threads.push(thread);
@@ -311,6 +313,7 @@ impl Service {
         if self.log.is_some() {
             self.farewell();
         }
+        rest_workers(self.node.workers());
         let stopped = stop_workers(self.node.workers(), self.threads);
         let mut totals = Totals::of(self.node.workers());
         if let Some(keeper) = &self.keeper {
@@ -344,6 +347,33 @@ impl Service {
             }
         }
     }
+}
+
+/// Has the workers of a node receive no more, and waits until nothing is on its way between them.
+#[allow(clippy::disallowed_methods, reason = "a control thread's clock")]
+fn rest_workers(links: &[WorkerLink]) {
+    if links.len() < 2 {
+        return;
+    }
+    let answers = |worker: &WorkerLink| worker.ask(Command::Rest, WORKER_TIMEOUT).is_ok();
+    if !links.iter().all(answers) {
+        // What a stalled worker holds goes with it.
+        return;
+    }
+    let deadline = Instant::now() + WORKER_TIMEOUT;
+    while Instant::now() < deadline {
+        let mut total = Counts::default();
+        for worker in links {
+            if worker.ask(Command::Publish, WORKER_TIMEOUT).is_err() {
+                return;
+            }
+            total.add(&worker.stats().read().0);
+        }
+        if total.handed_over + total.relayed == total.taken_over {
+            return;
+        }
+    }
+    warn!("packets are still on their way between workers: they are dropped");
 }
 
 /// Ends the workers: what they have in hand is sent first; what they own is freed here.

@@ -1,6 +1,7 @@
 //! The runtime: what makes an engine, a configuration and DPDK ports into a running node.
 //!
-//! - [`worker`]: the loop of a poll-mode worker; [`slots`]: its ports; [`idle`]: how it waits; [`threads`]: where it runs
+//! - [`worker`]: the loop of a poll-mode worker; [`slots`]: its ports; [`idle`]: how it waits; [`threads`]: where it runs;
+//!   [`mesh`]: the queues between workers
 //! - [`command`]: the queues between control threads and a worker; `jobs`: commands that take several turns; [`stats`]: what it publishes
 //! - [`ports`]: the node's ports; [`links`]: their kernel interfaces; [`propagation`]: what a lost link does to the other
 //!   port of its pair; [`keeper`]: the thread that watches all of it and puts ports back that were gone
@@ -13,6 +14,7 @@ pub mod keeper;
 pub mod launch;
 pub mod links;
 pub mod lock;
+pub mod mesh;
 pub mod node;
 pub mod notify;
 pub mod ports;

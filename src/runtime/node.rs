@@ -384,7 +384,9 @@ impl Node for RunningNode {
 
     fn workers(&self) -> Result<Vec<WorkerStatus>, NodeError> {
         let status = |worker: &WorkerLink| {
-            let (counts, _) = Self::counts_at_hand(worker);
+            let now = Self::counts_now(worker);
+            let stalled = now.is_err();
+            let (counts, _) = now.unwrap_or_else(|_| worker.stats().read());
             WorkerStatus {
                 worker: worker.id().0,
                 cpu: u32::try_from(worker.cpu()).unwrap_or(u32::MAX),
@@ -396,6 +398,9 @@ impl Node for RunningNode {
                 busy: ratio(counts.busy_ppm, 1_000_000),
                 cycles_per_packet: ratio(counts.millicycles_per_packet, 1000),
                 handed_over: counts.handed_over,
+                taken_over: counts.taken_over,
+                relayed: counts.relayed,
+                stalled,
                 max_loop_gap_us: ratio(counts.max_loop_gap_ns, 1000),
                 expiry_lag_ms: ratio(counts.expiry_lag_ns, 1_000_000),
                 generation: u32::try_from(counts.generation).unwrap_or(u32::MAX),
@@ -444,6 +449,8 @@ impl Node for RunningNode {
             sessions_ended: total.sessions_ended,
             sessions_evicted: total.sessions_evicted,
             sources_full: total.sources_full,
+            handed_over: total.handed_over,
+            redirects_full: total.redirects_full,
             drops: drops.collect(),
             malformed: kinds.map(|(kind, n)| (kind.name().to_owned(), n)).collect(),
         })

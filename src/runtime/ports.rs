@@ -7,7 +7,7 @@ use std::sync::{Arc, MutexGuard};
 use super::idle::Idle;
 use super::lock::ControlLock;
 use super::slots::{PortFlags, PortQueues};
-use crate::base::{Nanos, PortId};
+use crate::base::{Nanos, PortId, WorkerId};
 use crate::config::{self, RxQueues};
 use crate::control::node::{PortStatus, Rss};
 use crate::dpdk::mempool::BufferUse;
@@ -107,10 +107,11 @@ impl NodePort {
             RxQueues::Auto => workers.min(info.max_rx_queues).max(1),
             RxQueues::Count(count) => count,
         };
+        let tx_queues = workers.min(info.max_tx_queues).max(1);
         port.configure(&PortSetup {
             packet_buffers: self.packet_buffers,
             rx_queues,
-            tx_queues: workers,
+            tx_queues,
             rx_descriptors: self.config.rx_descriptors,
             tx_descriptors: self.config.tx_descriptors,
             rx_interrupts: self.adaptive,
@@ -127,16 +128,24 @@ impl NodePort {
         state.port = Some(port);
         state.info = info;
         state.announces = !sockets.is_empty() || rx.iter().all(|rx| rx.announcer().is_some());
-        let mut rx = rx.into_iter();
-        let queues = tx.into_iter().map(|tx| {
-            let rx = rx.next();
+        let mut rx: Vec<_> = rx.into_iter().map(Some).collect();
+        let mut tx: Vec<_> = tx.into_iter().map(Some).collect();
+        // Where there are fewer queues than workers the ports' queues are dealt out in turn.
+        let first = self.id.0 % workers;
+        let place = |worker: u16| usize::from((worker + workers - first) % workers);
+        let senders = tx_queues;
+        let queues = (0..workers).map(|worker| {
+            let rx = rx.get_mut(place(worker)).and_then(Option::take);
+            let tx = tx.get_mut(place(worker)).and_then(Option::take);
             let interrupt = rx.as_ref().and_then(RxQueue::announcer);
+            let polled_sockets = if rx.is_some() { sockets.clone() } else { Vec::new() };
             PortQueues {
                 rx,
                 tx,
+                sender: WorkerId((first + place(worker) as u16 % senders) % workers),
                 mtu: usize::from(self.config.mtu),
                 ring_fills,
-                announcers: interrupt.map_or_else(|| sockets.clone(), |interrupt| vec![interrupt]),
+                announcers: interrupt.map_or(polled_sockets, |interrupt| vec![interrupt]),
             }
         });
         Ok(queues.collect())

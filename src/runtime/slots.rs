@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use arrayvec::ArrayVec;
 
 use super::idle::{Idle, Polled};
+use super::mesh::{Handed, Mesh, What};
 use super::stats::PortCounts;
-use crate::base::{Nanos, PortId};
+use crate::base::{Nanos, PortId, WorkerId};
 use crate::dpdk::mbuf::{Burst, free_burst};
 use crate::dpdk::wake::Announcer;
 use crate::dpdk::{MAX_BURST, Mbuf, Mempool, RxQueue, TxQueue};
-use crate::engine::{DropReason, Note, Outputs};
+use crate::engine::{DropReason, Hops, Message, Note, Outputs};
 use crate::packet::PacketBuf;
 use crate::packet::view::link_header;
 
@@ -74,8 +75,10 @@ impl PortFlags {
 pub struct PortQueues {
     /// The receive queue; `None`: another worker polls this port.
     pub rx: Option<RxQueue>,
-    /// The transmit queue.
-    pub tx: TxQueue,
+    /// The transmit queue; `None`: another worker sends for this one.
+    pub tx: Option<TxQueue>,
+    /// Who that is; meaningful without a transmit queue.
+    pub sender: WorkerId,
     /// The longest IP packet that the port sends, in bytes.
     pub mtu: usize,
     /// The receive ring fills while nobody polls. (Some virtual devices make their packets when they are polled.)
@@ -99,6 +102,8 @@ pub(super) struct Slot {
     pub(super) counts: PortCounts,
     /// The longest IP packet that the port sends, in bytes; without queues none is too long.
     mtu: usize,
+    /// Who sends for this worker, if it cannot itself.
+    sender: Option<WorkerId>,
     waiting: Burst,
     /// Which packets of `waiting` the engine made, by place.
     made: u64,
@@ -108,6 +113,7 @@ impl Slot {
     /// The port's queues come to this worker. `announces`: it waits for their packets when it sleeps.
     pub(super) fn give(&mut self, queues: Box<PortQueues>, announces: bool) {
         self.mtu = queues.mtu;
+        self.sender = queues.tx.is_none().then_some(queues.sender);
         self.announces = announces;
         self.unheard = 0;
         self.queues = Some(queues);
@@ -165,6 +171,7 @@ impl Slot {
     /// The port's queues leave this worker.
     pub(super) fn take(&mut self) -> Option<Box<PortQueues>> {
         self.mtu = NO_MTU;
+        self.sender = None;
         self.announces = false;
         self.queues.take()
     }
@@ -198,10 +205,15 @@ pub(super) struct WorkerOutputs {
     pub(super) tx_packets: u64,
     pub(super) forwarded: u64,
     pub(super) originated: u64,
+    /// The other workers, if there are any.
+    pub(super) mesh: Option<Mesh>,
+    /// Packets that other workers took: to judge, and to send.
+    pub(super) handed_over: u64,
+    pub(super) relayed: u64,
 }
 
 impl WorkerOutputs {
-    pub(super) fn new(flags: &[Arc<PortFlags>], burst: usize, pool: Mempool) -> Self {
+    pub(super) fn new(flags: &[Arc<PortFlags>], burst: usize, pool: Mempool, mesh: Option<Mesh>) -> Self {
         let slot = |flags: &Arc<PortFlags>| Slot {
             queues: None,
             announces: false,
@@ -211,6 +223,7 @@ impl WorkerOutputs {
             flags: Arc::clone(flags),
             counts: PortCounts::default(),
             mtu: NO_MTU,
+            sender: None,
             waiting: ArrayVec::new(),
             made: 0,
         };
@@ -223,13 +236,17 @@ impl WorkerOutputs {
             tx_packets: 0,
             forwarded: 0,
             originated: 0,
+            mesh,
+            handed_over: 0,
+            relayed: 0,
         }
     }
 
     /// Packets that wait for transmission or to be freed.
     pub(super) fn held(&self) -> u64 {
         // Packets in `dropped` are counted as drops already.
-        self.slots.iter().map(|s| s.waiting.len() as u64).sum()
+        let ports: u64 = self.slots.iter().map(|s| s.waiting.len() as u64).sum();
+        ports + self.mesh.as_ref().map_or(0, |mesh| mesh.waiting() as u64)
     }
 
     /// Sends what waits and frees what was dropped.
@@ -240,6 +257,9 @@ impl WorkerOutputs {
                 self.flush_port(port);
             }
         }
+        if self.mesh.is_some() {
+            self.flush_mesh();
+        }
         free_burst(&mut self.dropped);
     }
 
@@ -248,7 +268,11 @@ impl WorkerOutputs {
     pub(super) fn reap(&mut self) {
         for slot in &mut self.slots {
             match &mut slot.queues {
-                Some(queues) if slot.counts.tx_packets > 0 => queues.tx.reap(),
+                Some(queues) if slot.counts.tx_packets > 0 => {
+                    if let Some(tx) = &mut queues.tx {
+                        tx.reap();
+                    }
+                }
                 _ => {}
             }
         }
@@ -259,12 +283,17 @@ impl WorkerOutputs {
         let Some(slot) = self.slots.get_mut(port) else {
             return;
         };
+        if let Some(sender) = slot.sender {
+            self.relay_port(port, sender);
+            return;
+        }
         let in_service = slot.flags.link_up();
-        let reason = match &mut slot.queues {
-            Some(queues) if in_service => {
+        let tx = slot.queues.as_mut().and_then(|queues| queues.tx.as_mut());
+        let reason = match tx {
+            Some(tx) if in_service => {
                 let mut sent = 0;
                 for _ in 0..=TX_RETRIES {
-                    sent += queues.tx.tx_burst(&mut slot.waiting);
+                    sent += tx.tx_burst(&mut slot.waiting);
                     if slot.waiting.is_empty() {
                         break;
                     }
@@ -284,6 +313,76 @@ impl WorkerOutputs {
             free_burst(&mut slot.waiting);
         }
         slot.made = 0;
+    }
+
+    /// What waits for a port for which this worker has no transmit queue goes to one that has.
+    #[cold]
+    fn relay_port(&mut self, port: usize, sender: WorkerId) {
+        let Some(slot) = self.slots.get_mut(port) else {
+            return;
+        };
+        let made = std::mem::take(&mut slot.made);
+        let waiting = std::mem::take(&mut slot.waiting);
+        for (place, packet) in waiting.into_iter().enumerate() {
+            let what = if made >> place & 1 == 1 {
+                What::SendMade
+            } else {
+                What::Send
+            };
+            self.give(sender, Handed::new(packet, PortId(port as u16), Hops::NONE, what));
+        }
+    }
+
+    /// Puts a packet on its way to another worker.
+    #[inline]
+    fn give(&mut self, to: WorkerId, handed: Handed) {
+        let Some(mesh) = &mut self.mesh else {
+            self.refuse(handed.packet);
+            return;
+        };
+        match mesh.push(to, handed) {
+            Ok(false) => {}
+            Ok(true) => self.flush_way(to),
+            Err(handed) => self.refuse(handed.packet),
+        }
+    }
+
+    #[inline(never)]
+    fn flush_mesh(&mut self) {
+        let workers = self.mesh.as_ref().map_or(0, Mesh::workers);
+        for worker in 0..workers {
+            self.flush_way(WorkerId(worker));
+        }
+    }
+
+    fn flush_way(&mut self, to: WorkerId) {
+        let Some(mesh) = &mut self.mesh else {
+            return;
+        };
+        let relayed = mesh.relayed_in(to);
+        let mut refused = Burst::new();
+        let (mut lost, mut lost_relayed) = (0, 0);
+        let taken = mesh.flush(to, |handed| {
+            lost += 1;
+            lost_relayed += u64::from(handed.what != What::Judge);
+            refused.push(handed.packet);
+        });
+        let relayed = relayed - lost_relayed;
+        self.relayed += relayed;
+        self.handed_over += taken as u64 - relayed;
+        self.tx_drops[DropReason::QueueFull.index()] += lost;
+        free_burst(&mut refused);
+    }
+
+    #[cold]
+    fn refuse(&mut self, packet: Mbuf) {
+        self.tx_drops[DropReason::QueueFull.index()] += 1;
+        self.free(packet);
+    }
+
+    /// Sends a packet that another worker could not.
+    pub(super) fn send_for(&mut self, handed: Handed) {
+        self.push(handed.packet, handed.port, handed.what == What::SendMade);
     }
 
     #[inline(always)]
@@ -354,6 +453,18 @@ impl Outputs<Mbuf> for WorkerOutputs {
     #[inline]
     fn answer(&mut self, packet: Mbuf, to: PortId, _reason: DropReason, _note: Note) {
         self.originate(packet, to);
+    }
+
+    #[inline]
+    fn hand_over(&mut self, packet: Mbuf, ingress: PortId, to: WorkerId, hops: Hops, _note: Note) {
+        self.give(to, Handed::new(packet, ingress, hops, What::Judge));
+    }
+
+    fn tell(&mut self, to: WorkerId, message: Message) -> Result<(), Message> {
+        match &self.mesh {
+            Some(mesh) => mesh.tell(to, message),
+            None => Err(message),
+        }
     }
 
     fn buffer(&mut self) -> Option<Mbuf> {

@@ -87,6 +87,10 @@ counts! {
     held,
     /// Packets handed to their owners on other workers.
     handed_over,
+    /// Packets handed to other workers to be sent, for want of a transmit queue.
+    relayed,
+    /// Packets that other workers handed over, to be judged or sent.
+    taken_over,
     /// Live sessions.
     sessions,
     /// Of `sessions`, those of TCP whose handshake is not complete.
@@ -99,6 +103,8 @@ counts! {
     sessions_evicted,
     /// Sessions refused because there was no place to count their source.
     sources_full,
+    /// Messages about flows elsewhere for which there was no room.
+    redirects_full,
     /// What part of their length timeouts have, in millionths.
     timeout_scale_ppm,
     /// Number of the policy in force.
@@ -141,12 +147,15 @@ impl Counts {
         self.syn_cookies_engaged += other.syn_cookies_engaged;
         self.held += other.held;
         self.handed_over += other.handed_over;
+        self.relayed += other.relayed;
+        self.taken_over += other.taken_over;
         self.sessions += other.sessions;
         self.half_open += other.half_open;
         self.sessions_created += other.sessions_created;
         self.sessions_ended += other.sessions_ended;
         self.sessions_evicted += other.sessions_evicted;
         self.sources_full += other.sources_full;
+        self.redirects_full += other.redirects_full;
         let mine = self.drops.iter_mut().chain(&mut self.malformed);
         for (mine, its) in mine.zip(other.drops.into_iter().chain(other.malformed)) {
             *mine += its;
@@ -156,7 +165,9 @@ impl Counts {
     /// The account that must come out even on a worker at rest, and in any one moment's counts.
     #[must_use]
     pub fn is_even(&self) -> bool {
-        self.rx_packets + self.originated == self.tx_packets + self.dropped() + self.held
+        let came = self.rx_packets + self.originated + self.taken_over;
+        let left = self.tx_packets + self.handed_over + self.relayed + self.dropped();
+        came == left + self.held
     }
 }
 

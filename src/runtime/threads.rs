@@ -7,17 +7,19 @@ use std::thread::JoinHandle;
 use core_affinity::CoreId;
 
 use super::command::{Mailbox, WorkerLink};
+use super::mesh::{self, Mesh};
 use super::slots::PortFlags;
 use super::stats::WorkerStats;
 use super::worker::{Worker, WorkerSetup};
 use crate::base::WorkerId;
+use crate::config::Config;
 use crate::control::eventlog::{self, RecordQueue};
 use crate::dpdk::thread::Registered;
 use crate::dpdk::tsc::TscClock;
 use crate::dpdk::wake::Bell;
-use crate::dpdk::{Eal, HugePages, Mempool};
-use crate::engine::Engine;
-use crate::flow::HashSeed;
+use crate::dpdk::{Eal, Error, HugePages, Mempool};
+use crate::engine::{Engine, Placement};
+use crate::flow::{BucketTable, HashSeed, KeySet, Method, OwnerFunction, Side};
 use crate::policy::Policy;
 
 /// What all workers of a node have in common.
@@ -45,6 +47,48 @@ pub struct WorkerCommon {
     pub alerts: bool,
 }
 
+/// Packets that one worker may be behind with what another one hands it: as many as a large receive ring has, since a worker that is
+/// kept from its CPU for a moment has to take as much from here as from there.
+const HANDOVER_QUEUE: u32 = 4096;
+
+/// Where a worker stands among several.
+pub struct Place {
+    /// What belongs where.
+    pub placement: Arc<Placement>,
+    /// The way to the others.
+    pub mesh: Mesh,
+}
+
+/// The places of all workers; none if there is but one.
+///
+/// # Errors
+/// When there is no memory for the queues between them.
+pub fn places(eal: &Eal, config: &Config, workers: u16) -> Result<Vec<Place>, Error> {
+    if workers < 2 {
+        return Ok(Vec::new());
+    }
+    let method = Method::SymmetricToeplitz;
+    let keys = KeySet::random(method, |key| {
+        for chunk in key.chunks_mut(8) {
+            let [random, ..] = HashSeed::random().0;
+            chunk.copy_from_slice(&random.to_ne_bytes()[..chunk.len()]);
+        }
+    });
+    let function = OwnerFunction::new(method, keys).map_err(|e| Error::Unsupported(e.to_string()))?;
+    let placement = Arc::new(Placement {
+        function,
+        buckets: BucketTable::even(workers),
+        sides: vec![Side::Lan; config.ports.len()].into(),
+    });
+    let sockets = vec![None; usize::from(workers)];
+    let meshes = mesh::mesh(eal, &sockets, HANDOVER_QUEUE)?;
+    let place = |mesh| Place {
+        placement: Arc::clone(&placement),
+        mesh,
+    };
+    Ok(meshes.into_iter().map(place).collect())
+}
+
 /// A worker's thread. The worker comes back when it ends, to be freed by whoever joins it (`None`: it never began).
 pub type WorkerThread = JoinHandle<Option<Worker>>;
 
@@ -57,6 +101,7 @@ pub fn spawn(
     cpu: usize,
     common: WorkerCommon,
     records: Option<Arc<RecordQueue>>,
+    place: Option<Place>,
 ) -> Result<(WorkerLink, WorkerThread), String> {
     let mailbox = Arc::new(Mailbox::default());
     let stats = Arc::new(WorkerStats::new(common.ports.len()));
@@ -66,7 +111,7 @@ pub fn spawn(
         .spawn({
             let (mailbox, stats) = (Arc::clone(&mailbox), Arc::clone(&stats));
             move || {
-                let made = prepare(cpu, common, mailbox, stats, records);
+                let made = prepare((id, cpu), common, mailbox, stats, records, place);
                 let (worker, _registered) = match made {
                     Ok((worker, bell, registered)) => {
                         // Whoever started this thread waits for it.
@@ -92,11 +137,12 @@ pub fn spawn(
 
 /// On the worker's thread: pins it, makes it known to the EAL, makes the engine.
 fn prepare(
-    cpu: usize,
+    (id, cpu): (WorkerId, usize),
     common: WorkerCommon,
     mailbox: Arc<Mailbox>,
     stats: Arc<WorkerStats>,
     records: Option<Arc<RecordQueue>>,
+    place: Option<Place>,
 ) -> Result<(Worker, Bell, Registered), String> {
     // Pinned before it is registered: the EAL notes the CPU, and the engine's memory is touched from here.
     if !core_affinity::set_for_current(CoreId { id: cpu }) {
@@ -113,6 +159,10 @@ fn prepare(
     if records.is_some() {
         engine = engine.with_records(eventlog::WAITING, common.alerts);
     }
+    let mesh = place.map(|place| {
+        engine.join(id, place.placement);
+        place.mesh
+    });
     let setup = WorkerSetup {
         engine,
         clock: common.clock,
@@ -120,6 +170,7 @@ fn prepare(
         burst: common.burst,
         adaptive: common.adaptive,
         pool: common.pool,
+        mesh,
         mailbox,
         stats,
         records,

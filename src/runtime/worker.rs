@@ -3,9 +3,8 @@
 //! A turn, in the order that lets no reply overtake what it depends on:
 //!
 //! 1. Read the TSC once; take commands.
-//! 2. For each receive queue a burst. Between receiving and processing is where packets come in that belong to this
-//!    worker but arrived elsewhere, in this order: packets handed over by other workers, packets redirected by the HA
-//!    peer, and then all waiting session-sync messages, drained completely. So a message that was pushed before its
+//! 2. For each receive queue a burst, then packets that other workers handed over. (Packets redirected by the HA peer will
+//!    come here.) Only then the waiting session-sync messages, drained completely: so a message that was pushed before its
 //!    session's first packet left is known before any reply to that packet is processed.
 //! 3. The engine judges the burst; what it forwards waits for transmission by port.
 //! 4. Transmit in bursts, free what was dropped in bulk.
@@ -19,9 +18,12 @@
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
+use arrayvec::ArrayVec;
+
 use super::command::{Command, Mailbox, Reply};
 use super::idle::{Idle, Wait, WakeUp};
 use super::jobs::{pass_records, step_farewell, step_kill, step_lookup, step_rules, step_scan};
+use super::mesh::{Handed, Mesh, What};
 use super::slots::{PortFlags, PortQueues, Slot, WorkerOutputs};
 use super::stats::{Counts, WorkerStats};
 use crate::base::{Nanos, PortId};
@@ -35,6 +37,8 @@ use crate::engine::{Batch, Engine, MAX_BATCH, Upkeep};
 const UPKEEP_BUDGET: u32 = 128;
 /// ... so often. Together 2.5 million sessions a second, at a tenth of the worker's time if all of them miss the cache.
 const UPKEEP_EVERY: Nanos = Nanos(50_000);
+/// So many batches of handed-over packets are taken in one turn at most: a worker that others flood still polls its own queues.
+const TAKE_OVERS: usize = 4;
 /// Counters are published so often.
 const PUBLISH_EVERY: Nanos = Nanos::MILLISECOND;
 /// Seconds that the longest loop gap is kept for.
@@ -54,6 +58,8 @@ pub struct WorkerSetup {
     pub adaptive: bool,
     /// Packets that the engine makes come from here.
     pub pool: Mempool,
+    /// The way to the other workers, if there are any.
+    pub mesh: Option<Mesh>,
     /// Commands and answers.
     pub mailbox: Arc<Mailbox>,
     /// Where it publishes.
@@ -83,6 +89,9 @@ pub struct Worker {
     /// It has slept since the last turn; true: it was woken.
     slept: Option<bool>,
     rx_packets: u64,
+    /// Packets that other workers handed over.
+    taken_over: u64,
+    incoming: ArrayVec<Handed, MAX_BATCH>,
     load: Load,
     upkeep: Upkeep,
     next_upkeep: Nanos,
@@ -104,6 +113,9 @@ impl Worker {
             None
         };
         let bell = wake.as_ref().map_or(Bell::mute(), WakeSet::bell);
+        if let Some(mesh) = &setup.mesh {
+            mesh.set_bell(bell.clone());
+        }
         let worker = Self {
             engine: setup.engine,
             clock: setup.clock,
@@ -111,7 +123,7 @@ impl Worker {
             mailbox: setup.mailbox,
             stats: setup.stats,
             records: setup.records,
-            out: WorkerOutputs::new(&setup.ports, setup.burst, setup.pool),
+            out: WorkerOutputs::new(&setup.ports, setup.burst, setup.pool, setup.mesh),
             batch: Batch::new(),
             job: None,
             unsent: None,
@@ -120,6 +132,8 @@ impl Worker {
             armed: false,
             slept: None,
             rx_packets: 0,
+            taken_over: 0,
+            incoming: ArrayVec::new(),
             load: Load::new(setup.clock.hz(), tsc::read()),
             upkeep: Upkeep::default(),
             next_upkeep: Nanos(0),
@@ -149,8 +163,7 @@ impl Worker {
         let now = self.clock.at(tsc);
         self.load.turn(tsc);
         let commanded = self.take_commands(now);
-        let received = if self.receiving { self.forward(now) } else { 0 };
-        self.rx_packets += received as u64;
+        let received = self.forward(now);
         self.load.worked(received);
         if let Some(woken) = self.slept.take() {
             self.out.slots.iter_mut().for_each(|slot| slot.heard(woken));
@@ -191,24 +204,82 @@ impl Worker {
         }
     }
 
-    /// Bursts from all receive queues, judged together and sent on. Returns how many packets came.
+    /// Bursts from all receive queues and what others handed over, judged together and sent on. Returns how many packets came.
     #[inline]
     fn forward(&mut self, now: Nanos) -> usize {
         let mut received = 0;
         // The more packets are judged together, the more of their cache misses overlap: while there is more to receive,
         // the batch is filled.
-        loop {
+        while self.receiving {
             let (count, more) = self.receive(now);
             received += count;
             if !more || received + self.burst > MAX_BATCH {
                 break;
             }
         }
-        if received > 0 {
-            self.engine.process(now, &mut self.batch, &mut self.out);
+        self.rx_packets += received as u64;
+        let taken = if self.out.mesh.is_some() {
+            self.take_over(now)
+        } else {
+            0
+        };
+        if received + taken > 0 {
+            self.judge(now);
             self.out.flush();
+        } else if self.out.mesh.is_some() {
+            self.drain_messages(now);
         }
-        received
+        received + taken
+    }
+
+    /// Judges what is in the batch. Messages that these packets may depend on are here by now, and are taken first.
+    #[inline]
+    fn judge(&mut self, now: Nanos) {
+        if self.out.mesh.is_some() {
+            self.drain_messages(now);
+        }
+        self.engine.process(now, &mut self.batch, &mut self.out);
+    }
+
+    fn drain_messages(&mut self, now: Nanos) {
+        // What comes while they are drained belongs to packets that are not here yet.
+        let waiting = self.out.mesh.as_ref().map_or(0, Mesh::messages);
+        for _ in 0..waiting {
+            if let Some(message) = self.out.mesh.as_ref().and_then(Mesh::next_message) {
+                self.engine.receive(now, message);
+            }
+        }
+    }
+
+    /// What others have handed over: what is to be judged goes into the batch, what is to be sent is sent. Returns how many
+    /// packets came.
+    fn take_over(&mut self, now: Nanos) -> usize {
+        let mut taken = 0;
+        for _ in 0..TAKE_OVERS {
+            match &mut self.out.mesh {
+                Some(mesh) => mesh.take(&mut self.incoming),
+                None => break,
+            }
+            if self.incoming.is_empty() {
+                break;
+            }
+            taken += self.incoming.len();
+            for handed in std::mem::take(&mut self.incoming) {
+                if handed.what != What::Judge {
+                    self.out.send_for(handed);
+                    continue;
+                }
+                if self.batch.room() == 0 {
+                    self.judge(now);
+                }
+                let pushed = self
+                    .batch
+                    .try_push_handed(handed.packet, handed.port, handed.hops);
+                debug_assert!(pushed.is_ok(), "there is room");
+            }
+        }
+        self.taken_over += taken as u64;
+        taken
     }
 
     /// A burst from each receive queue into the batch. Returns how many packets came, and whether a queue had a full
@@ -218,7 +289,7 @@ impl Worker {
         let (mut received, mut more) = (0, false);
         for port in 0..self.out.slots.len() {
             if self.batch.room() < self.burst {
-                self.engine.process(now, &mut self.batch, &mut self.out);
+                self.judge(now);
             }
             let slot = &mut self.out.slots[port];
             let Some(rx) = slot.queues.as_mut().and_then(|queues| queues.rx.as_mut()) else {
@@ -255,8 +326,19 @@ impl Worker {
         match (wait, &self.wake) {
             (Wait::Event(timeout), Some(wake)) => {
                 self.out.slots.iter_mut().for_each(Slot::listen);
-                self.slept = Some(wake.wait(timeout));
+                self.slept = match &self.out.mesh {
+                    None => Some(wake.wait(timeout)),
+                    // Woken by packets that are here, if not by the clock.
+                    Some(mesh) => Some(mesh.sleep(|| wake.wait(timeout)).unwrap_or(true)),
+                };
                 self.load.slept(tsc::read());
+            }
+            // What others hand over shall not wait for the clock.
+            (Wait::Sleep(time), Some(wake)) if self.out.mesh.is_some() => {
+                let before = tsc::read();
+                let sleep = || wake.wait(time);
+                let _ = self.out.mesh.as_ref().and_then(|mesh| mesh.sleep(sleep));
+                self.load.slept(self.load.after(before, time).min(tsc::read()));
             }
             (Wait::Sleep(time), _) => {
                 let before = tsc::read();
@@ -322,7 +404,14 @@ impl Worker {
                 self.load.gaps = [0; GAP_SECONDS];
                 Reply::Begin
             }
+            Command::Rest => {
+                self.receiving = false;
+                self.publish(now);
+                Reply::Rest
+            }
             Command::Stop => {
+                self.take_over(now);
+                self.judge(now);
                 self.engine.drop_fragments(&mut self.out);
                 self.out.flush();
                 self.stopping = true;
@@ -437,13 +526,16 @@ impl Worker {
             syn_cookies_accepted: engine.syn_cookies_accepted,
             syn_retries_lost: engine.syn_retries_lost,
             syn_cookies_engaged: u64::from(self.engine.syn_cookies_engaged()),
-            handed_over: 0,
+            handed_over: self.out.handed_over,
+            relayed: self.out.relayed,
+            taken_over: self.taken_over,
             sessions: u64::from(self.engine.table().len()),
             half_open: u64::from(self.engine.table().half_open()),
             sessions_created: engine.sessions_created,
             sessions_ended: engine.sessions_ended,
             sessions_evicted: engine.sessions_evicted,
             sources_full: engine.sources_full,
+            redirects_full: engine.redirects_full,
             timeout_scale_ppm: u64::from(self.engine.timeout_scale().ppm()),
             generation: u64::from(self.engine.policy().generation.0),
             turns: self.load.turns,

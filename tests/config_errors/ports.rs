@@ -47,11 +47,6 @@ fn no_more_pairs_than_a_session_key_tells_apart() {
 fn the_node() {
     one(
         "workers = \"1\"",
-        "workers = \"1-2\"",
-        "fw:4:11: error: more than one worker is not supported yet",
-    );
-    one(
-        "workers = \"1\"",
         "workers = \"\"",
         "fw:4:11: error: a node needs at least one worker",
     );

@@ -313,6 +313,9 @@ impl Node for TestNode {
                 busy: 0.123,
                 cycles_per_packet: 212.4,
                 handed_over: 0,
+                taken_over: 0,
+                relayed: 0,
+                stalled: false,
                 max_loop_gap_us: 38.2,
                 expiry_lag_ms: 0.0,
                 generation: worker.engine.policy().generation.0,
@@ -361,6 +364,8 @@ impl Node for TestNode {
                 sessions_ended: counters.sessions_ended,
                 sessions_evicted: counters.sessions_evicted,
                 sources_full: counters.sources_full,
+                handed_over: counters.handed_over,
+                redirects_full: counters.redirects_full,
                 drops: drops.collect(),
                 malformed: kinds.map(|(kind, n)| (kind.name().to_owned(), n)).collect(),
             }

@@ -1,8 +1,9 @@
 //! Several workers do what one does: wherever a packet arrives, its verdict is that of one engine that has all sessions.
 
-use haechi::base::{Nanos, PortId};
-use haechi::engine::{DropReason, Hops};
+use haechi::base::{Nanos, PortId, WorkerId};
+use haechi::engine::{DropReason, Hops, Placement};
 use haechi::flow::owner::Method;
+use haechi::flow::proof::{Event, Kinds};
 use haechi::packet::VecPacket;
 use proptest::prelude::*;
 
@@ -251,4 +252,127 @@ fn a_packet_that_is_always_elsewhere_is_dropped() {
     let dropped = crew.sum(|engine| engine.counters().drops[DropReason::HandoverLoop.index()]);
     assert_eq!(dropped, 40);
     assert_eq!(crew.sessions().len(), 40);
+}
+
+/// Answered datagrams of so many flows, each packet twice.
+fn talk(flows: std::ops::Range<u8>) -> Vec<(u16, Vec<u8>)> {
+    flows
+        .flat_map(|flow| {
+            [6, 7, 6, 7]
+                .into_iter()
+                .flat_map(move |action| packets(flow, action))
+        })
+        .collect()
+}
+
+/// A crew of two whose devices say that they hash everything, with proven queues and live sessions.
+fn proven(method: Method) -> Crew {
+    let mut crew = Crew::new(&config(RULES), 2, method);
+    for engine in &mut crew.engines {
+        for port in 0..4 {
+            engine.claims(PortId(port), Kinds::ALL);
+        }
+    }
+    assert_eq!(states(&crew), ["unproven"; 4]);
+    crew.by_device(&talk(1..250), honest);
+    crew.by_device(&talk(1..250), honest);
+    assert_eq!(states(&crew), ["proven"; 4]);
+    let events = crew.rss_events();
+    assert_eq!(events.len(), 4, "{events:?}");
+    assert_eq!(crew.done.handed_over, 0);
+    assert_eq!(crew.sessions().len(), 249);
+    crew
+}
+
+fn mismatches(crew: &mut Crew) -> usize {
+    let events = crew.rss_events();
+    let is_mismatch = |event: &Event| matches!(event, Event::Mismatch(_));
+    events.iter().filter(|(.., event)| is_mismatch(event)).count()
+}
+
+fn honest(placement: &Placement, hash: u32) -> (Option<u32>, WorkerId) {
+    (Some(hash), placement.buckets.owner(hash))
+}
+
+/// Of the first two ports on both workers.
+fn states(crew: &Crew) -> Vec<&'static str> {
+    let of = |port| {
+        crew.engines
+            .iter()
+            .map(move |engine| engine.rss_state(PortId(port)).name())
+    };
+    of(0).chain(of(1)).collect()
+}
+
+#[test]
+fn a_device_that_hashes_right_is_believed_and_nothing_is_handed_over() {
+    for method in METHODS {
+        let mut crew = proven(method);
+        crew.by_device(&talk(1..250), honest);
+        assert_eq!((crew.done.handed_over, mismatches(&mut crew)), (0, 0));
+        assert!(crew.done.drops.is_empty(), "{:?}", crew.done.drops);
+        // What no device hashes as software does is handed over, without a word against the device.
+        for (place, action) in [11, 12, 13, 11, 12, 13].into_iter().enumerate() {
+            // (An untagged error is about no flow of a VLAN.)
+            for flow in (1..20).filter(|flow| flow % 5 != 4) {
+                crew.burst(place % 2, &packets(flow, action));
+            }
+        }
+        assert!(crew.done.handed_over > 0);
+        assert!(crew.done.drops.is_empty(), "{:?}", crew.done.drops);
+        assert_eq!((states(&crew), mismatches(&mut crew)), (vec!["proven"; 4], 0));
+    }
+}
+
+/// Wrong hashes, right ones on the wrong queue, none at all: each is found among sampled packets, and from then on software places
+/// everything. No session has noticed.
+#[test]
+fn a_device_that_lies_later_is_found_out_and_no_session_is_lost() {
+    type Device = fn(&Placement, u32) -> (Option<u32>, WorkerId);
+    let lies: [(&str, Device); 3] = [
+        ("wrong hash", |placement, hash| {
+            (Some(hash ^ 1 << 20), placement.buckets.owner(hash))
+        }),
+        ("wrong queue", |placement, hash| {
+            (Some(hash), WorkerId(1 - placement.buckets.owner(hash).0))
+        }),
+        ("missing", |placement, hash| (None, placement.buckets.owner(hash))),
+    ];
+    for method in METHODS {
+        for (lie, device) in lies {
+            let mut crew = proven(method);
+            let sessions = crew.sessions().len();
+            let handed = crew.done.handed_over;
+            crew.by_device(&talk(1..250), device);
+            assert_eq!(states(&crew), ["mismatch"; 4], "{lie}");
+            let events = crew.rss_events();
+            assert_eq!(events.len(), 4, "{events:?}");
+            for (.., event) in events {
+                let Event::Mismatch(disagreement) = event else {
+                    panic!("{event:?}");
+                };
+                assert!(disagreement.to_string().contains(lie), "{disagreement}");
+            }
+            // On the wrong queue a packet finds no session, and is looked at again before it opens one.
+            crew.by_device(&talk(1..250), device);
+            let expected = if lie == "wrong queue" { 2 * 4 * 249 } else { 0 };
+            assert_eq!(crew.done.handed_over - handed, expected, "{lie}");
+            assert!(crew.done.drops.is_empty(), "{lie}: {:?}", crew.done.drops);
+            assert_eq!(crew.sessions().len(), sessions);
+        }
+    }
+}
+
+/// One worker's packets disprove the port for all.
+#[test]
+fn a_port_that_another_worker_distrusts_is_steered_in_software() {
+    let mut crew = proven(Method::SymmetricToeplitz);
+    for engine in &mut crew.engines {
+        engine.distrust(PortId(0));
+    }
+    assert_eq!(states(&crew), ["mismatch", "mismatch", "proven", "proven"]);
+    crew.by_device(&talk(1..250), honest);
+    assert_eq!(crew.done.handed_over, 0);
+    crew.burst(0, &talk(1..8));
+    assert!(crew.done.handed_over > 0);
 }

@@ -87,6 +87,7 @@ fn packet() -> impl Strategy<Value = (usize, VecPacket)> {
             VecPacket {
                 frame,
                 checksum: RxChecksum::new(ip, l4),
+                hash: None,
             },
         )
     })

@@ -179,6 +179,7 @@ fn a_devices_word_on_checksums_is_taken() {
     let says = |frame: &[u8], l4| VecPacket {
         frame: frame.to_vec(),
         checksum: RxChecksum::new(ChecksumStatus::Good, l4),
+        hash: None,
     };
     let mut node = Node::new(ALLOW_ALL);
     let verdicts = node.burst(&[

@@ -58,8 +58,11 @@ impl Config {
     /// or `[transparent]`.
     #[must_use]
     pub fn new(rules: &str) -> Self {
+        // The same tests with several workers: `deploy/test.sh`.
+        let workers = std::env::var("HAECHI_TEST_WORKERS").unwrap_or_else(|_| "1".into());
+        let workers = format!("{workers:?}");
         let node = [
-            ("workers", "\"1\""),
+            ("workers", workers.as_str()),
             ("idle", "\"adaptive\""),
             ("hugepages", "false"),
             ("memory_mib", "256"),

@@ -114,6 +114,7 @@ impl Bench {
             burst: usize::from(config.node.burst),
             adaptive,
             pool: Mempool::create(eal, "answers", 512, 1500).unwrap(),
+            mesh: None,
             mailbox: Arc::clone(&mailbox),
             stats: Arc::clone(&stats),
             records: Some(Arc::clone(&records)),

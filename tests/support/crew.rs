@@ -9,9 +9,9 @@ use haechi::base::slab::HeapMemory;
 use haechi::base::{Generation, Nanos, PortId, WorkerId};
 use haechi::config::{self, RuleIds};
 use haechi::engine::{Batch, DropReason, Engine, Hops, Note, Outputs, Placement};
-use haechi::flow::HashSeed;
-use haechi::flow::owner::{BucketTable, KeySet, Method, OwnerFunction, Side};
-use haechi::packet::VecPacket;
+use haechi::flow::owner::{BucketTable, KeySet, Method, OwnerFunction, Side, Tuple};
+use haechi::flow::{HashSeed, proof::Event};
+use haechi::packet::{ParseOptions, VecPacket, parse};
 
 /// A packet on its way to another worker.
 pub type Handed = (VecPacket, PortId, Hops);
@@ -136,6 +136,45 @@ impl Crew {
                 .expect("there is room");
         }
         self.process(worker, batch);
+    }
+
+    /// Packets that come in by the queues that a device with RSS chooses. `device` makes of a packet's right hash the one that it
+    /// says, and the worker of the queue.
+    pub fn by_device(
+        &mut self,
+        packets: &[(u16, Vec<u8>)],
+        device: impl Fn(&Placement, u32) -> (Option<u32>, WorkerId),
+    ) {
+        for (port, frame) in packets {
+            let mut packet = VecPacket::new(frame.clone());
+            let options = ParseOptions {
+                verify_l4: true,
+                look_into_vlan: true,
+            };
+            let meta = parse(frame, packet.checksum, options);
+            let right = self.placement.hash(PortId(*port), &Tuple::of(&meta));
+            let (hash, worker) = device(&self.placement, right);
+            packet.hash = hash;
+            let mut batch = Batch::new();
+            batch.try_push(packet, PortId(*port)).expect("there is room");
+            self.process(worker.index(), batch);
+            self.settle();
+        }
+    }
+
+    /// What packets proved or disproved since this was last asked.
+    pub fn rss_events(&mut self) -> Vec<(usize, PortId, Event)> {
+        let mut events = vec![];
+        for (worker, engine) in self.engines.iter_mut().enumerate() {
+            let news = engine.has_rss_news();
+            let before = events.len();
+            events.extend(
+                std::iter::from_fn(|| engine.next_rss_event()).map(|(port, event)| (worker, port, event)),
+            );
+            assert_eq!(news, events.len() > before);
+            assert!(!engine.has_rss_news());
+        }
+        events
     }
 
     /// Puts a packet into a worker's queue as if another one had handed it over.

@@ -295,7 +295,14 @@ fn workers_text(workers: &[WorkerStatus], width: Option<u16>) -> String {
             format!("{:.0}ms", w.expiry_lag_ms),
         ]
     });
-    table::render(&columns, rows.collect(), width)
+    let mut text = table::render(&columns, rows.collect(), width);
+    for worker in workers.iter().filter(|worker| worker.stalled) {
+        text.push_str(&format!(
+            "worker {} does not answer: its numbers are old\n",
+            worker.worker
+        ));
+    }
+    text
 }
 
 fn rules_text(rules: &[RuleStatus], now: f64, width: Option<u16>) -> String {
@@ -403,6 +410,12 @@ fn counters_text(counters: &Counters, all: bool, width: Option<u16>) -> String {
         let refused = counted(counters.sources_full, "session");
         text.push_str(&format!(
             "{refused} refused because there was no place to count the source\n"
+        ));
+    }
+    if counters.redirects_full > 0 {
+        let lost = counted(counters.redirects_full, "message");
+        text.push_str(&format!(
+            "{lost} between workers lost for want of room: packets of such flows open sessions of their own\n"
         ));
     }
     let reasons: Vec<_> = DropReason::ALL.iter().map(|r| (r.name(), r.help())).collect();

@@ -159,6 +159,15 @@ pub struct WorkerStatus {
     pub cycles_per_packet: f64,
     /// Packets handed to their owners on other workers.
     pub handed_over: u64,
+    /// Packets that other workers handed to it: its own to judge, or to send through its transmit queue.
+    #[serde(default)]
+    pub taken_over: u64,
+    /// Packets handed to other workers to be sent: their port has fewer transmit queues than there are workers.
+    #[serde(default)]
+    pub relayed: u64,
+    /// It has not answered in time: the other numbers are old.
+    #[serde(default)]
+    pub stalled: bool,
     /// Longest time between two turns of its loop in the last ten seconds, sleeps of an idle worker not counted.
     pub max_loop_gap_us: f64,
     /// How far behind session expiry is.
@@ -245,6 +254,12 @@ pub struct Counters {
     /// New sessions refused (`session_limit`) because there was no place left to count their source.
     #[serde(default)]
     pub sources_full: u64,
+    /// Packets handed from worker to worker, to their owners.
+    #[serde(default)]
+    pub handed_over: u64,
+    /// Messages between workers about flows that are elsewhere for which there was no room.
+    #[serde(default)]
+    pub redirects_full: u64,
     /// Packets dropped, one entry for every reason, zeros too; the words are those of `engine::DropReason`.
     pub drops: BTreeMap<String, u64>,
     /// Malformed packets by what is wrong with them, one entry for every kind, zeros too; the words are those of

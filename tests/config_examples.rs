@@ -12,7 +12,9 @@ fn directory() -> PathBuf {
 
 fn examples() -> Vec<PathBuf> {
     let directories = [directory(), directory().join("pktgen")];
-    let entries = directories.iter().flat_map(|path| std::fs::read_dir(path).unwrap());
+    let entries = directories
+        .iter()
+        .flat_map(|path| std::fs::read_dir(path).unwrap());
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
     paths.sort();

@@ -146,7 +146,7 @@ class Device:
 
     def inside(self):
         """Frames that went in and did not come out, since the start."""
-        return sum(self.page.source(i)["packets"] - self.page.port(i)["sent"] for i in range(PORTS))
+        return self.delivered() - self.sent()
 
     def schedstat(self):
         """Nanoseconds that the worker ran, and that it could have run and did not: another process had its CPU."""
@@ -172,23 +172,25 @@ class Device:
     def delivered(self):
         return sum(self.page.source(i)["packets"] for i in range(PORTS))
 
+    def sent(self):
+        return sum(self.page.port(i)["sent"] for i in range(PORTS))
+
     def trial(self, rate, seconds, every=0):
         """RFC 2544, section 23: frames at `rate` a second, both ports together, for `seconds`; then up to two for those under way."""
         page, frames = self.page, max(1, round(rate / PORTS * seconds))
         self.rest()
-        sent = [page.port(i)["sent"] for i in range(PORTS)]
+        sent_before = self.sent()
         page.start(frames, rate / PORTS, every)
         on_cpu, waited = self.schedstat()
         page.run(True)
         self.wait(lambda: self.over(frames), "has been offered all frames of a trial", seconds + 30)
         now_on_cpu, now_waited = self.schedstat()
         taken = sum(page.port(i)["taken"] for i in range(PORTS))
-        out = lambda: sum(page.port(i)["sent"] - sent[i] for i in range(PORTS))
         end = time.monotonic() + 2
-        while out() < taken and time.monotonic() < end:
+        while self.sent() - sent_before < taken and time.monotonic() < end:
             time.sleep(0.005)
         ports = [page.port(i) for i in range(PORTS)]
-        offered, came_out = PORTS * frames, out()
+        offered, came_out = PORTS * frames, self.sent() - sent_before
         self.lost_inside += taken - came_out
         tick = 1e6 / page.tsc_hz()
         details = {
@@ -263,7 +265,7 @@ class Testpmd(Device):
     def finish(self):
         """Ends it; what it counts as sent has to be what the wire saw."""
         self.rest()
-        sent = sum(self.page.port(i)["sent"] for i in range(PORTS))
+        sent = self.sent()
         self.child.stdin.write(b"\n")  # "Press enter to exit"
         self.child.stdin.close()
         self.child.wait(60)

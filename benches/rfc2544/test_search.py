@@ -54,8 +54,7 @@ class Throughput(unittest.TestCase):
 
     def test_stalls_are_outlasted_by_attempts(self):
         # The first two of three trials lose a few frames, whatever the rate.
-        stalls = lambda n: 7 if n % 3 else 0
-        best, _ = search.throughput(Device(400_000, stalls).trial, 1e6, 1000, attempts=3)
+        best, _ = search.throughput(Device(400_000, lambda n: 7 if n % 3 else 0).trial, 1e6, 1000, attempts=3)
         self.assertAlmostEqual(best.rate, 400_000, delta=1000)
         alone, made = search.throughput(Device(400_000, lambda n: 7).trial, 1e6, 1000, attempts=3)
         self.assertIsNone(alone)

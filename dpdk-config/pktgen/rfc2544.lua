@@ -81,22 +81,22 @@ local function latencies(size, rate)
         -- Every frame that carries a time: pktgen adds 100 a second.
         pktgen.latsampler_params(tostring(port), "simple", math.min(50000, math.ceil(latency_seconds * 200)), 1000000, file)
     end
-    -- The second half of the stream, as the RFC tags its frame in the middle: pktgen writes all its frames anew when it starts, and does
-    -- not look at what comes in for some 200 ms.
-    local half = math.floor(latency_seconds * 500)
-    pktgen.start(common.both)
-    pktgen.delay(half)
     pktgen.latsampler(common.both, "on")
-    pktgen.delay(half)
-    pktgen.latsampler(common.both, "off")
+    pktgen.start(common.both)
+    pktgen.delay(math.floor(latency_seconds * 1000))
     pktgen.stop(common.both)
     common.settle()
+    pktgen.latsampler(common.both, "off")
     pktgen.latency(common.both, "off")
+    -- The second half of the stream, as the RFC tags its frame in the middle: pktgen writes all its frames anew when it starts, or when its
+    -- sampler does, and does not look at what comes in for some 200 ms.
     local samples = {}
     for _, file in pairs(files) do
+        local list = {}
         for line in io.lines(file) do
-            samples[#samples + 1] = tonumber(line) -- the first line is a heading, no number
+            list[#list + 1] = tonumber(line) -- the first line is a heading, no number
         end
+        table.move(list, #list // 2 + 1, #list, #samples + 1, samples)
         os.remove(file)
     end
     table.sort(samples)

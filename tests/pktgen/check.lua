@@ -109,6 +109,7 @@ pktgen = {
                 assert(p.latency)
                 local file = assert(io.open(p.file, "w"))
                 file:write("Latency\n")
+                for i = 1, 100 do file:write(1000000 * i, "\n") end -- while it starts
                 for i = 1, 100 do file:write(1000 * i, "\n") end
                 file:close()
             end

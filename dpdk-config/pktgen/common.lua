@@ -113,8 +113,13 @@ function M.prepare()
 end
 
 -- Size first: pktgen works out the rate from it. A size of nil leaves the sizes to the sequence or the capture in use.
+--
+-- pktgen keeps an account of when its next burst is due, also while it sends nothing, and what it could not keep up with (as a CPU that is
+-- shared never can at 100 %, where it starts) it sends later, faster than the rate. At a low rate such a debt is paid in no time.
 function M.load(size, rate)
     if size ~= nil then pktgen.set(M.both, "size", size) end
+    pktgen.set(M.both, "rate", 0.1)
+    pktgen.delay(300)
     pktgen.set(M.both, "rate", rate)
 end
 

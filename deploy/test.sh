@@ -126,6 +126,8 @@ check "lints without DPDK" cargo clippy --locked --all-targets --no-default-feat
 # cargo-deny looks at the crates of all platforms, of which a build fetches only this one's.
 run cargo fetch --locked || echo "not all crates could be fetched" >&2
 check dependencies cargo deny --offline check licenses bans sources
+check "searches by RFC 2544" python3 -B -m unittest discover -s benches/rfc2544
+check "pktgen scripts" lua5.3 tests/pktgen/check.lua
 suite "tests without DPDK" cargo test --locked --no-default-features --no-fail-fast
 suite "tests" cargo test --locked --no-fail-fast
 while read -r target; do

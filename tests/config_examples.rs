@@ -11,11 +11,14 @@ fn directory() -> PathBuf {
 }
 
 fn examples() -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(directory()).unwrap();
+    let directories = [directory(), directory().join("pktgen")];
+    let entries = directories
+        .iter()
+        .flat_map(|path| std::fs::read_dir(path).unwrap());
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
     paths.sort();
-    assert!(paths.len() >= 4, "{paths:?}");
+    assert!(paths.len() >= 6, "{paths:?}");
     paths
 }
 

@@ -25,6 +25,7 @@
  *   FLOWGEN_FLOWS   number of flows, 1 to 16777216 (default 1)
  *   FLOWGEN_LENGTH  frame length without FCS, 60 to 1514 (default 60: a 64-byte frame)
  *   FLOWGEN_SEED    which addresses, and in which orders (default 1)
+ *   FLOWGEN_WIRE, FLOWGEN_RING: frames arrive at a given rate, see wire.h
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -43,6 +44,7 @@
 #include <rte_memcpy.h>
 
 #include "flowgen.h"
+#include "wire.h"
 
 #define MAX_FLOWS (1u << 24)
 #define MIN_LENGTH 60u
@@ -441,6 +443,12 @@ static uint16_t on_receive(uint16_t port, uint16_t queue, struct rte_mbuf **pkts
 		p->paused++;
 		return take_back(p, pkts, n);
 	}
+	if (wire != NULL) {
+		const uint16_t waiting = wire_poll(s->reply, n);
+
+		take_back(p, pkts + waiting, n - waiting);
+		n = waiting;
+	}
 	if (generate && tcp) {
 		const uint16_t filled = fill_tcp(s, pkts, n);
 
@@ -460,6 +468,8 @@ static uint16_t on_receive(uint16_t port, uint16_t queue, struct rte_mbuf **pkts
 		else
 			fill(s, pkts, n, length);
 	}
+	if (wire != NULL)
+		wire_take(s->reply, pkts, n);
 	__atomic_store_n(&p->packets, p->packets + n, __ATOMIC_RELAXED);
 	return n;
 }
@@ -508,6 +518,8 @@ static void configure(const char *path)
 	seed = number("FLOWGEN_SEED", 1, 0, UINT64_MAX);
 	ctl->flows = flows;
 	ctl->tsc_hz = rte_get_tsc_hz();
+	if (generate && getenv("FLOWGEN_WIRE") != NULL)
+		wire_configure(getenv("FLOWGEN_WIRE"), number("FLOWGEN_RING", 1024, 1, WIRE_MAX_RING), ctl->tsc_hz);
 }
 
 static void attach(uint16_t port)
@@ -533,6 +545,8 @@ static void attach(uint16_t port)
 	build_template(s);
 	if (rte_eth_add_rx_callback(port, 0, on_receive, s) == NULL)
 		die("cannot add the receive callback");
+	if (wire != NULL && !wire_attach(port, s->reply, info.nb_tx_queues))
+		die("cannot add the transmit callback");
 	s->shared->port_id = port + 1u;
 	sides_used++;
 	if (sides_used == FLOWGEN_PORTS)

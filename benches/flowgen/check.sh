@@ -29,7 +29,7 @@ enter_when_done() { # enter_when_done FLOWS PROTOCOL: which ends testpmd
 }
 
 for case in "1 60" "2 60" "1000 60" "777 1514" "5000 61" "300000 60" "1 imix" "5000 imix" "1 60 tcp" "1000 60 tcp" "777 600 tcp" \
-    "100000 61 tcp" "1 imix tcp" "5000 imix tcp" "1 60 connect" "5000 60 connect" "1 60 new"; do
+    "1 1514 tcp" "100000 61 tcp" "1 imix tcp" "5000 imix tcp" "1 60 connect" "5000 60 connect" "1 60 new"; do
     read -r flows length protocol <<<"$case"
     # run = 1 from the start: the fifth word of struct flowgen_ctl.
     { head -c 16 /dev/zero && printf '\1\0\0\0' && head -c 172 /dev/zero; } >"$work/ctl"

@@ -62,6 +62,9 @@ static bool tcp;
 static bool connects; /* TCP: connections without data that are opened and closed, always new ones */
 static bool opens;    /* UDP: every packet opens a flow */
 static bool mixed;    /* frames of several lengths */
+/* TCP: walks that a side may be ahead of the other one, whose acknowledgements may be as far behind: twice this fits a window. */
+static uint64_t ahead;
+#define AHEAD_BYTES 24576u
 
 /* One direction: where it is in its pass, and its frames. */
 struct side {
@@ -196,6 +199,8 @@ static bool may_walk(struct side *s)
 	const struct side *other = &sides[s->reply ? 0 : 1];
 
 	if (other->walks < needed)
+		return false;
+	if (!connects && s->walks > other->walks + ahead)
 		return false;
 	if (s->allowed != s->walks + 1) {
 		/* Polls of this port since then: what the other one delivered last has long been processed. */
@@ -467,8 +472,7 @@ static void configure(const char *path)
 		sum_mix();
 	else
 		length = (uint32_t)number("FLOWGEN_LENGTH", MIN_LENGTH, MIN_LENGTH, MAX_LENGTH);
-	if (tcp && length > 600)
-		die("FLOWGEN_LENGTH: at most 600 with TCP, or a burst does not fit its windows");
+	ahead = mixed ? AHEAD_BYTES * MIX / mix_data : AHEAD_BYTES / (length - TCP_HEADERS);
 	seed = number("FLOWGEN_SEED", 1, 0, UINT64_MAX);
 	ctl->flows = flows;
 	ctl->tsc_hz = rte_get_tsc_hz();

@@ -4,7 +4,6 @@
 import struct
 import sys
 
-
 IMIX = {60: 7, 566: 4, 1514: 1}  # of twelve frames
 
 

@@ -51,7 +51,7 @@ class Node:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=own_autogroup,
+                preexec_fn=own_autogroup,  # noqa: PLW1509 (no threads here)
             )
 
     def __enter__(self):
@@ -131,7 +131,7 @@ def show_times(name, values):
 def ping(namespace, target, count, interval):
     """Round-trip times in microseconds; all must come back."""
     line = ["ip", "netns", "exec", namespace, "ping", "-n", "-c", str(count), "-i", str(interval), "-W", "2", target]
-    text = subprocess.run(line, capture_output=True, text=True).stdout
+    text = subprocess.run(line, check=False, capture_output=True, text=True).stdout
     times = [float(t) * 1000 for t in re.findall(r"time=([0-9.]+) ms", text)]
     if len(times) != count:
         raise Failure(f"{count} pings sent, {len(times)} answered:\n{text[-500:]}")
@@ -144,13 +144,18 @@ class Peer:
     def __init__(self, options, node, device):
         self.node = node
         self.output = os.path.join(node.work, "testpmd")
-        self.tool = subprocess.Popen(
+        with open(self.output, "wb") as output:
+            self.tool = self.spawn(options, device, output)
+
+    @staticmethod
+    def spawn(options, device, output):
+        return subprocess.Popen(
             ["stdbuf", "-oL", "dpdk-testpmd", "--lcores", f"(0,1)@{options.control}", "--main-lcore", "0", "--no-pci"]
             + ["--no-huge", "-m", "256", "--file-prefix", options.file_prefix, "--vdev", device]
             + ["--", "-i", "--nb-cores=1", "--total-num-mbufs=8192", "--burst=32", "--no-flush-rx", "--port-topology=loop"]
             + ["--rxd=1024", "--txd=1024"],
             stdin=subprocess.PIPE,
-            stdout=open(self.output, "wb"),
+            stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
             text=True,

@@ -29,16 +29,16 @@ fi
 
 # shellcheck source=benches/run_dirs.sh
 source "$here/run_dirs.sh"
+# shellcheck source=benches/huge_pages.sh
+source "$here/huge_pages.sh"
 sweep_run_dirs loop_gap
 work=$(mktemp -d /tmp/haechi-loop-gap.XXXXXX)
-pages=/sys/kernel/mm/hugepages/hugepages-2048kB
-pages_before=$(cat "$pages"/nr_hugepages)
 driver=
 # shellcheck disable=SC2317 # called by the trap
 cleanup() {
     trap '' INT TERM HUP
     if [ -n "$driver" ] && kill -TERM "$driver" 2>/dev/null; then wait "$driver" || true; fi
-    [ "$(cat "$pages"/nr_hugepages)" = "$pages_before" ] || echo "$pages_before" >"$pages"/nr_hugepages
+    remove_huge_pages
     rm -rf "$work"
     remove_run_dirs "loop_gap-$$"
 }
@@ -49,8 +49,7 @@ trap 'exit 143' TERM HUP
 # shellcheck disable=SC2046 # pkg-config prints words
 cc -O3 -march=native -Wall -Wextra -shared -fPIC $(pkg-config --cflags libdpdk) \
     "$here/flowgen/flowgen.c" -o "$work/flowgen.so" $(pkg-config --libs libdpdk)
-wanted=1024 free=$(cat "$pages"/free_hugepages)
-if [ "$free" -lt "$wanted" ]; then echo $((pages_before + wanted - free)) >"$pages"/nr_hugepages; fi
+add_huge_pages 2048
 
 mkdir -p "$here/results"
 # In the background, because only then does a signal reach this shell's trap while it waits.

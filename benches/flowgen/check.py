@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Judges captures of the generator's frames: check.py [tcp|connect] FLOWS LENGTH ORIGINALS REPLIES."""
+"""Judges captures of the generator's frames: check.py [tcp|connect|new] FLOWS LENGTH|imix ORIGINALS REPLIES."""
 
 import struct
 import sys
 
+IMIX = {60: 7, 566: 4, 1514: 1}  # of twelve frames
+
 
 def frames(path, length, limit):
     with open(path, "rb") as file:
-        data = file.read(24 + limit * (16 + length))
+        data = file.read(24 + limit * (16 + (1514 if length == "imix" else length)))
     at = 24
     while at + 16 <= len(data):
         captured = struct.unpack_from("<I", data, at + 8)[0]
@@ -28,6 +30,10 @@ def checksum(data):
 
 def five_tuple(frame, length):
     ip, udp = frame[14:34], frame[34:]
+    if length == "imix":
+        length = len(frame)
+        assert length in IMIX, frame.hex()
+    assert frame[42:] == bytes(i & 0xFF for i in range(42, length)), frame.hex()
     assert len(frame) == length and frame[12:14] == b"\x08\x00", frame.hex()
     assert struct.unpack_from(">BxH", ip) == (0x45, length - 14) and ip[9] == 17, frame.hex()
     assert struct.unpack_from(">H", udp, 4)[0] == length - 34, frame.hex()
@@ -66,19 +72,25 @@ def lives(paths, flows, length):
 
 def connections(paths, flows, length):
     """Each connection's segments in order of each direction, checked: handshake first, then data that follows on data."""
-    next_of = {}
+    next_of, lengths = {}, []
     for path, reply in zip(paths, (False, True)):
         for n, frame in enumerate(frames(path, length, max(4 * flows, 8192))):
             ip, tcp = frame[14:34], frame[34:]
             total = struct.unpack_from(">H", ip, 2)[0]
-            assert len(frame) == length and ip[0] == 0x45 and ip[9] == 6 and checksum(ip) == 0xFFFF, frame.hex()
+            own = len(frame)
+            if length == "imix":
+                lengths += [own] * (n >= flows)
+                assert own in IMIX, frame.hex()
+            else:
+                assert own == length, frame.hex()
+            assert ip[0] == 0x45 and ip[9] == 6 and checksum(ip) == 0xFFFF, frame.hex()
             tcp = tcp[: total - 20]
             assert checksum(ip[12:] + struct.pack(">HH", 6, len(tcp)) + tcp) == 0xFFFF, frame.hex()
             ports = struct.unpack_from(">HH", tcp)
             sequence, acknowledgment = struct.unpack_from(">II", tcp, 4)
             ends = (ip[12:16], ports[0]), (ip[16:20], ports[1])
             first = (0x12 if reply else 0x02) if n < flows else 0x18
-            assert tcp[13] == first and total == (40 if n < flows else length - 14), frame.hex()
+            assert tcp[13] == first and total == (40 if n < flows else own - 14), frame.hex()
             if ends in next_of:
                 assert sequence == next_of[ends], f"a gap at {n}: {frame.hex()}"
             next_of[ends] = (sequence + (1 if n < flows else len(tcp) - 20)) & 0xFFFFFFFF
@@ -86,12 +98,35 @@ def connections(paths, flows, length):
                 other = next_of[ends[::-1]]
                 assert (other - acknowledgment) & 0xFFFFFFFF < 1 << 31, frame.hex()
     assert len(next_of) == 2 * flows, len(next_of)
+    if length == "imix":
+        expect_imix(lengths)
     print(f"{flows} connections, {length} bytes")
+
+
+def expect_imix(lengths):
+    """Seven, four and one of twelve; a pass of all flows need not end with a mix."""
+    assert len(lengths) >= 4096, len(lengths)
+    for length, of_twelve in IMIX.items():
+        share = lengths.count(length) / len(lengths)
+        assert abs(share - of_twelve / 12) < 0.005, f"{share:.4f} of the frames have {length} bytes"
+
+
+def new_flows(path, length):
+    """Each packet a flow of its own."""
+    tuples = [five_tuple(f, length) for f in frames(path, length, 100000)]
+    assert len(tuples) > 8192 and len(set(tuples)) == len(tuples), len(tuples)
+    print(f"{len(tuples)} new flows, {length} bytes")
 
 
 def main(flows, length, paths):
     # A pass is `flows` packets, each flow once; two passes are looked at.
-    seen = [[five_tuple(f, length) for f in frames(path, length, max(2 * flows, 8192))] for path in paths]
+    seen, lengths = [], []
+    for path in paths:
+        captured = list(frames(path, length, max(2 * flows, 8192)))
+        lengths += [len(f) for f in captured]
+        seen.append([five_tuple(f, length) for f in captured])
+    if length == "imix":
+        expect_imix(lengths)
     originals, replies = seen
     for tuples in seen:
         assert len(tuples) >= max(2 * flows, 4096), f"only {len(tuples)} frames"
@@ -103,9 +138,15 @@ def main(flows, length, paths):
     print(f"{flows} flows, {length} bytes: {len(originals)} originals, {len(replies)} replies")
 
 
-if sys.argv[1] == "tcp":
-    connections(sys.argv[4:], int(sys.argv[2]), int(sys.argv[3]))
-elif sys.argv[1] == "connect":
-    lives(sys.argv[4:], int(sys.argv[2]), int(sys.argv[3]))
-else:
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])
+if __name__ == "__main__":
+    kind = sys.argv.pop(1) if not sys.argv[1].isdigit() else "udp"
+    count, frame_length, files = int(sys.argv[1]), sys.argv[2], sys.argv[3:]
+    frame_length = frame_length if frame_length == "imix" else int(frame_length)
+    if kind == "tcp":
+        connections(files, count, frame_length)
+    elif kind == "connect":
+        lives(files, count, frame_length)
+    elif kind == "new":
+        new_flows(files[0], frame_length)
+    else:
+        main(count, frame_length, files)

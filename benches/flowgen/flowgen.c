@@ -10,20 +10,25 @@
  *
  * The port that is started first sends the original direction, the other one the replies of the same flows. No
  * reply is sent before every flow's first original packet has been delivered and processed. Both directions walk
- * all flows once a pass (few flows: several times), each pass in an order of its own, so that no table profits from the order in which it was
- * filled.
+ * all flows once a pass (few flows: several times), each pass in an order of its own, so that no table profits from the
+ * order in which it was filled.
  *
  * TCP: a walk over all flows sends the SYNs, one the SYN+ACKs, and from then on every segment carries data behind the last one's,
  * and acknowledges all that the other direction is known to have delivered. No step begins before the one before has been
  * processed.
  *
+ * New flows: UDP packets of which each belongs to a flow of its own, on the first port alone, up to a number and at a rate that the
+ * script may change (struct flowgen_ctl). What is due and was not asked for stays due.
+ *
+ * Frames of mixed lengths ("imix") are the simple IMIX: of twelve frames seven of 64 bytes, four of 570 and one of 1518, with FCS.
+ *
  * Environment:
  *   FLOWGEN_CTL     file to share with the measuring script (struct flowgen_ctl); required, or nothing is touched
  *   FLOWGEN_MODE    "generate" (default) or "count": count what the device delivers, change nothing (net_pcap)
- *   FLOWGEN_PROTOCOL "udp" (default), "tcp", or "connect": TCP connections that are opened and closed, FLOWGEN_FLOWS at a
- *                   time, each by six segments; the next ones are others
+ *   FLOWGEN_PROTOCOL "udp" (default), "tcp", "connect": TCP connections that are opened and closed, FLOWGEN_FLOWS at a
+ *                   time, each by six segments; the next ones are others; or "new": UDP, always new flows
  *   FLOWGEN_FLOWS   number of flows, 1 to 16777216 (default 1)
- *   FLOWGEN_LENGTH  frame length without FCS, 60 to 1514 (default 60: a 64-byte frame)
+ *   FLOWGEN_LENGTH  frame length without FCS, 60 to 1514 (default 60: a 64-byte frame), or "imix"
  *   FLOWGEN_SEED    which addresses, and in which orders (default 1)
  *   FLOWGEN_WIRE, FLOWGEN_RING: frames arrive at a given rate, see wire.h
  */
@@ -41,43 +46,45 @@
 #include <rte_eal.h>
 #include <rte_ethdev.h>
 #include <rte_mbuf.h>
-#include <rte_memcpy.h>
 
 #include "flowgen.h"
+#include "frames.h"
 #include "wire.h"
 
 #define MAX_FLOWS (1u << 24)
-#define MIN_LENGTH 60u
-#define MAX_LENGTH 1514u
 #define MIN_PASS 4096u
-#define HEADERS 42u /* Ethernet 14, IPv4 20, UDP 8 */
 /* Polls of the first port after its first pass before replies start: the last originals have long been forwarded. */
 #define SETTLE_CALLS 64u
 
 static struct flowgen_ctl *ctl;
 static bool generate = true;
 static uint32_t flows = 1;
-static uint32_t length = MIN_LENGTH;
-static uint64_t seed = 1;
+static uint32_t length = MIN_LENGTH; /* of the shortest frame where there are several */
 static bool tcp;
 static bool connects; /* TCP: connections without data that are opened and closed, always new ones */
+static bool opens;    /* UDP: every packet opens a flow */
+static bool mixed;    /* frames of several lengths */
+/* TCP: walks that a side may be ahead of the other one, whose acknowledgements may be as far behind: twice this fits a window. */
+static uint64_t ahead;
+#define AHEAD_BYTES 24576u
 
-/* One direction: where it is in its pass, and its frame with the fields that differ by flow left zero. */
+/* One direction: where it is in its pass, and its frames. */
 struct side {
 	uint32_t at;        /* the next flow */
 	uint32_t stride;    /* to the one after it; no common divisor with `flows`, so a pass meets every flow once */
 	uint32_t left;      /* in this pass */
-	uint32_t ip_sum;    /* of the frame's constant IPv4 header words, one's complement, unfolded */
-	uint32_t udp_sum;   /* of the constant words of pseudo header, UDP or TCP header and payload */
-	uint32_t syn_sums[2]; /* TCP: the same two of a segment without data */
+	uint32_t mix_at;    /* UDP: the next frame's place in the mix */
 	uint32_t walk_left; /* TCP: flows left in this walk */
 	uint64_t walks;     /* TCP: finished walks; the first one is the handshake's */
 	uint64_t allowed;   /* TCP: the walk that may begin, once `settled` is reached */
 	uint64_t settled;
 	bool reply;
 	uint64_t random;
+	uint64_t began;     /* TSC of when `run` became 1 */
+	uint64_t opened_before; /* flows, until then */
+	bool running;
 	struct flowgen_port *shared;
-	uint8_t frame[MAX_LENGTH + 64] __attribute__((aligned(64)));
+	struct shape shapes[SHAPES];
 } __attribute__((aligned(64)));
 
 static struct side sides[FLOWGEN_PORTS];
@@ -122,113 +129,18 @@ static void new_pass(struct side *s)
 	s->stride %= flows; /* 0 only for a single flow */
 }
 
-static uint32_t sum_words(const uint8_t *bytes, uint32_t len)
+static void build_templates(struct side *s)
 {
-	uint32_t sum = 0, i;
+	uint32_t i;
 
-	for (i = 0; i < len; i++)
-		sum += i & 1 ? bytes[i] : (uint32_t)bytes[i] << 8;
-	return sum;
-}
-
-static uint16_t fold(uint32_t sum)
-{
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	return (uint16_t)~sum;
-}
-
-#define TCP_HEADERS 54u
-#define TCP_ACK 0x10
-#define TCP_PSH 0x08
-#define TCP_SYN 0x02
-#define TCP_FIN 0x01
-
-/* Ethernet, IPv4 and TCP; what differs by flow and by segment is left zero. */
-static void build_tcp_template(struct side *s)
-{
-	uint8_t *f = s->frame, *ip = f + 14, *head = f + 34;
-	uint32_t tcp_len = length - 34, i;
-
-	ip[9] = 6;
-	memset(head, 0, 20);
-	head[s->reply ? 0 : 2] = 443 >> 8;
-	head[s->reply ? 1 : 3] = 443 & 0xff;
-	head[12] = 5 << 4;
-	head[14] = head[15] = 0xff; /* the largest window without an option */
-	for (i = TCP_HEADERS; i < length; i++)
-		f[i] = (uint8_t)i;
-	s->ip_sum = sum_words(ip, 20);
-	s->udp_sum = sum_words(head, tcp_len) + tcp_len + 6;
-	/* A segment without data ends with its header; what follows is padding. */
-	s->syn_sums[0] = s->ip_sum - (length - 14) + 40;
-	s->syn_sums[1] = sum_words(head, 20) + 20 + 6;
+	for (i = SHAPES; mixed && i-- > 1;)
+		build_template(&s->shapes[i], lengths[i], s->reply, tcp);
+	build_template(&s->shapes[0], length, s->reply, tcp);
 	s->walk_left = flows;
-}
-
-static void build_template(struct side *s)
-{
-	static const uint8_t client[6] = { 0x02, 0, 0, 0, 0, 1 }, server[6] = { 0x02, 0, 0, 0, 0, 2 };
-	uint8_t *f = s->frame, *ip = f + 14, *udp = f + 34;
-	uint32_t ip_len = length - 14, udp_len = length - 34, i;
-
-	memcpy(f, s->reply ? client : server, 6);
-	memcpy(f + 6, s->reply ? server : client, 6);
-	f[12] = 0x08;
-	ip[0] = 0x45;
-	ip[2] = ip_len >> 8;
-	ip[3] = ip_len & 0xff;
-	ip[6] = 0x40; /* do not fragment: identification 0 is then right (RFC 6864) */
-	ip[8] = 64;
-	ip[9] = 17;
-	udp[s->reply ? 0 : 2] = 443 >> 8;
-	udp[s->reply ? 1 : 3] = 443 & 0xff;
-	udp[4] = udp_len >> 8;
-	udp[5] = udp_len & 0xff;
-	for (i = HEADERS; i < length; i++)
-		f[i] = (uint8_t)i;
-	s->ip_sum = sum_words(ip, 20);
-	s->udp_sum = sum_words(udp, udp_len) + udp_len + 17;
-	if (tcp)
-		build_tcp_template(s);
-}
-
-/* Flow number to five-tuple: 24 bits of client address, so that no two flows are alike; port and server follow. */
-static __rte_always_inline void write_frame(const struct side *s, uint32_t flow, uint8_t *out, uint32_t len)
-{
-	const uint32_t id = (flow * 0x9e3779b1u + (uint32_t)seed) & 0xffffff;
-	const uint32_t client = 0x0a000000u | id;
-	const uint32_t server = 0xc6120000u | ((flow * 0x85ebca77u) >> 22); /* 198.18.0.0/22 */
-	const uint16_t port = 0x8000u | (uint16_t)((flow * 0xc2b2ae3du) >> 17);
-	const uint32_t addresses = (client >> 16) + (client & 0xffff) + (server >> 16) + (server & 0xffff);
-	const uint16_t ip_sum = rte_cpu_to_be_16(fold(s->ip_sum + addresses));
-	const uint32_t client_be = rte_cpu_to_be_32(client), server_be = rte_cpu_to_be_32(server);
-	const uint16_t port_be = rte_cpu_to_be_16(port);
-	uint16_t udp_sum = rte_cpu_to_be_16(fold(s->udp_sum + addresses + port));
-
-	if (unlikely(udp_sum == 0))
-		udp_sum = 0xffff; /* zero would mean none (RFC 768) */
-	if (likely(len == MIN_LENGTH))
-		memcpy(out, s->frame, 64); /* a constant length: four vector moves; any data room holds it */
-	else
-		rte_memcpy(out, s->frame, len);
-	memcpy(out + 24, &ip_sum, 2);
-	memcpy(out + 26, s->reply ? &server_be : &client_be, 4);
-	memcpy(out + 30, s->reply ? &client_be : &server_be, 4);
-	memcpy(out + (s->reply ? 36 : 34), &port_be, 2);
-	memcpy(out + 40, &udp_sum, 2);
-}
-
-static __rte_always_inline uint32_t words_of(uint32_t value)
-{
-	return (value >> 16) + (value & 0xffff);
 }
 
 /* A connection's life in "connect": SYN, SYN+ACK, ACK, FIN, FIN, ACK. Walks of each side that make one: */
 static const uint64_t life_walks[2] = { 4, 2 };
-
-static __rte_always_inline void put_segment(const struct side *s, uint32_t flow, uint8_t *out, uint32_t len, uint32_t sent,
-					    uint32_t got, uint8_t flags, bool has_data);
 
 /* One segment of a connection's life. */
 static void write_life(const struct side *s, uint32_t at, uint8_t *out)
@@ -239,7 +151,7 @@ static void write_life(const struct side *s, uint32_t at, uint8_t *out)
 	static const uint8_t got[2][4] = { { 0, 1, 1, 2 }, { 1, 2 } };
 	const uint64_t life = s->walks / life_walks[s->reply], step = s->walks % life_walks[s->reply];
 
-	put_segment(s, (uint32_t)(life * flows) + at, out, length, sent[s->reply][step], got[s->reply][step],
+	put_segment(&s->shapes[0], (uint32_t)(life * flows) + at, out, length, sent[s->reply][step], got[s->reply][step],
 		    flags[s->reply][step], false);
 }
 
@@ -253,53 +165,32 @@ static uint64_t life_needs(const struct side *s)
 	return step & 1 ? 2 * life + (step == 1 ? 1 : 2) : 0;
 }
 
-/* One segment of a flow: the SYN or SYN+ACK in the first walk, then data. */
-static void write_segment(const struct side *s, uint32_t flow, uint8_t *out)
+/* Bytes of data that a connection has sent, or received, in so many walks after the handshake. */
+static __rte_always_inline uint32_t data_of(uint64_t walks, uint32_t flow, uint32_t len)
 {
-	const struct side *other = &sides[s->reply ? 0 : 1];
-	const uint32_t data = length - TCP_HEADERS;
-	const bool syn = s->walks == 0;
-	const uint8_t flags = syn ? (s->reply ? TCP_SYN | TCP_ACK : TCP_SYN) : TCP_ACK | TCP_PSH;
-	const uint32_t sent = syn ? 0 : 1 + (uint32_t)(s->walks - 1) * data;
-	const uint32_t got = other->walks == 0 ? 0 : 1 + (uint32_t)(other->walks - 1) * data;
-
-	put_segment(s, flow, out, length, sent, got, flags, !syn);
+	if (!mixed)
+		return (uint32_t)walks * (len - TCP_HEADERS);
+	return (uint32_t)(walks / MIX) * mix_data + mix_part[flow % MIX][walks % MIX];
 }
 
-/* A segment with these numbers, from the ISNs on. */
-static __rte_always_inline void put_segment(const struct side *s, uint32_t flow, uint8_t *out, uint32_t len, uint32_t sent,
-					    uint32_t got, uint8_t flags, bool has_data)
+/* The length of a connection's frame in a walk after the handshake; connections differ in where in the mix they begin. */
+static __rte_always_inline const struct shape *shape_of(const struct side *s, uint64_t walks, uint32_t flow)
 {
-	const uint32_t id = (flow * 0x9e3779b1u + (uint32_t)seed) & 0xffffff;
-	const uint32_t client = 0x0a000000u | id;
-	const uint32_t server = 0xc6120000u | ((flow * 0x85ebca77u) >> 22); /* 198.18.0.0/22 */
-	const uint16_t port = 0x8000u | (uint16_t)((flow * 0xc2b2ae3du) >> 17);
-	const uint32_t addresses = words_of(client) + words_of(server);
-	const uint32_t isns[2] = { flow * 0x27d4eb2fu + 1, flow * 0x165667b1u + 7 };
-	const bool syn = !has_data;
-	const uint32_t seq = isns[s->reply] + sent;
-	const uint32_t ack = flags & TCP_ACK ? isns[!s->reply] + got : 0;
-	const uint16_t ip_len = rte_cpu_to_be_16(syn ? 40 : (uint16_t)(len - 14));
-	const uint16_t ip_sum = rte_cpu_to_be_16(fold((syn ? s->syn_sums[0] : s->ip_sum) + addresses));
-	const uint16_t tcp_sum = rte_cpu_to_be_16(
-		fold((syn ? s->syn_sums[1] : s->udp_sum) + addresses + port + words_of(seq) + words_of(ack) + flags));
-	const uint32_t client_be = rte_cpu_to_be_32(client), server_be = rte_cpu_to_be_32(server);
-	const uint32_t seq_be = rte_cpu_to_be_32(seq), ack_be = rte_cpu_to_be_32(ack);
-	const uint16_t port_be = rte_cpu_to_be_16(port);
+	return mixed ? &s->shapes[mix[(flow + walks) % MIX]] : &s->shapes[0];
+}
 
-	if (likely(len == MIN_LENGTH))
-		memcpy(out, s->frame, 64); /* as in write_frame */
-	else
-		rte_memcpy(out, s->frame, len);
-	memcpy(out + 16, &ip_len, 2);
-	memcpy(out + 24, &ip_sum, 2);
-	memcpy(out + 26, s->reply ? &server_be : &client_be, 4);
-	memcpy(out + 30, s->reply ? &client_be : &server_be, 4);
-	memcpy(out + (s->reply ? 36 : 34), &port_be, 2);
-	memcpy(out + 38, &seq_be, 4);
-	memcpy(out + 42, &ack_be, 4);
-	out[47] = flags;
-	memcpy(out + 50, &tcp_sum, 2);
+/* One segment of a flow, and its length: the SYN or SYN+ACK in the first walk, then data. */
+static uint32_t write_segment(const struct side *s, uint32_t flow, uint8_t *out)
+{
+	const struct side *other = &sides[s->reply ? 0 : 1];
+	const bool syn = s->walks == 0;
+	const struct shape *shape = syn ? &s->shapes[0] : shape_of(s, s->walks - 1, flow);
+	const uint8_t flags = syn ? (s->reply ? TCP_SYN | TCP_ACK : TCP_SYN) : TCP_ACK | TCP_PSH;
+	const uint32_t sent = syn ? 0 : 1 + data_of(s->walks - 1, flow, length);
+	const uint32_t got = other->walks == 0 ? 0 : 1 + data_of(other->walks - 1, flow, length);
+
+	put_segment(shape, flow, out, shape->length, sent, got, flags, !syn);
+	return shape->length;
 }
 
 /* May the walk begin that is next? The client waits for the SYN+ACKs, the server for the SYNs, and then for the ACKs. */
@@ -310,6 +201,8 @@ static bool may_walk(struct side *s)
 	const struct side *other = &sides[s->reply ? 0 : 1];
 
 	if (other->walks < needed)
+		return false;
+	if (!connects && s->walks > other->walks + ahead)
 		return false;
 	if (s->allowed != s->walks + 1) {
 		/* Polls of this port since then: what the other one delivered last has long been processed. */
@@ -337,18 +230,27 @@ static __rte_always_inline void walked(struct side *s, uint16_t n)
 }
 
 /* Data of established connections: so many that walk, pass and what the other side has delivered stay the same. */
-static __rte_always_inline void fill_data(struct side *s, struct rte_mbuf **pkts, uint16_t n, uint32_t len)
+static __rte_always_inline void fill_data(struct side *s, struct rte_mbuf **pkts, uint16_t n, uint32_t len, bool one_length)
 {
-	const uint32_t data = len - TCP_HEADERS, stride = s->stride, count = flows;
-	const uint64_t acknowledged = sides[s->reply ? 0 : 1].walks;
-	const uint32_t sent = 1 + (uint32_t)(s->walks - 1) * data, got = 1 + (uint32_t)(acknowledged - 1) * data;
+	const uint32_t stride = s->stride, count = flows;
+	const uint64_t walks = s->walks - 1, acknowledged = sides[s->reply ? 0 : 1].walks - 1;
+	const uint32_t sent = 1 + (uint32_t)walks * (len - TCP_HEADERS), got = 1 + (uint32_t)acknowledged * (len - TCP_HEADERS);
 	uint32_t at = s->at;
 	uint16_t i;
 
 	for (i = 0; i < n; i++) {
 		struct rte_mbuf *m = pkts[i];
+		uint8_t *out = rte_pktmbuf_mtod(m, uint8_t *);
 
-		put_segment(s, at, rte_pktmbuf_mtod(m, uint8_t *), len, sent, got, TCP_ACK | TCP_PSH, true);
+		if (one_length) {
+			put_segment(&s->shapes[0], at, out, len, sent, got, TCP_ACK | TCP_PSH, true);
+		} else {
+			const struct shape *shape = shape_of(s, walks, at);
+
+			len = shape->length;
+			put_segment(shape, at, out, len, 1 + data_of(walks, at, len), 1 + data_of(acknowledged, at, len),
+				    TCP_ACK | TCP_PSH, true);
+		}
 		m->data_len = (uint16_t)len;
 		m->pkt_len = len;
 		at += stride;
@@ -357,10 +259,29 @@ static __rte_always_inline void fill_data(struct side *s, struct rte_mbuf **pkts
 	s->at = at;
 }
 
+/* How many flows are to be opened now, of so many that could be. */
+static uint16_t due_now(const struct side *s, uint16_t n)
+{
+	const uint64_t rate = __atomic_load_n(&ctl->rate, __ATOMIC_RELAXED), opened = s->shared->opened;
+	const uint64_t limit = __atomic_load_n(&ctl->limit, __ATOMIC_RELAXED);
+	uint64_t due = limit == 0 ? n : limit > opened ? limit - opened : 0;
+
+	if (rate != 0) {
+		const double seconds = (double)(rte_rdtsc() - s->began) / (double)ctl->tsc_hz;
+		const uint64_t should = s->opened_before + (uint64_t)(seconds * (double)rate);
+		const uint64_t behind = should > opened ? should - opened : 0;
+
+		due = RTE_MIN(due, behind);
+		if (due != 0 && behind > s->shared->behind)
+			s->shared->behind = behind;
+	}
+	return (uint16_t)RTE_MIN((uint64_t)n, due);
+}
+
 /* Returns how many were filled: fewer than asked for where a walk ends that another step has to follow. */
 static uint16_t fill_tcp(struct side *s, struct rte_mbuf **pkts, uint16_t n)
 {
-	uint16_t done = 0;
+	uint16_t done = 0, may_open = connects && !s->reply ? due_now(s, n) : 0;
 
 	while (done < n && may_walk(s)) {
 		/* Established: nothing is waited for any more, and nothing is asked for each packet. */
@@ -368,21 +289,29 @@ static uint16_t fill_tcp(struct side *s, struct rte_mbuf **pkts, uint16_t n)
 		const uint32_t most = RTE_MIN(s->left, s->walk_left);
 		const uint16_t now = established ? (uint16_t)RTE_MIN((uint32_t)(n - done), most) : 1;
 
-		if (established && likely(length == MIN_LENGTH)) {
-			fill_data(s, pkts + done, now, MIN_LENGTH);
+		if (established && mixed) {
+			fill_data(s, pkts + done, now, length, false);
+		} else if (established && likely(length == MIN_LENGTH)) {
+			fill_data(s, pkts + done, now, MIN_LENGTH, true);
 		} else if (established) {
-			fill_data(s, pkts + done, now, length);
+			fill_data(s, pkts + done, now, length, true);
 		} else {
 			struct rte_mbuf *m = pkts[done];
+			uint32_t len = length;
 
 			if (connects) {
+				if (!s->reply && s->walks % life_walks[0] == 0) {
+					if (may_open == 0)
+						break;
+					may_open--;
+					s->shared->opened++;
+				}
 				write_life(s, s->at, rte_pktmbuf_mtod(m, uint8_t *));
-				s->shared->opened += !s->reply && s->walks % life_walks[0] == 0;
 			} else {
-				write_segment(s, s->at, rte_pktmbuf_mtod(m, uint8_t *));
+				len = write_segment(s, s->at, rte_pktmbuf_mtod(m, uint8_t *));
 			}
-			m->data_len = (uint16_t)length;
-			m->pkt_len = length;
+			m->data_len = (uint16_t)len;
+			m->pkt_len = len;
 			s->at += s->stride;
 			s->at -= s->at >= flows ? flows : 0;
 		}
@@ -392,24 +321,30 @@ static uint16_t fill_tcp(struct side *s, struct rte_mbuf **pkts, uint16_t n)
 	return done;
 }
 
-static __rte_always_inline void fill(struct side *s, struct rte_mbuf **pkts, uint16_t n, uint32_t len)
+static __rte_always_inline void fill(struct side *s, struct rte_mbuf **pkts, uint16_t n, uint32_t len, bool one_length)
 {
 	while (n > 0) {
 		const uint16_t now = (uint16_t)RTE_MIN((uint32_t)n, s->left);
 		const uint32_t stride = s->stride, count = flows;
-		uint32_t at = s->at;
+		uint32_t at = s->at, mix_at = s->mix_at;
 		uint16_t i;
 
 		for (i = 0; i < now; i++) {
+			const struct shape *shape = &s->shapes[one_length ? 0 : mix[mix_at]];
 			struct rte_mbuf *m = pkts[i];
 
-			write_frame(s, at, rte_pktmbuf_mtod(m, uint8_t *), len);
+			if (!one_length) {
+				len = shape->length;
+				mix_at = mix_at == MIX - 1 ? 0 : mix_at + 1;
+			}
+			write_frame(shape, at, rte_pktmbuf_mtod(m, uint8_t *), len);
 			m->data_len = (uint16_t)len;
 			m->pkt_len = len;
 			at += stride;
 			at -= at >= count ? count : 0;
 		}
 		s->at = at;
+		s->mix_at = mix_at;
 		s->left -= now;
 		if (s->left == 0) {
 			s->shared->passes++;
@@ -418,6 +353,23 @@ static __rte_always_inline void fill(struct side *s, struct rte_mbuf **pkts, uin
 		pkts += now;
 		n -= now;
 	}
+}
+
+/* Flows that were never seen before, one packet each: 2^32 of them before one comes again. */
+static uint16_t fill_new(struct side *s, struct rte_mbuf **pkts, uint16_t n)
+{
+	const uint16_t now = s->reply ? 0 : due_now(s, n);
+	uint16_t i;
+
+	for (i = 0; i < now; i++) {
+		struct rte_mbuf *m = pkts[i];
+
+		write_frame(&s->shapes[0], (uint32_t)s->shared->opened + i, rte_pktmbuf_mtod(m, uint8_t *), length);
+		m->data_len = (uint16_t)length;
+		m->pkt_len = length;
+	}
+	s->shared->opened += now;
+	return now;
 }
 
 /* The device has handed these out and counted them, but the application never sees them. */
@@ -441,7 +393,14 @@ static uint16_t on_receive(uint16_t port, uint16_t queue, struct rte_mbuf **pkts
 	p->calls++;
 	if (unlikely(__atomic_load_n(&ctl->run, __ATOMIC_RELAXED) == 0)) {
 		p->paused++;
+		s->running = false;
 		return take_back(p, pkts, n);
+	}
+	if (unlikely(!s->running)) {
+		s->running = true;
+		s->began = rte_rdtsc();
+		s->opened_before = p->opened;
+		p->behind = 0;
 	}
 	if (wire != NULL) {
 		const uint16_t waiting = wire_poll(s->reply, n);
@@ -449,8 +408,8 @@ static uint16_t on_receive(uint16_t port, uint16_t queue, struct rte_mbuf **pkts
 		take_back(p, pkts + waiting, n - waiting);
 		n = waiting;
 	}
-	if (generate && tcp) {
-		const uint16_t filled = fill_tcp(s, pkts, n);
+	if (generate && (tcp || opens)) {
+		const uint16_t filled = tcp ? fill_tcp(s, pkts, n) : fill_new(s, pkts, n);
 
 		take_back(p, pkts + filled, n - filled);
 		n = filled;
@@ -463,10 +422,12 @@ static uint16_t on_receive(uint16_t port, uint16_t queue, struct rte_mbuf **pkts
 				return take_back(p, pkts, n);
 			}
 		}
-		if (likely(length == MIN_LENGTH))
-			fill(s, pkts, n, MIN_LENGTH);
+		if (mixed)
+			fill(s, pkts, n, length, false);
+		else if (likely(length == MIN_LENGTH))
+			fill(s, pkts, n, MIN_LENGTH, true);
 		else
-			fill(s, pkts, n, length);
+			fill(s, pkts, n, length, true);
 	}
 	if (wire != NULL)
 		wire_take(s->reply, pkts, n);
@@ -493,7 +454,8 @@ static uint64_t number(const char *name, uint64_t fallback, uint64_t low, uint64
 
 static void configure(const char *path)
 {
-	const char *mode = getenv("FLOWGEN_MODE");
+	const char *mode = getenv("FLOWGEN_MODE"), *protocol = getenv("FLOWGEN_PROTOCOL");
+	const char *length_text = getenv("FLOWGEN_LENGTH");
 	int fd = open(path, O_RDWR | O_CLOEXEC);
 
 	if (fd < 0 || ftruncate(fd, sizeof(*ctl)) != 0)
@@ -505,16 +467,22 @@ static void configure(const char *path)
 	if (mode != NULL && strcmp(mode, "generate") != 0 && strcmp(mode, "count") != 0)
 		die("FLOWGEN_MODE: \"generate\" or \"count\" is wanted");
 	generate = mode == NULL || strcmp(mode, "generate") == 0;
-	if (getenv("FLOWGEN_PROTOCOL") != NULL && strcmp(getenv("FLOWGEN_PROTOCOL"), "udp") != 0) {
-		connects = strcmp(getenv("FLOWGEN_PROTOCOL"), "connect") == 0;
-		if (!connects && strcmp(getenv("FLOWGEN_PROTOCOL"), "tcp") != 0)
-			die("FLOWGEN_PROTOCOL: \"udp\", \"tcp\" or \"connect\" is wanted");
-		tcp = true;
+	if (protocol != NULL && strcmp(protocol, "udp") != 0) {
+		connects = strcmp(protocol, "connect") == 0;
+		opens = strcmp(protocol, "new") == 0;
+		tcp = connects || strcmp(protocol, "tcp") == 0;
+		if (!tcp && !opens)
+			die("FLOWGEN_PROTOCOL: \"udp\", \"tcp\", \"connect\" or \"new\" is wanted");
 	}
 	flows = (uint32_t)number("FLOWGEN_FLOWS", 1, 1, MAX_FLOWS);
-	length = (uint32_t)number("FLOWGEN_LENGTH", MIN_LENGTH, MIN_LENGTH, MAX_LENGTH);
-	if (tcp && length > 600)
-		die("FLOWGEN_LENGTH: at most 600 with TCP, or a burst does not fit its windows");
+	mixed = length_text != NULL && strcmp(length_text, "imix") == 0;
+	if (mixed && (connects || opens))
+		die("FLOWGEN_LENGTH: no \"imix\" of packets that open flows, which have no data");
+	if (mixed)
+		sum_mix();
+	else
+		length = (uint32_t)number("FLOWGEN_LENGTH", MIN_LENGTH, MIN_LENGTH, MAX_LENGTH);
+	ahead = mixed ? AHEAD_BYTES * MIX / mix_data : AHEAD_BYTES / (length - TCP_HEADERS);
 	seed = number("FLOWGEN_SEED", 1, 0, UINT64_MAX);
 	ctl->flows = flows;
 	ctl->tsc_hz = rte_get_tsc_hz();
@@ -542,7 +510,7 @@ static void attach(uint16_t port)
 	s->random = seed + sides_used;
 	s->shared = &ctl->port[sides_used];
 	new_pass(s);
-	build_template(s);
+	build_templates(s);
 	if (rte_eth_add_rx_callback(port, 0, on_receive, s) == NULL)
 		die("cannot add the receive callback");
 	if (wire != NULL && !wire_attach(port, s->reply, info.nb_tx_queues))

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The page that flowgen shares with the script that measures: the script maps the same file.
- * Every field is a naturally aligned little-endian word. `run` is written by the script, everything else by the
- * process that polls; one writer a field, so plain loads and stores are enough.
+ * Every field is a naturally aligned little-endian word. `run`, `limit` and `rate` are written by the script, everything
+ * else by the process that polls; one writer a field, so plain loads and stores are enough.
  */
 #ifndef FLOWGEN_H
 #define FLOWGEN_H
@@ -21,8 +21,8 @@ struct flowgen_port {
 	uint64_t taken_back; /* packets that the device counts as received and the application never saw */
 	uint32_t tid;        /* kernel thread id of the poller */
 	uint32_t port_id;    /* DPDK port id, plus 1 (0: no such port yet) */
-	uint64_t opened;     /* SYNs of new connections delivered ("connect") */
-	uint64_t reserved[1];
+	uint64_t opened;     /* first packets of new flows delivered ("new", "connect") */
+	uint64_t behind;     /* the most of them that were due at a poll under `rate`, since `run` became 1 */
 } __attribute__((aligned(64)));
 
 struct flowgen_ctl {
@@ -30,7 +30,9 @@ struct flowgen_ctl {
 	uint64_t tsc_hz;
 	uint32_t run;      /* 1: deliver packets, 0: deliver none */
 	uint32_t flows;
-	uint64_t reserved[5];
+	uint64_t limit;    /* "new", "connect": no flow is opened once so many are; 0: no limit */
+	uint64_t rate;     /* "new", "connect": flows to open in a second, counted from when `run` became 1; 0: no pace */
+	uint64_t reserved[3];
 	struct flowgen_port port[FLOWGEN_PORTS];
 } __attribute__((aligned(64)));
 

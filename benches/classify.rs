@@ -40,7 +40,7 @@ impl Random {
 
 fn net(v6: bool, address: u32, len: u8) -> IpNet {
     if v6 {
-        let bits = 0x2001_0db8_u128 << 96 | u128::from(address) << 32;
+        let bits = (0x2001_0db8_u128 << 96) | (u128::from(address) << 32);
         IpNet::V6(Ipv6Net::new(bits.into(), 64 + len).unwrap().trunc())
     } else {
         IpNet::V4(Ipv4Net::new(address.into(), len).unwrap().trunc())

@@ -248,8 +248,8 @@ impl Context {
         };
         // SAFETY: `count` rules of the size that the context was made for are copied; nobody else knows the context yet.
         let added = unsafe { sys::rte_acl_add_rules(raw.as_ptr(), rules.as_ptr().cast(), count) };
-        // SAFETY: as above; every rule has the fields that `config` names.
         let built = match added {
+            // SAFETY: as above; every rule has the fields that `config` names.
             0 => unsafe { sys::rte_acl_build(raw.as_ptr(), config) },
             error => error,
         };
@@ -424,7 +424,7 @@ fn words(address: u128) -> [u32; 4] {
 /// Class, ports and zones of a row.
 #[inline]
 fn ends(selected: Selected, source_port: u16) -> [u32; 3] {
-    let pair = |first: u16, second: u16| (u32::from(first) << 16 | u32::from(second)).to_be();
+    let pair = |first: u16, second: u16| ((u32::from(first) << 16) | u32::from(second)).to_be();
     [
         u32::from_ne_bytes([selected.class, 0, 0, 0]),
         pair(source_port, selected.selector),

@@ -237,7 +237,7 @@ fn cover(wanted: &[bool], first: usize, bits: u32, of: u32, blocks: &mut Vec<Mas
 
 /// What a set of services admits of one protocol.
 fn selectors_of(service: &RangeSet<u32>, protocol: u8) -> Vec<(u16, u16)> {
-    let (low, high) = (u32::from(protocol) << 16, u32::from(protocol) << 16 | 0xffff);
+    let (low, high) = (u32::from(protocol) << 16, (u32::from(protocol) << 16) | 0xffff);
     let ranges = service.ranges();
     let next = ranges.partition_point(|(_, last)| *last < low);
     ranges[next..]
@@ -317,7 +317,7 @@ impl Classes {
         }
         let to_shift = self.protocols.bits();
         let from_shift = to_shift + self.to.bits();
-        let join = |p: u16, f: u16, t: u16| (p | f << from_shift | t << to_shift) as u8;
+        let join = |p: u16, f: u16, t: u16| (p | (f << from_shift) | (t << to_shift)) as u8;
         let class = Masked {
             value: join(protocol.value, from.value, to.value),
             mask: join(protocol.mask, from.mask, to.mask),
@@ -390,7 +390,8 @@ fn services(service: &RangeSet<u32>, classes: &Classes) -> Vec<(Masked<u16>, (u1
     if *service == RangeSet::full() {
         return vec![(Masked::default(), (0, u16::MAX))];
     }
-    let mut alike: Vec<(Vec<(u16, u16)>, Vec<usize>)> = Vec::new();
+    type Ports = Vec<(u16, u16)>;
+    let mut alike: Vec<(Ports, Vec<usize>)> = Vec::new();
     for protocol in 0..=u8::MAX {
         let selectors = selectors_of(service, protocol);
         match alike.iter_mut().find(|(known, _)| *known == selectors) {

@@ -244,10 +244,10 @@ fn many(n: u32) -> Vec<RuleSpec> {
         let (len, bits) = if i % 4 == 0 {
             (16, i << 14)
         } else {
-            (24, i * 2654 << 8)
+            (24, (i * 2654) << 8)
         };
-        let v4 = ipnet::Ipv4Net::new((0x0a00_0000 | bits & 0x00ff_ffff).into(), len).unwrap();
-        let v6_bits = 0x2001_0db8_u128 << 96 | u128::from(bits) << 64;
+        let v4 = ipnet::Ipv4Net::new((0x0a00_0000 | (bits & 0x00ff_ffff)).into(), len).unwrap();
+        let v6_bits = (0x2001_0db8_u128 << 96) | (u128::from(bits) << 64);
         let v6 = ipnet::Ipv6Net::new(v6_bits.into(), 32 + len).unwrap();
         let port = (i * 7919) as u16;
         RuleSpec {
@@ -267,12 +267,12 @@ fn many(n: u32) -> Vec<RuleSpec> {
 fn meet(n: u32) -> Vec<ClassifyKey> {
     let keys = |i: u32| {
         let i = i % 6000;
-        let low = [i << 14, i * 2654 << 8, i * 2654 << 8 | 255][i as usize % 3] & 0x00ff_ffff;
+        let low = [i << 14, (i * 2654) << 8, ((i * 2654) << 8) | 255][i as usize % 3] & 0x00ff_ffff;
         let port = ((i * 7919) as u16).wrapping_add([0, 100, 101, 50][i as usize % 4]);
         let v4 = std::net::Ipv4Addr::from(0x0a00_0000 | low)
             .to_ipv6_mapped()
             .octets();
-        let v6 = (0x2001_0db8_u128 << 96 | u128::from(low) << 64 | u128::from(i)).to_be_bytes();
+        let v6 = ((0x2001_0db8_u128 << 96) | (u128::from(low) << 64) | u128::from(i)).to_be_bytes();
         [v4, v6].map(|source| ClassifyKey {
             source,
             destination: source,
@@ -403,7 +403,8 @@ fn what_is_too_large_for_a_trie_is_asked_in_order_and_said() {
                 .map(|i| {
                     let bits = i.wrapping_mul(2_654_435_761);
                     let net = |bits: u32| {
-                        ipnet::Ipv4Net::new((0x0a00_0000 | bits >> 8).into(), 8 + (bits % 25) as u8).unwrap()
+                        ipnet::Ipv4Net::new((0x0a00_0000 | (bits >> 8)).into(), 8 + (bits % 25) as u8)
+                            .unwrap()
                     };
                     let (a, b) = (bits as u16, (bits >> 7) as u16);
                     RuleSpec {

@@ -53,6 +53,7 @@ mod dpdk {
             "rte_mbuf",
             "rte_mempool",
             "rte_ring",
+            "rte_acl",
             "rte_log",
         ] {
             if library != "rte_log" || has_library(library) {
@@ -109,11 +110,14 @@ mod dpdk {
             .allowlist_function("rte_eth_(macaddr_get|stats_get|tx_done_cleanup)")
             .allowlist_function("rte_eth_(promiscuous|allmulticast)_(enable|disable)")
             .allowlist_function("rte_pktmbuf_(pool_create|free_bulk)")
+            .allowlist_function("rte_acl_(create|free|add_rules|build|classify)")
+            .allowlist_var("RTE_(ACL_.*|MAX_NUMA_NODES)")
+            .allowlist_type("rte_acl_(field|rule_data)")
             .allowlist_function("rte_mempool_(in_use_count|calc_obj_size|obj_iter|walk)")
             // Packed and aligned at once, or full of flexible members: nothing here looks into them.
             .opaque_type("rte_(arp|l2tpv2|gtp|geneve|mpls)_.*")
             .opaque_type(
-                "_IO_FILE|rte_(mbuf|mempool|ring|device|mempool_memhdr|eth_(switch_info|dev_portconf|rxseg_capa))",
+                "_IO_FILE|rte_(acl_rule|mbuf|mempool|ring|device|mempool_memhdr|eth_(switch_info|dev_portconf|rxseg_capa))",
             )
             .blocklist_type("_IO_.*__.*|rte_(mbuf|mempool)_(_bindgen_.*|sched)")
             .layout_tests(false)

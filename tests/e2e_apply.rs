@@ -314,3 +314,110 @@ fn a_new_rule_lets_new_connections_in_and_a_killed_session_has_to_ask_again() {
         }
     });
 }
+
+/// `n` rules that no packet of the lab meets.
+fn strangers(n: usize) -> String {
+    let rule = |i| {
+        format!(
+            "[[rule]]\nname = \"r{i}\"\nsource = [\"198.18.{}.{}/32\", \"2001:db8:{i:x}::/48\"]\n\
+             service = [\"tcp/{}\", \"udp/53\"]\naction = \"drop\"\n",
+            i / 250,
+            i % 250,
+            1000 + i % 100
+        )
+    };
+    (0..n).map(rule).collect()
+}
+
+#[test]
+fn a_thousand_rules_come_under_traffic_and_are_looked_up_in_tries() {
+    const ALL: &str = "[[rule]]\nname = \"all\"\naction = \"allow\"\n";
+    let mut lab = Lab::new();
+    let (client, server) = lab.pair("lan", "wan");
+    let node = lab.start(Config::new(ALL));
+    let tries = |method: &str| serde_json::json!({ "ipv4": method, "ipv6": method });
+    assert_eq!(node.api.get("/v1/status")["classifier"], tries("linear"));
+    let _iperf = server.iperf_server(lab.dir());
+    let line = format!("iperf3 --client {} --bitrate 50M --time 120", server.v4);
+    let mut load = client.spawn(lab.dir(), "load", &line);
+    let flows_on = |node: &Node| {
+        let start = node.counters();
+        wait_for("the load is on", || {
+            let now = node.counters();
+            if now.rx_packets > start.rx_packets + 1000 {
+                Ok(())
+            } else {
+                Err("not yet".into())
+            }
+        });
+    };
+    flows_on(&node);
+
+    let closed = "[[rule]]\nname = \"closed\"\nservice = [\"tcp/81\"]\naction = \"reject\"\n";
+    let before = node.counters();
+    let answer = apply(&lab, &node, |text| {
+        text.replace(ALL, &(strangers(1000) + closed + ALL))
+    });
+    assert_eq!(answer.code, 200, "{}", answer.body);
+    assert_eq!(answer.body["warnings"], serde_json::json!([]));
+    let status = node.api.get("/v1/status");
+    assert_eq!(
+        (&status["classifier"], &status["rules"]),
+        (&tries("rte_acl"), &1002.into()),
+        "{status}"
+    );
+    let shown = node.cli("show status");
+    assert!(shown.contains("1002 rules by rte_acl\n"), "{shown}");
+    flows_on(&node);
+    assert!(load.ended().is_none(), "{}{}", load.stdout(), load.stderr());
+    assert_eq!(node.counters().drops, before.drops);
+    // New connections meet the rules behind the thousand, in their order and in both families.
+    let _listeners = (server.listen(80), server.listen(81));
+    for address in [server.v4, server.v6] {
+        let _open = client.connect(address, 80);
+        assert!(
+            client
+                .connect_within(address, 81, Duration::from_secs(5))
+                .is_err()
+        );
+    }
+    assert!(node.counters().drop_of("policy") >= before.drop_of("policy") + 2);
+    assert_eq!(node.api.rule("closed")["sessions"], 0);
+    assert!(node.api.rule("closed")["packets"].as_u64() >= Some(2));
+    assert_eq!(node.api.rule("r7")["packets"], 0);
+
+    // A product of lists that is too large for a trie: in force all the same, and said in three places.
+    let every_second = |what: &str, n: usize| {
+        let members: Vec<_> = (0..n).map(|i| format!("\"{what}{}\"", 2 * i + 1)).collect();
+        members.join(", ")
+    };
+    let product = format!(
+        "[[rule]]\nname = \"product\"\nsource = [{}]\nservice = [\"tcp\"]\nsource_ports = [{}]\naction = \"drop\"\n",
+        every_second("203.0.113.", 100),
+        every_second("", 200)
+    );
+    let answer = apply(&lab, &node, |text| {
+        text.replace(ALL, &(strangers(1000) + &product + closed + ALL))
+    });
+    assert_eq!(answer.code, 200, "{}", answer.body);
+    let said = answer.body["warnings"][0]["message"].as_str().unwrap_or_default();
+    assert!(
+        said.contains("rules for IPv4 are asked in order"),
+        "{}",
+        answer.body
+    );
+    let status = node.api.get("/v1/status");
+    let mixed = serde_json::json!({ "ipv4": "linear", "ipv6": "rte_acl" });
+    assert_eq!(status["classifier"], mixed, "{status}");
+    assert_eq!(status["warnings"][0], said, "{status}");
+    assert!(node.process().stderr().contains(said) || node.process().stdout().contains(said));
+    flows_on(&node);
+    let _open = client.connect(server.v4, 80);
+
+    let answer = apply(&lab, &node, |text| text);
+    assert_eq!(answer.code, 200, "{}", answer.body);
+    assert_eq!(node.api.get("/v1/status")["classifier"], tries("linear"));
+    flows_on(&node);
+    assert!(load.ended().is_none(), "{}{}", load.stdout(), load.stderr());
+    drop(load);
+}

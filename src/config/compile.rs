@@ -7,8 +7,8 @@ use super::value::{Config, Matcher, Rule, TimeoutOverrides, Zone};
 use crate::base::{Generation, PairId, PortId, RuleId, ZoneId};
 use crate::flow::fragments::MAX_PIECES;
 use crate::policy::{
-    self, Adaptive, AntiSpoof, IcmpSpec, Limits, LinearClassifier, Policy, PortPolicy, Reserve, Reserves,
-    RuleSpec, ServiceSpec,
+    self, Adaptive, AntiSpoof, IcmpSpec, Limits, LinearClassifier, MakeClassifier, Policy, PortPolicy,
+    Reserve, Reserves, RuleSpec, ServiceSpec,
 };
 
 /// Rule names to ids, the same for all policies of one run, so that counters and sessions follow a rule's name over an
@@ -84,11 +84,26 @@ pub enum CompileError {
     },
 }
 
-/// The policy of a configuration.
+/// The policy of a configuration, with the classifier that needs nothing but memory.
 ///
 /// # Errors
 /// [`CompileError::RuleIdsExhausted`]; a value from [`super::load`] has no other.
 pub fn compile(config: &Config, generation: Generation, ids: &mut RuleIds) -> Result<Policy, CompileError> {
+    compile_with(config, generation, ids, &|rules, zones| {
+        Box::new(LinearClassifier::new(rules, zones))
+    })
+}
+
+/// The policy of a configuration, with a classifier of the caller's making.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_with(
+    config: &Config,
+    generation: Generation,
+    ids: &mut RuleIds,
+    classifier: MakeClassifier<'_>,
+) -> Result<Policy, CompileError> {
     let zones = zone_names(config);
     let mut rules = Vec::new();
     let mut specs = Vec::new();
@@ -131,7 +146,7 @@ pub fn compile(config: &Config, generation: Generation, ids: &mut RuleIds) -> Re
         reserves: reserves(config, &zones, &ports),
         ports,
         antispoof: antispoof(config, &zones)?,
-        classifier: Box::new(LinearClassifier::new(&specs, zones.len())),
+        classifier: classifier(&specs, zones.len()),
         zones,
         rules,
         transparent: policy::Transparent {

@@ -27,7 +27,7 @@ mod tree;
 pub mod units;
 pub mod value;
 
-pub use compile::{CompileError, RuleIds, compile};
+pub use compile::{CompileError, RuleIds, compile, compile_with};
 pub use diagnostic::{Diagnostic, Diagnostics, Place, Severity, ValueError};
 pub use diff::{Diff, diff, restart_needed};
 pub use names::IMPLICIT_DROP;

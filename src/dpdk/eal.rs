@@ -164,6 +164,23 @@ impl Eal {
             .into_owned()
     }
 
+    /// Bytes that are taken of DPDK's memory, by whatever: pools, rings, tries.
+    #[must_use]
+    pub fn memory_in_use(&self) -> u64 {
+        let in_use = |socket| {
+            // SAFETY: plain numbers, for which all zeros are good.
+            let mut stats: sys::rte_malloc_socket_stats = unsafe { std::mem::zeroed() };
+            // SAFETY: writes to `stats`; refuses sockets that there are not.
+            let result = unsafe { sys::rte_malloc_get_socket_stats(socket, &raw mut stats) };
+            if result == 0 {
+                stats.heap_allocsz_bytes as u64
+            } else {
+                0
+            }
+        };
+        (0..sys::RTE_MAX_NUMA_NODES as c_int).map(in_use).sum()
+    }
+
     pub(super) fn config(&self) -> &EalConfig {
         &self.inner.config
     }

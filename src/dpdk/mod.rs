@@ -1,5 +1,6 @@
 //! Safe bindings to DPDK: the only place with `unsafe` and C.
 //!
+//! - [`acl`]: the classifier over `rte_acl`
 //! - [`eal`]: the environment: started once, from a typed configuration; cleaned up when its last user is gone
 //! - [`memory`]: fixed tables in huge pages
 //! - [`mempool`], [`mbuf`]: packet buffers that cannot leak, be freed twice or be chained
@@ -12,6 +13,7 @@
 //! them keep the [`eal::Eal`]. So nothing that a worker can still touch is ever closed or unmapped.
 #![allow(unsafe_code, reason = "calls into DPDK; each block says why it is sound")]
 
+pub mod acl;
 pub mod eal;
 pub mod error;
 mod host;
@@ -29,6 +31,7 @@ pub mod thread;
 pub mod tsc;
 pub mod wake;
 
+pub use acl::{AclClassifier, LINEAR_RULES};
 pub use eal::{Eal, EalConfig};
 pub use error::Error;
 pub use mbuf::{Burst, MAX_BURST, Mbuf};

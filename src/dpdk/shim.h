@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include <rte_acl.h>
 #include <rte_cycles.h>
 #include <rte_dev.h>
 #include <rte_eal.h>

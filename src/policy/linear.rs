@@ -31,21 +31,55 @@ impl LinearClassifier {
             v6: Table::new(rules, zones),
         }
     }
+
+    /// How many rules IPv4 and IPv6 packets can match.
+    #[must_use]
+    pub fn rules(&self) -> [usize; 2] {
+        [self.v4.hulls.len(), self.v6.hulls.len()]
+    }
 }
 
 impl Classifier for LinearClassifier {
     fn classify(&self, keys: &[ClassifyKey], matches: &mut [RuleMatch]) {
         for (key, found) in keys.iter().zip(matches) {
-            *found = match (mapped_v4(key.source), mapped_v4(key.destination)) {
-                (Some(source), Some(destination)) => self.v4.first(key, source, destination),
-                (None, None) => {
-                    let source = u128::from_be_bytes(key.source);
-                    self.v6.first(key, source, u128::from_be_bytes(key.destination))
-                }
-                // An IPv6 packet with an IPv4-mapped address: no rule means such a one (RFC 4291, 2.5.5.2).
-                _ => None,
+            *found = match addresses(key) {
+                Some(Addresses::V4(source, destination)) => self.v4.first(key, source, destination),
+                Some(Addresses::V6(source, destination)) => self.v6.first(key, source, destination),
+                None => None,
             };
         }
+    }
+}
+
+/// What tells the services of the key's protocol apart: destination port, or ICMP type and code.
+#[inline]
+pub(super) fn selector<A: Family>(key: &ClassifyKey) -> u16 {
+    if key.protocol == TCP || key.protocol == UDP {
+        key.destination_port
+    } else if key.protocol == A::ICMP {
+        u16::from_be_bytes([key.icmp_type, key.icmp_code])
+    } else {
+        0
+    }
+}
+
+/// A key's source and destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Addresses {
+    V4(u32, u32),
+    V6(u128, u128),
+}
+
+/// The addresses of a key; `None`: an IPv6 packet with an IPv4-mapped address, which no rule means (RFC 4291, 2.5.5.2).
+#[inline]
+pub(crate) fn addresses(key: &ClassifyKey) -> Option<Addresses> {
+    match (mapped_v4(key.source), mapped_v4(key.destination)) {
+        (Some(source), Some(destination)) => Some(Addresses::V4(source, destination)),
+        (None, None) => {
+            let source = u128::from_be_bytes(key.source);
+            Some(Addresses::V6(source, u128::from_be_bytes(key.destination)))
+        }
+        _ => None,
     }
 }
 
@@ -95,6 +129,8 @@ struct Exact {
 /// Sets of zones, one after the other, each of the same number of words.
 #[derive(Clone, Debug)]
 struct Bitmaps {
+    /// Zones that there are.
+    zones: usize,
     words: usize,
     bits: Vec<u64>,
 }
@@ -102,6 +138,7 @@ struct Bitmaps {
 impl Bitmaps {
     fn new(zones: usize) -> Self {
         Self {
+            zones,
             words: zones.div_ceil(64).max(1),
             bits: Vec::new(),
         }
@@ -172,18 +209,11 @@ impl<A: Family + Hash> Table<A> {
 
     #[inline]
     fn first(&self, key: &ClassifyKey, source: A, destination: A) -> RuleMatch {
-        let selector = if key.protocol == TCP || key.protocol == UDP {
-            key.destination_port
-        } else if key.protocol == A::ICMP {
-            u16::from_be_bytes([key.icmp_type, key.icmp_code])
-        } else {
-            0
-        };
-        let service = service_code(key.protocol, selector);
+        let service = service_code(key.protocol, selector::<A>(key));
         let (from_word, from_bit) = (key.from.index() / 64, key.from.index() % 64);
         let (to_word, to_bit) = (key.to.index() / 64, key.to.index() % 64);
         let words = self.zones.words;
-        if from_word.max(to_word) >= words {
+        if key.from.max(key.to).index() >= self.zones.zones {
             // Not a zone of this policy.
             return None;
         }

@@ -2,13 +2,14 @@
 
 pub mod antispoof;
 pub mod classify;
+pub mod expand;
 pub mod linear;
 pub mod pressure;
 mod ranges;
 pub mod spec;
 
 pub use antispoof::{AntiSpoof, Spoof};
-pub use classify::{Classifier, ClassifyKey, RuleMatch};
+pub use classify::{Classifier, ClassifyKey, MakeClassifier, Method, Methods, RuleMatch};
 pub use linear::LinearClassifier;
 pub use pressure::{Adaptive, Limits, Reserve, Reserves, Scale, Share};
 pub use spec::{IcmpSpec, NormalRule, RuleSpec, ServiceSpec};

@@ -18,6 +18,7 @@ use super::keeper::Keeper;
 use super::links::KernelLinks;
 use super::node::{NodeParts, RunningNode};
 use super::notify::notify;
+use super::policy;
 use super::ports::{self, NodePort};
 use super::stats::Counts;
 use super::threads::{self, WorkerCommon, WorkerThread};
@@ -156,8 +157,6 @@ impl Service {
         logs: Option<LogFiles>,
     ) -> Result<Self, RunError> {
         let eal = start_eal(&config)?;
-        let mut ids = RuleIds::new();
-        let policy = Arc::new(config::compile(&config, Generation(1), &mut ids).map_err(failed)?);
         let ports = node_ports(&config);
         let workers = worker_cpus(&config);
         let worker_count = u16::try_from(workers.len()).map_err(failed)?;
@@ -166,6 +165,9 @@ impl Service {
         for port in ports.iter() {
             queues.push(port.open(&eal, worker_count)?);
         }
+        // Now that the ports have their memory: the rules can do with less.
+        let mut ids = RuleIds::new();
+        let policy = Arc::new(policy::compile(&eal, &config, Generation(1), &mut ids).map_err(failed)?);
         let common = WorkerCommon {
             eal: eal.clone(),
             clock: TscClock::new(&eal),
@@ -226,6 +228,7 @@ impl Service {
             workers: Arc::clone(&worker_links),
             clock,
             pool,
+            eal: eal.clone(),
             names,
             log: log.as_ref().map(EventLog::reports),
         }));

@@ -5,7 +5,8 @@
 //! - [`command`]: the queues between control threads and a worker; `jobs`: commands that take several turns; [`stats`]: what it publishes
 //! - [`ports`]: the node's ports; [`links`]: their kernel interfaces; [`propagation`]: what a lost link does to the other
 //!   port of its pair; [`keeper`]: the thread that watches all of it and puts ports back that were gone
-//! - [`lock`]: what control threads share; [`node`]: what the control API sees; [`launch`]: start, service, stop; [`totals`]: the last words; [`notify`]: systemd
+//! - [`lock`]: what control threads share; [`node`]: what the control API sees; `policy`: what is compiled for
+//!   workers; [`launch`]: start, service, stop; [`totals`]: the last words; [`notify`]: systemd
 
 pub mod command;
 pub mod idle;
@@ -17,6 +18,7 @@ pub mod lock;
 pub mod mesh;
 pub mod node;
 pub mod notify;
+mod policy;
 pub mod ports;
 pub mod propagation;
 pub mod slots;

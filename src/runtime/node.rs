@@ -10,10 +10,11 @@ use super::command::{
     Command, Kill, Lookup, NoAnswer, Reply, RuleScan, SessionCopy, SessionScan, WorkerLink,
 };
 use super::lock::ControlLock;
+use super::policy;
 use super::ports::NodePort;
 use super::stats::{Counts, PortCounts};
 use crate::base::{Generation, Nanos, WorkerId};
-use crate::config::{self, Config, RuleIds};
+use crate::config::{Config, RuleIds};
 use crate::control::SessionFilter;
 use crate::control::apply;
 use crate::control::eventlog::Reports;
@@ -24,8 +25,8 @@ use crate::control::node::{
 };
 use crate::control::rules;
 use crate::control::view::{LiveSession, Names};
-use crate::dpdk::Mempool;
 use crate::dpdk::tsc::TscClock;
+use crate::dpdk::{Eal, Mempool};
 use crate::engine::{DropReason, IMPLICIT_DROP, RuleCounters};
 use crate::flow::FlowKey;
 use crate::flow::table::SessionId;
@@ -63,6 +64,8 @@ pub struct NodeParts {
     pub clock: TscClock,
     /// Packets that workers make come from here.
     pub pool: Mempool,
+    /// In its memory policies are compiled.
+    pub eal: Eal,
     /// The names of `config`.
     pub names: Arc<Names>,
     /// The logs of sessions and alerts, if there are any.
@@ -89,6 +92,7 @@ pub struct RunningNode {
     /// Unix time at the clock's zero.
     epoch: Duration,
     pool: Mempool,
+    eal: Eal,
     log: Option<Reports>,
     state: AtomicU8,
     /// The clock's time at which the node came into service, in ns.
@@ -116,6 +120,7 @@ impl RunningNode {
             clock: parts.clock,
             epoch,
             pool: parts.pool,
+            eal: parts.eal,
             log: parts.log,
             state: AtomicU8::new(NodeState::Starting as u8),
             ready_at: std::sync::atomic::AtomicU64::new(0),
@@ -344,6 +349,7 @@ impl Node for RunningNode {
             NodeState::Ready | NodeState::Draining => self.clock.now().since(ready_at).to_duration(),
         };
         let in_force = self.in_force();
+        warnings.extend_from_slice(in_force.policy.classifier.warnings());
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             node: in_force.config.node.name.clone(),
@@ -360,6 +366,7 @@ impl Node for RunningNode {
             half_open: total.half_open,
             syn_cookies_engaged: total.syn_cookies_engaged > 0,
             rules: in_force.policy.rules.len(),
+            classifier: in_force.policy.classifier.methods(),
             workers: self.workers.len(),
             ports: self.ports.len(),
             ports_up: self.ports.iter().filter(|port| port.link().up).count(),
@@ -535,10 +542,11 @@ impl Node for RunningNode {
         let plan = apply::plan(&running, request)?;
         let mut report = plan.report;
         let next = Generation(generation.0.wrapping_add(1));
-        let policy = config::compile(&plan.config, next, &mut ids).map_err(|e| {
+        let policy = policy::compile(&self.eal, &plan.config, next, &mut ids).map_err(|e| {
             NodeError::new(ErrorKind::Refused, e.to_string()).fix("restart the node with this file")
         })?;
         report.generation = generation.0;
+        report.warn(&plan.file, policy.classifier.warnings());
         if request.dry_run {
             // It changes nothing: an apply need not wait until all sessions are counted.
             drop(one_at_a_time);

@@ -260,6 +260,7 @@ impl Node for TestNode {
             half_open: worker.engine.table().half_open().into(),
             syn_cookies_engaged: worker.engine.syn_cookies_engaged(),
             rules: worker.engine.policy().rules.len(),
+            classifier: worker.engine.policy().classifier.methods(),
             workers: 1,
             ports: 2,
             ports_up: 1,

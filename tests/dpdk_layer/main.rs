@@ -7,10 +7,14 @@
     reason = "a test that cannot go on has failed"
 )]
 
+mod acl;
 mod harness;
 #[path = "../support/hugepages.rs"]
 mod hugepages;
 mod interfaces;
 mod interrupts;
 mod packets;
+#[path = "../support/policies.rs"]
+#[allow(dead_code, reason = "the oracle of the configuration has tests of its own")]
+mod policies;
 mod refusals;

@@ -14,6 +14,7 @@ use crate::control::node::{
 use crate::control::table::{self, addresses, counted, cut, names, numbers, words};
 use crate::engine::DropReason;
 use crate::packet::Malformed;
+use crate::policy::{Method, Methods};
 
 type Done = Result<(), Failure>;
 
@@ -186,10 +187,11 @@ fn status_text(s: &Status) -> String {
         (
             "config",
             format!(
-                "{}, generation {}, {}",
+                "{}, generation {}, {}{}",
                 s.config,
                 s.generation,
-                counted(s.rules as u64, "rule")
+                counted(s.rules as u64, "rule"),
+                tries(s.classifier)
             ),
         ),
         ("ports", format!("{} of {} up", s.ports_up, s.ports)),
@@ -208,6 +210,16 @@ fn status_text(s: &Status) -> String {
         text.push_str(&format!("warning: {warning}\n"));
     }
     text
+}
+
+/// What is looked up in tries.
+fn tries(methods: Methods) -> &'static str {
+    match (methods.ipv4, methods.ipv6) {
+        (Method::Linear, Method::Linear) => "",
+        (Method::RteAcl, Method::RteAcl) => " by rte_acl",
+        (Method::RteAcl, Method::Linear) => " by rte_acl (IPv4)",
+        (Method::Linear, Method::RteAcl) => " by rte_acl (IPv6)",
+    }
 }
 
 fn ports_text(ports: &[PortStatus], width: Option<u16>) -> String {

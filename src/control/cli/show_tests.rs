@@ -283,6 +283,7 @@ fn one_is_not_several() {
             half_open: 0,
             syn_cookies_engaged: false,
             rules,
+            classifier: Methods::default(),
             workers: 1,
             ports: 2,
             ports_up: 2,

@@ -1,8 +1,10 @@
 //! Changing the configuration: what is asked and what is answered.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
-use super::DiagnosticInfo;
+use super::{DiagnosticInfo, Severity};
 
 /// `POST /v1/apply`: the files themselves, so that the node needs no access to the client's file system and reads
 /// exactly what the client saw.
@@ -55,4 +57,19 @@ pub struct ApplyReport {
     /// Warnings about the configuration.
     #[serde(default)]
     pub warnings: Vec<DiagnosticInfo>,
+}
+
+impl ApplyReport {
+    /// Adds what was found out only when the policy was compiled; it is about the file as a whole.
+    pub fn warn(&mut self, file: &Path, warnings: &[String]) {
+        self.warnings
+            .extend(warnings.iter().map(|warning| DiagnosticInfo {
+                severity: Severity::Warning,
+                file: file.display().to_string(),
+                line: 0,
+                column: 0,
+                message: warning.clone(),
+                hint: None,
+            }));
+    }
 }

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::policy::Methods;
+
 /// `GET /v1/status`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -42,6 +44,9 @@ pub struct Status {
     pub syn_cookies_engaged: bool,
     /// Enabled rules.
     pub rules: usize,
+    /// How the first rule that matches is found.
+    #[serde(default)]
+    pub classifier: Methods,
     /// Workers.
     pub workers: usize,
     /// Ports.

@@ -161,6 +161,7 @@ impl Service {
         let workers = worker_cpus(&config);
         let worker_count = u16::try_from(workers.len()).map_err(failed)?;
         let pool = Mempool::create(&eal, "answers", ANSWER_BUFFERS, ANSWER_MTU)?;
+        let _rss = ports::prepare(&ports, &eal, worker_count)?;
         let mut queues = Vec::new();
         for port in ports.iter() {
             queues.push(port.open(&eal, worker_count)?);

@@ -242,6 +242,14 @@ impl Port {
         self.open.pool.as_ref().map(super::mempool::Pool::usage)
     }
 
+    /// Starts the device and gives out no queue yet, for what has to be set up in between ([`Port::apply_rss`]).
+    ///
+    /// # Errors
+    /// As [`Port::start`].
+    pub fn start_device(&mut self) -> Result<()> {
+        self.unused()?.start()
+    }
+
     /// Starts the port and gives out its queues, each to be owned by one worker.
     ///
     /// # Errors

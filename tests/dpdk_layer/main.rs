@@ -14,3 +14,6 @@ mod interfaces;
 mod interrupts;
 mod packets;
 mod refusals;
+mod rss;
+#[path = "../support/rssdev.rs"]
+mod rssdev;

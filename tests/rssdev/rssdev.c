@@ -233,17 +233,19 @@ static int take(struct device *d, const struct rte_eth_rss_conf *conf)
 int rte_eth_dev_configure(uint16_t port, uint16_t rx, uint16_t tx, const struct rte_eth_conf *conf)
 {
 	REAL(rte_eth_dev_configure);
-	int error = real(port, rx, tx, conf);
+	int error;
 	struct device *d = ours(port);
 
+	if (d != NULL && d->refuse_key && conf->rx_adv_conf.rss_conf.rss_key != NULL)
+		return -EINVAL;
+	error = real(port, rx, tx, conf);
 	if (error != 0 || d == NULL)
 		return error;
 	d->queues = rx;
 	d->rss = (conf->rxmode.mq_mode & RTE_ETH_MQ_RX_RSS_FLAG) != 0;
 	d->hash_wanted = (conf->rxmode.offloads & RTE_ETH_RX_OFFLOAD_RSS_HASH) != 0;
 	d->reta_set = d->xors = false;
-	/* Refused or kept wrong: like a driver that waits with it for the update. */
-	if (d->rss && !d->refuse_key)
+	if (d->rss)
 		return take(d, &conf->rx_adv_conf.rss_conf);
 	return 0;
 }

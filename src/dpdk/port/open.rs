@@ -293,7 +293,15 @@ impl Open {
             )));
         }
         self.rss_setup = Some(setup);
-        self.set_up_again()
+        let result = self.set_up_again();
+        if result.is_ok() {
+            return result;
+        }
+        // It may not take that key or that way to hash: without, packets still come, and `apply_rss` will say what is wrong.
+        self.rss_setup = None;
+        self.set_up_again()?;
+        self.rss_setup = Some(setup);
+        Ok(())
     }
 
     fn check_queues(&self, setup: &PortSetup) -> Result<()> {

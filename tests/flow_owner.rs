@@ -166,7 +166,8 @@ fn what_is_neither_tcp_nor_udp_goes_by_its_addresses() {
 
 fn kind_of(change: impl FnOnce(&mut PacketSpec), content: Content, ipv6: bool) -> Option<Kind> {
     let addresses = if ipv6 {
-        Addresses::V6("2001:db8::1".parse().unwrap(), "2001:db8::2".parse().unwrap())
+        let host = |last| [0x2001, 0xdb8, 0, 0, 0, 0, 0, last].into();
+        Addresses::V6(host(1), host(2))
     } else {
         Addresses::V4([10, 0, 0, 5].into(), [192, 0, 2, 7].into())
     };

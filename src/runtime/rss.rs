@@ -66,6 +66,9 @@ const METHODS: [Method; 4] = [
 
 /// Can the port do it, and has each worker a queue and entries of the table there?
 fn fits(port: &Candidate, method: Method, workers: u16) -> Result<(), RssError> {
+    if workers < 2 {
+        return Err(RssError::OneWorker);
+    }
     port.abilities.can(method)?;
     if method == Method::TwoSided && port.side.is_none() {
         return Err(RssError::Method(method));

@@ -1,11 +1,15 @@
 //! RSS over a device that does what it is told, or lies (`tests/rssdev`).
 
-use haechi::base::WorkerId;
+use std::sync::Arc;
+
+use haechi::base::{PortId, WorkerId};
+use haechi::control::node::Rss;
 use haechi::dpdk::thread::Registered;
 use haechi::dpdk::{Burst, Eal, Mbuf, Port, PortSetup, RssError, RssSetup, RxQueue, TxQueue};
 use haechi::flow::owner::{BucketTable, KeySet, Method, OwnerFunction, Side, Tuple, Unfit};
-use haechi::flow::proof::{Event, Kind, Kinds, Proof, RssState};
+use haechi::flow::proof::{Disagreement, Event, Kind, Kinds, Proof, RssState, Wrong};
 use haechi::packet::{PacketBuf, ParseOptions, parse};
+use haechi::runtime::ports::{NodePort, prepare};
 
 use crate::harness::{eal, open, scenario_with, setup};
 use crate::rssdev::{Lie, RssDevice, kinds};
@@ -362,6 +366,105 @@ fn a_kind_that_the_device_does_not_claim_is_left_out() {
                 assert_eq!(proof.believed().iter().collect::<Vec<_>>(), [Kind::Ipv4Tcp]);
             }
             port.close();
+        },
+    );
+}
+
+fn node_ports(devices: [&str; 2]) -> Vec<NodePort> {
+    let mut text =
+        "version = 1\n[node]\nmode = \"transparent\"\nworkers = \"0\"\npacket_buffers = 4096\n".to_owned();
+    for (name, peer, device) in [("lan", "wan", devices[0]), ("wan", "lan", devices[1])] {
+        text.push_str(&format!(
+            "\n[[port]]\nname = {name:?}\nzone = {name:?}\npeer = {peer:?}\ndevice = \"vdev:{device}\"\n"
+        ));
+    }
+    let config = haechi::config::load_text("test.toml", &text).unwrap();
+    (0..)
+        .map(PortId)
+        .zip(&config.ports)
+        .map(|(id, port)| NodePort::new(id, port.clone(), config.node.packet_buffers, false))
+        .collect()
+}
+
+fn shown(ports: &[NodePort]) -> Vec<Rss> {
+    ports.iter().map(|port| port.status("zone", 0).rss).collect()
+}
+
+/// From the node's choice to what `show ports` says, with what workers report in between.
+#[test]
+fn a_node_sets_its_ports_up_by_what_they_can_do() {
+    // The third one's table is of no use.
+    with_devices(
+        "rss::a_node_sets_its_ports_up_by_what_they_can_do",
+        "reta=64;reta=512;reta=48",
+        kinds::UDP4,
+        || {
+            let eal = eal();
+            let ports = node_ports(["net_null0", "net_null1"]);
+            assert_eq!(shown(&ports), [Rss::Software; 2]);
+            let rss = prepare(&ports, &eal, QUEUES).unwrap();
+            // Both are plain, and the pair has two sides.
+            assert_eq!(rss.function.method(), Method::TwoSided);
+            assert_eq!(rss.function.keys().rank(Method::TwoSided), 32);
+            let queues: Vec<_> = ports
+                .iter()
+                .map(|port| port.open(&eal, QUEUES).unwrap())
+                .collect();
+            for queues in &queues {
+                assert!(queues.len() == 2 && queues.iter().all(|queues| queues.rx.is_some()));
+            }
+            assert_eq!(shown(&ports), [Rss::Unproven; 2]);
+            let lan = &ports[0].flags().rss;
+            assert_eq!(lan.claimed(), Kinds::ALL);
+            lan.report(WorkerId(0), Event::Proven);
+            assert_eq!(shown(&ports), [Rss::Unproven; 2]);
+            lan.report(WorkerId(1), Event::Proven);
+            assert_eq!(shown(&ports), [Rss::Proven, Rss::Unproven]);
+
+            // Buckets move: to be proved again.
+            let moves = (0..512)
+                .filter(|bucket| bucket % 64 == 5)
+                .map(|bucket| (bucket, WorkerId(0)));
+            let table = Arc::new(rss.table.moved(moves));
+            lan.table_changes();
+            assert!(ports.iter().all(|port| port.set_table(&table) == Ok(())));
+            assert_eq!(shown(&ports), [Rss::Unproven; 2]);
+
+            let missing = Disagreement {
+                kind: Kind::Ipv4Udp,
+                wrong: Wrong::Missing,
+            };
+            lan.report(WorkerId(1), Event::Mismatch(missing));
+            assert_eq!(shown(&ports), [Rss::Mismatch, Rss::Unproven]);
+            assert_eq!(lan.mismatch(), Some((WorkerId(1), missing)));
+
+            // Set up again, it begins anew, with the table as it is now.
+            drop(queues);
+            ports[0].close().unwrap();
+            let queues = ports[0].open(&eal, QUEUES).unwrap();
+            assert_eq!(shown(&ports), [Rss::Unproven; 2]);
+            drop(queues);
+            ports.iter().for_each(|port| port.close().unwrap());
+
+            // One that cannot is for software, and has its queues all the same; so is every port of one worker.
+            let ports = node_ports(["net_null0", "net_null2"]);
+            let rss = prepare(&ports, &eal, QUEUES).unwrap();
+            assert_eq!(rss.function.method(), Method::TwoSided);
+            let queues: Vec<_> = ports
+                .iter()
+                .map(|port| port.open(&eal, QUEUES).unwrap())
+                .collect();
+            assert_eq!(shown(&ports), [Rss::Unproven, Rss::Software]);
+            assert!(queues[1].iter().all(|queues| queues.rx.is_some()));
+            drop(queues);
+            ports.iter().for_each(|port| port.close().unwrap());
+
+            let ports = node_ports(["net_null0", "net_null1"]);
+            prepare(&ports, &eal, 1).unwrap();
+            let queues: Vec<_> = ports.iter().map(|port| port.open(&eal, 1).unwrap()).collect();
+            assert_eq!(shown(&ports), [Rss::Software; 2]);
+            drop(queues);
+            ports.iter().for_each(|port| port.close().unwrap());
         },
     );
 }

@@ -44,6 +44,9 @@ pub enum RssError {
     /// Without it nothing can be proved.
     #[error("the device does not hand the hash over with a packet")]
     NoHash,
+    /// There is nothing to choose.
+    #[error("one worker owns all flows")]
+    OneWorker,
     /// A flow's owner may have no queue there.
     #[error("it has {queues} receive queue(s) for {workers} workers")]
     Queues {

@@ -1,7 +1,9 @@
 //! The owner function against Toeplitz bit by bit, and what both directions of a flow have in common.
 
 use haechi::flow::owner::{KEY_BYTES, KeyError};
-use haechi::flow::{FlowKey, KeySet, Method, OwnerFunction, Side, Tuple};
+use haechi::flow::{
+    Event, FlowKey, KeySet, Kind, Kinds, Method, OwnerFunction, Proof, RssState, Side, Trust, Tuple,
+};
 use haechi::packet::synth::{Addresses, Content, PacketSpec};
 use haechi::packet::{PacketKind, PacketMeta, ParseOptions, RxChecksum, parse};
 use proptest::prelude::*;
@@ -160,4 +162,219 @@ fn what_is_neither_tcp_nor_udp_goes_by_its_addresses() {
     // Equal ports cancel out under this method.
     assert_eq!(hash(Content::Udp { ports: (7, 7) }), two);
     assert_ne!(hash(Content::Udp { ports: (7, 8) }), two);
+}
+
+fn kind_of(change: impl FnOnce(&mut PacketSpec), content: Content, ipv6: bool) -> Option<Kind> {
+    let addresses = if ipv6 {
+        let host = |last| [0x2001, 0xdb8, 0, 0, 0, 0, 0, last].into();
+        Addresses::V6(host(1), host(2))
+    } else {
+        Addresses::V4([10, 0, 0, 5].into(), [192, 0, 2, 7].into())
+    };
+    let mut spec = PacketSpec::new(addresses, content);
+    change(&mut spec);
+    kind_of_frame(&spec.frame())
+}
+
+fn kind_of_frame(frame: &[u8]) -> Option<Kind> {
+    Kind::of(&parse(frame, RxChecksum::default(), ParseOptions::default()))
+}
+
+#[test]
+fn kinds_are_what_devices_hash_alike() {
+    let tcp = Content::Tcp {
+        ports: (1024, 80),
+        flags: 2,
+        sequence: 1,
+        acknowledgment: 0,
+        window: 1000,
+    };
+    let udp = |to| Content::Udp { ports: (1024, to) };
+    let echo = |kind| Content::Icmp {
+        kind,
+        code: 0,
+        rest: [0; 4],
+    };
+    let plain = |_: &mut PacketSpec| {};
+    for (content, ipv6, kind) in [
+        (tcp, false, Some(Kind::Ipv4Tcp)),
+        (udp(53), false, Some(Kind::Ipv4Udp)),
+        (echo(8), false, Some(Kind::Ipv4Icmp)),
+        (tcp, true, Some(Kind::Ipv6Tcp)),
+        (udp(53), true, Some(Kind::Ipv6Udp)),
+        (echo(128), true, Some(Kind::Ipv6Icmp)),
+        // GTP-U, VXLAN, Geneve; GRE, ESP, SCTP.
+        (udp(2152), false, None),
+        (udp(4789), true, None),
+        (udp(6081), false, None),
+        (Content::Protocol(47), false, None),
+        (Content::Protocol(50), true, None),
+        (Content::Protocol(132), false, None),
+    ] {
+        assert_eq!(kind_of(plain, content, ipv6), kind, "{content:?}");
+        let tagged = kind.map(|kind| Kind::ALL[kind as usize + 6]);
+        assert_eq!(
+            kind_of(|spec| spec.vlans = vec![5], content, ipv6),
+            tagged,
+            "{content:?}"
+        );
+        assert_eq!(
+            kind_of(|spec| spec.vlans = vec![5, 6], content, ipv6),
+            None,
+            "{content:?}"
+        );
+        if let (Some(kind), false) = (kind, ipv6) {
+            let protocol = match content {
+                Content::Tcp { .. } => 6,
+                Content::Udp { .. } => 17,
+                _ => continue,
+            };
+            assert_eq!(Kind::of_straight(protocol, 80), Some(kind));
+        }
+    }
+    assert_eq!(Kind::of_straight(17, 4789), None);
+    assert_eq!(Kind::of_straight(6, 4789), Some(Kind::Ipv4Tcp));
+
+    // With IPv4 options, as a fragment, and with mapped addresses in IPv6.
+    let addresses = Addresses::V4([10, 0, 0, 5].into(), [192, 0, 2, 7].into());
+    let mut meta = parse(
+        &PacketSpec::new(addresses, tcp).frame(),
+        RxChecksum::default(),
+        ParseOptions::default(),
+    );
+    meta.l4_offset += 4;
+    assert_eq!(Kind::of(&meta), None);
+    let mapped = Addresses::V6(
+        "::ffff:10.0.0.5".parse().unwrap(),
+        "::ffff:10.0.0.6".parse().unwrap(),
+    );
+    assert_eq!(kind_of_frame(&PacketSpec::new(mapped, tcp).frame()), None);
+    let fragment = PacketMeta {
+        kind: PacketKind::Fragment,
+        ..meta
+    };
+    assert_eq!(Kind::of(&fragment), None);
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    /// A packet whose hash is right (or 0), on the right queue.
+    Agrees {
+        kind: usize,
+        hash: u32,
+    },
+    /// So many of them.
+    Many {
+        kind: usize,
+        count: u16,
+    },
+    WrongHash {
+        kind: usize,
+    },
+    WrongQueue {
+        kind: usize,
+    },
+    NoHash {
+        kind: usize,
+    },
+    TableChanges {
+        unsettled: u32,
+    },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let kind = 0..Kind::ALL.len();
+    prop_oneof![
+        8 => (kind.clone(), prop_oneof![Just(0), any::<u32>()]).prop_map(|(kind, hash)| Step::Agrees { kind, hash }),
+        8 => (kind.clone(), 1..150u16).prop_map(|(kind, count)| Step::Many { kind, count }),
+        1 => kind.clone().prop_map(|kind| Step::WrongHash { kind }),
+        1 => kind.clone().prop_map(|kind| Step::WrongQueue { kind }),
+        1 => kind.prop_map(|kind| Step::NoHash { kind }),
+        1 => (0..20u32).prop_map(|unsettled| Step::TableChanges { unsettled }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// Whatever comes in whatever order: nothing is believed that was not proved since the last change, and nothing at all
+    /// after a disagreement.
+    #[test]
+    fn belief_follows_from_the_packets(claimed in any::<u16>(), steps in prop::collection::vec(step(), 0..60)) {
+        let claimed = Kinds::from_bits(claimed);
+        let mut proof = Proof::new(claimed);
+        let (mut agreed, mut broken, mut unsettled) = ([0u32; 12], false, 0);
+        for step in steps {
+            let settling = unsettled > 0;
+            let mut send = |kind: usize, device: Option<u32>, hash: u32, here: bool| {
+                let kind = Kind::ALL[kind];
+                proof.check(kind, device, hash, here)
+            };
+            let mut agree = |kind: usize, hash: u32, event: Event| {
+                if broken || !claimed.has(Kind::ALL[kind]) {
+                    assert_eq!(event, Event::Nothing);
+                } else if unsettled > 0 {
+                    unsettled -= 1;
+                } else if hash != 0 {
+                    agreed[kind] += 1;
+                }
+            };
+            let claims = |kind: usize| claimed.has(Kind::ALL[kind]);
+            match step {
+                Step::Agrees { kind, hash } => {
+                    let event = send(kind, Some(hash), hash, true);
+                    agree(kind, hash, event);
+                }
+                Step::Many { kind, count } => for hash in 1..=u32::from(count) {
+                    let event = send(kind, Some(hash), hash, true);
+                    agree(kind, hash, event);
+                },
+                Step::WrongHash { kind } => {
+                    let event = send(kind, Some(6), 7, true);
+                    prop_assert_eq!(matches!(event, Event::Mismatch(_)), !broken && claims(kind));
+                    broken |= claims(kind);
+                }
+                Step::WrongQueue { kind } => {
+                    let event = send(kind, Some(7), 7, false);
+                    if settling {
+                        agree(kind, 7, event);
+                    } else {
+                        prop_assert_eq!(matches!(event, Event::Mismatch(_)), !broken && claims(kind));
+                        broken |= claims(kind);
+                    }
+                }
+                Step::NoHash { kind } => {
+                    let event = send(kind, None, 7, true);
+                    prop_assert_eq!(matches!(event, Event::Mismatch(_)), !broken && claims(kind));
+                    broken |= claims(kind);
+                }
+                Step::TableChanges { unsettled: packets } => {
+                    proof.table_changes(packets);
+                    if !broken {
+                        (agreed, unsettled) = ([0; 12], packets);
+                    }
+                }
+            }
+            let proven = agreed.iter().sum::<u32>() >= u32::from(Proof::PORT);
+            let state = match (claimed.is_empty(), broken, proven) {
+                (true, ..) => RssState::Software,
+                (_, true, _) => RssState::Mismatch,
+                (_, _, true) => RssState::Proven,
+                _ => RssState::Unproven,
+            };
+            prop_assert_eq!(proof.state(), state);
+            for kind in Kind::ALL {
+                let believed = state == RssState::Proven && agreed[kind as usize] >= u32::from(Proof::KIND);
+                prop_assert_eq!(proof.believes(kind), believed, "{:?}", kind);
+                let expected = match state {
+                    _ if believed => None,
+                    RssState::Proven | RssState::Unproven if claimed.has(kind) => Some(Trust::Check),
+                    _ => Some(Trust::Software),
+                };
+                if let Some(expected) = expected {
+                    prop_assert_eq!(proof.trust(Some(kind)), expected);
+                }
+            }
+        }
+    }
 }

@@ -92,6 +92,13 @@ impl Mbuf {
         self.read(sys::HX_MBUF_OL_FLAGS)
     }
 
+    /// The hash that the device computed for RSS; `None`: it computed none.
+    #[inline(always)]
+    #[must_use]
+    pub fn rss_hash(&self) -> Option<u32> {
+        (self.ol_flags() & sys::HX_RX_RSS_HASH != 0).then(|| self.read(sys::HX_MBUF_RSS_HASH))
+    }
+
     #[inline(always)]
     pub(super) fn segments(&self) -> u16 {
         self.read(sys::HX_MBUF_NB_SEGS)
@@ -114,6 +121,11 @@ impl PacketBuf for Mbuf {
     fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `bytes`; `&mut self` is the only access.
         unsafe { std::slice::from_raw_parts_mut(self.data(), self.len()) }
+    }
+
+    #[inline(always)]
+    fn rx_hash(&self) -> Option<u32> {
+        self.rss_hash()
     }
 
     #[inline(always)]

@@ -37,5 +37,5 @@ pub use error::Error;
 pub use mbuf::{Burst, MAX_BURST, Mbuf};
 pub use memory::HugePages;
 pub use mempool::Mempool;
-pub use port::{Device, Link, Port, PortInfo, PortSetup, PortStats};
+pub use port::{Device, Link, Port, PortInfo, PortSetup, PortStats, RssAbilities, RssError, RssSetup};
 pub use queue::{RxQueue, TxQueue};

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include <rte_ether.h>
+#include <rte_thash.h>
 
 uint16_t hx_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **packets, uint16_t count)
 {
@@ -139,8 +140,186 @@ const char *hx_version(void)
 	return rte_version();
 }
 
+uint32_t hx_rss_algorithms(const struct rte_eth_dev_info *info)
+{
+#if RTE_VERSION >= RTE_VERSION_NUM(23, 11, 0, 0)
+	const uint32_t capa = info->rss_algo_capa;
+	uint32_t algorithms = 0;
+
+	/* What a driver chooses by itself is Toeplitz with all that are known; packets will tell. */
+	if (capa & (RTE_ETH_HASH_ALGO_CAPA_MASK(TOEPLITZ) | RTE_ETH_HASH_ALGO_CAPA_MASK(DEFAULT)))
+		algorithms |= HX_HASH_TOEPLITZ;
+	if (capa & RTE_ETH_HASH_ALGO_CAPA_MASK(SYMMETRIC_TOEPLITZ))
+		algorithms |= HX_HASH_SYMMETRIC;
+	if (capa & RTE_ETH_HASH_ALGO_CAPA_MASK(SYMMETRIC_TOEPLITZ_SORT))
+		algorithms |= HX_HASH_SORTED;
+	return algorithms;
+#else
+	(void)info;
+	return 0;
+#endif
+}
+
+static struct rte_eth_rss_conf rss_conf(const struct hx_rss *rss)
+{
+	struct rte_eth_rss_conf conf;
+
+	memset(&conf, 0, sizeof(conf));
+	/* DPDK reads it only. */
+	conf.rss_key = (uint8_t *)(uintptr_t)rss->key;
+	conf.rss_key_len = rss->key == NULL ? 0 : rss->key_len;
+	conf.rss_hf = rss->types;
+#if RTE_VERSION >= RTE_VERSION_NUM(23, 11, 0, 0)
+	if (rss->algorithm == HX_HASH_SYMMETRIC)
+		conf.algorithm = RTE_ETH_HASH_FUNCTION_SYMMETRIC_TOEPLITZ;
+	else if (rss->algorithm == HX_HASH_SORTED)
+		conf.algorithm = RTE_ETH_HASH_FUNCTION_SYMMETRIC_TOEPLITZ_SORT;
+	else
+		conf.algorithm = RTE_ETH_HASH_FUNCTION_DEFAULT;
+#endif
+	return conf;
+}
+
+int hx_rss_set(uint16_t port, const struct hx_rss *rss)
+{
+	struct rte_eth_rss_conf conf = rss_conf(rss);
+
+	return rte_eth_dev_rss_hash_update(port, &conf);
+}
+
+int hx_rss_get(uint16_t port, uint8_t *key, uint8_t key_len, uint64_t *types)
+{
+	struct rte_eth_rss_conf conf;
+	int error;
+
+	memset(&conf, 0, sizeof(conf));
+	conf.rss_key = key;
+	conf.rss_key_len = key_len;
+	error = rte_eth_dev_rss_hash_conf_get(port, &conf);
+	*types = conf.rss_hf;
+	return error;
+}
+
+/* What one rule is about: the headers, and the type behind them. */
+struct rss_pattern {
+	enum rte_flow_item_type l3;
+	enum rte_flow_item_type l4; /* END: any */
+	uint64_t types;
+};
+
+static struct rte_flow *rss_flow(uint16_t port, const struct hx_rss *rss, const struct rss_pattern *pattern,
+				 const uint16_t *queues, uint16_t count, bool create, int *error)
+{
+	const struct rte_flow_attr attr = { .ingress = 1 };
+	const struct rte_flow_item items[] = {
+		{ .type = RTE_FLOW_ITEM_TYPE_ETH },
+		{ .type = pattern->l3 },
+		{ .type = pattern->l4 },
+		{ .type = RTE_FLOW_ITEM_TYPE_END },
+	};
+	struct rte_flow_action_rss action = {
+		.func = RTE_ETH_HASH_FUNCTION_SYMMETRIC_TOEPLITZ,
+		.types = rss->types & pattern->types,
+		.key = rss->key,
+		.key_len = rss->key == NULL ? 0 : rss->key_len,
+		.queue = queues,
+		.queue_num = count,
+	};
+	const struct rte_flow_action actions[] = {
+		{ .type = RTE_FLOW_ACTION_TYPE_RSS, .conf = &action },
+		{ .type = RTE_FLOW_ACTION_TYPE_END },
+	};
+	struct rte_flow_error why;
+	struct rte_flow *flow = NULL;
+
+	memset(&why, 0, sizeof(why));
+	*error = rte_flow_validate(port, &attr, items, actions, &why);
+	if (*error == 0 && create) {
+		flow = rte_flow_create(port, &attr, items, actions, &why);
+		*error = flow == NULL ? -rte_errno : 0;
+	}
+	return flow;
+}
+
+int hx_rss_flows(uint16_t port, const struct hx_rss *rss, const uint16_t *queues, uint16_t count, bool create)
+{
+	const struct rss_pattern patterns[] = {
+		{ RTE_FLOW_ITEM_TYPE_IPV4, RTE_FLOW_ITEM_TYPE_TCP, HX_RSS_IPV4_TCP },
+		{ RTE_FLOW_ITEM_TYPE_IPV4, RTE_FLOW_ITEM_TYPE_UDP, HX_RSS_IPV4_UDP },
+		{ RTE_FLOW_ITEM_TYPE_IPV4, RTE_FLOW_ITEM_TYPE_END, HX_RSS_IPV4_OTHER },
+		{ RTE_FLOW_ITEM_TYPE_IPV6, RTE_FLOW_ITEM_TYPE_TCP, HX_RSS_IPV6_TCP },
+		{ RTE_FLOW_ITEM_TYPE_IPV6, RTE_FLOW_ITEM_TYPE_UDP, HX_RSS_IPV6_UDP },
+		{ RTE_FLOW_ITEM_TYPE_IPV6, RTE_FLOW_ITEM_TYPE_END, HX_RSS_IPV6_OTHER },
+	};
+	struct rte_flow *made[RTE_DIM(patterns)];
+	size_t count_made = 0;
+
+	for (size_t i = 0; i < RTE_DIM(patterns); i++) {
+		struct rte_flow *flow;
+		int error;
+
+		if ((rss->types & patterns[i].types) == 0)
+			continue;
+		flow = rss_flow(port, rss, &patterns[i], queues, count, create, &error);
+		if (error != 0) {
+			struct rte_flow_error why;
+
+			while (count_made > 0)
+				rte_flow_destroy(port, made[--count_made], &why);
+			return error;
+		}
+		if (flow != NULL)
+			made[count_made++] = flow;
+	}
+	return 0;
+}
+
+static int reta(uint16_t port, uint16_t *queues, uint16_t size, bool set)
+{
+	struct rte_eth_rss_reta_entry64 groups[HX_RETA_MOST / RTE_ETH_RETA_GROUP_SIZE];
+	int error;
+
+	if (size > HX_RETA_MOST)
+		return -EINVAL;
+	memset(groups, 0, sizeof(groups));
+	for (uint16_t i = 0; i < size; i++) {
+		struct rte_eth_rss_reta_entry64 *group = &groups[i / RTE_ETH_RETA_GROUP_SIZE];
+
+		group->mask |= 1ull << (i % RTE_ETH_RETA_GROUP_SIZE);
+		group->reta[i % RTE_ETH_RETA_GROUP_SIZE] = queues[i];
+	}
+	if (set)
+		return rte_eth_dev_rss_reta_update(port, groups, size);
+	error = rte_eth_dev_rss_reta_query(port, groups, size);
+	for (uint16_t i = 0; i < size; i++)
+		queues[i] = groups[i / RTE_ETH_RETA_GROUP_SIZE].reta[i % RTE_ETH_RETA_GROUP_SIZE];
+	return error;
+}
+
+int hx_reta_set(uint16_t port, const uint16_t *queues, uint16_t size)
+{
+	/* It is only read when the table is set. */
+	return reta(port, (uint16_t *)(uintptr_t)queues, size, true);
+}
+
+int hx_reta_get(uint16_t port, uint16_t *queues, uint16_t size)
+{
+	/* Other than any queue: what a driver does not write is seen. */
+	memset(queues, 0xff, size * sizeof(*queues));
+	return reta(port, queues, size, false);
+}
+
+uint32_t hx_softrss(const uint32_t *input, uint32_t words, const uint8_t *key)
+{
+	uint32_t converted[10];
+
+	/* The reference takes the key in words of the machine. */
+	rte_convert_rss_key((const uint32_t *)(uintptr_t)key, converted, sizeof(converted));
+	return rte_softrss_be((uint32_t *)(uintptr_t)input, words, (const uint8_t *)converted);
+}
+
 int hx_port_configure(uint16_t port, uint16_t rx_queues, uint16_t tx_queues, uint32_t mtu, uint64_t rx_offloads,
-		      bool removal, bool rx_interrupts)
+		      bool removal, bool rx_interrupts, const struct hx_rss *rss)
 {
 	struct rte_eth_conf conf;
 
@@ -151,6 +330,10 @@ int hx_port_configure(uint16_t port, uint16_t rx_queues, uint16_t tx_queues, uin
 	conf.txmode.mq_mode = RTE_ETH_MQ_TX_NONE;
 	conf.intr_conf.rmv = removal;
 	conf.intr_conf.rxq = rx_interrupts;
+	if (rss != NULL) {
+		conf.rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
+		conf.rx_adv_conf.rss_conf = rss_conf(rss);
+	}
 	return rte_eth_dev_configure(port, rx_queues, tx_queues, &conf);
 }
 

@@ -14,6 +14,7 @@
 #include <rte_eal.h>
 #include <rte_errno.h>
 #include <rte_ethdev.h>
+#include <rte_flow.h>
 #include <rte_lcore.h>
 #include <rte_log.h>
 #include <rte_malloc.h>
@@ -43,6 +44,7 @@ enum {
 	HX_MBUF_BUF_LEN = offsetof(struct rte_mbuf, buf_len),
 	HX_MBUF_VLAN_TCI = offsetof(struct rte_mbuf, vlan_tci),
 	HX_MBUF_VLAN_TCI_OUTER = offsetof(struct rte_mbuf, vlan_tci_outer),
+	HX_MBUF_RSS_HASH = offsetof(struct rte_mbuf, hash.rss),
 	HX_MBUF_NEXT = offsetof(struct rte_mbuf, next),
 	HX_POOL_HEADER = RTE_ALIGN_CEIL(sizeof(struct rte_mempool_objhdr), RTE_MEMPOOL_ALIGN),
 	HX_MBUF_SIZE = sizeof(struct rte_mbuf),
@@ -53,6 +55,7 @@ enum {
 
 static const uint64_t HX_RX_VLAN_STRIPPED = RTE_MBUF_F_RX_VLAN_STRIPPED;
 static const uint64_t HX_RX_QINQ_STRIPPED = RTE_MBUF_F_RX_QINQ_STRIPPED;
+static const uint64_t HX_RX_RSS_HASH = RTE_MBUF_F_RX_RSS_HASH;
 static const uint64_t HX_RX_IP_CKSUM_BAD = RTE_MBUF_F_RX_IP_CKSUM_BAD;
 static const uint64_t HX_RX_IP_CKSUM_GOOD = RTE_MBUF_F_RX_IP_CKSUM_GOOD;
 static const uint64_t HX_RX_L4_CKSUM_BAD = RTE_MBUF_F_RX_L4_CKSUM_BAD;
@@ -61,6 +64,7 @@ static const uint64_t HX_RX_L4_CKSUM_GOOD = RTE_MBUF_F_RX_L4_CKSUM_GOOD;
 static const uint64_t HX_OFFLOAD_RX_IPV4_CKSUM = RTE_ETH_RX_OFFLOAD_IPV4_CKSUM;
 static const uint64_t HX_OFFLOAD_RX_UDP_CKSUM = RTE_ETH_RX_OFFLOAD_UDP_CKSUM;
 static const uint64_t HX_OFFLOAD_RX_TCP_CKSUM = RTE_ETH_RX_OFFLOAD_TCP_CKSUM;
+static const uint64_t HX_OFFLOAD_RX_RSS_HASH = RTE_ETH_RX_OFFLOAD_RSS_HASH;
 static const uint32_t HX_DEV_INTR_RMV = RTE_ETH_DEV_INTR_RMV;
 static const uint32_t HX_EVENT_INTR_RMV = RTE_ETH_EVENT_INTR_RMV;
 static const uint32_t HX_SPEED_UNKNOWN = RTE_ETH_SPEED_NUM_UNKNOWN;
@@ -109,14 +113,56 @@ uint64_t hx_tsc(void);
 uint32_t hx_lcore(void);
 /* "DPDK 22.11.11" */
 const char *hx_version(void);
+/* What a device is to hash with. */
+struct hx_rss {
+	const uint8_t *key; /* NULL: the driver's own */
+	uint8_t key_len;
+	uint64_t types;	    /* HX_RSS_... */
+	uint32_t algorithm; /* HX_HASH_TOEPLITZ and so on; where it cannot be said (before 23.11), ignored */
+};
 /* rte_eth_dev_configure with these offloads and nothing else. `removal`: tell of hot unplug. `rx_interrupts`: make the
- * receive queues' interrupts. */
+ * receive queues' interrupts. `rss`: spread packets over the receive queues; NULL: do not. */
 int hx_port_configure(uint16_t port, uint16_t rx_queues, uint16_t tx_queues, uint32_t mtu, uint64_t rx_offloads,
-		      bool removal, bool rx_interrupts);
+		      bool removal, bool rx_interrupts, const struct hx_rss *rss);
 /* The port of the device of this name, or a negative errno. */
 int hx_port_of_device(const char *name);
 /* Link without waiting: up, and the speed in Mbit/s (HX_SPEED_UNKNOWN). Negative errno on failure. */
 int hx_link(uint16_t port, bool *up, uint32_t *speed);
+
+/* ---- RSS ---- */
+
+static const uint64_t HX_RSS_IPV4 = RTE_ETH_RSS_IPV4 | RTE_ETH_RSS_FRAG_IPV4 | RTE_ETH_RSS_NONFRAG_IPV4_OTHER;
+static const uint64_t HX_RSS_IPV4_TCP = RTE_ETH_RSS_NONFRAG_IPV4_TCP;
+static const uint64_t HX_RSS_IPV4_UDP = RTE_ETH_RSS_NONFRAG_IPV4_UDP;
+static const uint64_t HX_RSS_IPV4_OTHER = RTE_ETH_RSS_IPV4 | RTE_ETH_RSS_NONFRAG_IPV4_OTHER;
+static const uint64_t HX_RSS_IPV6 = RTE_ETH_RSS_IPV6 | RTE_ETH_RSS_FRAG_IPV6 | RTE_ETH_RSS_NONFRAG_IPV6_OTHER;
+static const uint64_t HX_RSS_IPV6_TCP = RTE_ETH_RSS_NONFRAG_IPV6_TCP;
+static const uint64_t HX_RSS_IPV6_UDP = RTE_ETH_RSS_NONFRAG_IPV6_UDP;
+static const uint64_t HX_RSS_IPV6_OTHER = RTE_ETH_RSS_IPV6 | RTE_ETH_RSS_NONFRAG_IPV6_OTHER;
+
+enum {
+	HX_HASH_TOEPLITZ = 1,
+	HX_HASH_SYMMETRIC = 2,
+	HX_HASH_SORTED = 4,
+	HX_RETA_MOST = 4096, /* entries of the largest table that is set */
+};
+
+/* The HX_HASH_... that a device says it has; 0: it does not say (before 23.11). */
+uint32_t hx_rss_algorithms(const struct rte_eth_dev_info *info);
+/* rte_eth_dev_rss_hash_update. */
+int hx_rss_set(uint16_t port, const struct hx_rss *rss);
+/* rte_eth_dev_rss_hash_conf_get: `key_len` bytes of the key, and the types. */
+int hx_rss_get(uint16_t port, uint8_t *key, uint8_t key_len, uint64_t *types);
+/* Asks for symmetric Toeplitz by flow rules, one for each type: `create` makes them, else they are only tried. `queues`: where a
+ * device wants its table in the rule. 0: all were taken; what was made before one that was not is taken back. */
+int hx_rss_flows(uint16_t port, const struct hx_rss *rss, const uint16_t *queues, uint16_t count, bool create);
+/* Sets a table of `size` entries, up to HX_RETA_MOST. */
+int hx_reta_set(uint16_t port, const uint16_t *queues, uint16_t size);
+/* Reads it. */
+int hx_reta_get(uint16_t port, uint16_t *queues, uint16_t size);
+/* rte_softrss_be, DPDK's own Toeplitz hash: `input` in 32-bit words of the machine, `key` of 40 bytes in network order. For tests. */
+uint32_t hx_softrss(const uint32_t *input, uint32_t words, const uint8_t *key);
+
 /* A stream whose every write goes to `sink`. */
 typedef void (*hx_sink)(const char *text, size_t length);
 FILE *hx_log_stream(hx_sink sink);

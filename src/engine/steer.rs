@@ -173,7 +173,10 @@ impl<B> Engine<B> {
     /// Packets on another queue of `port` disproved what its device says.
     pub fn distrust(&mut self, port: PortId) {
         if let Some(proof) = self.proof_mut(port) {
-            proof.distrust();
+            // (Asked for with every burst.)
+            if proof.state() != RssState::Mismatch {
+                proof.distrust();
+            }
         }
     }
 

@@ -141,6 +141,18 @@ impl Kinds {
         self.0 >> kind as u16 & 1 != 0
     }
 
+    /// As a word, for atomics.
+    #[must_use]
+    pub const fn bits(self) -> u16 {
+        self.0
+    }
+
+    /// From such a word; other bits are ignored.
+    #[must_use]
+    pub const fn from_bits(bits: u16) -> Self {
+        Self(bits & Self::ALL.0)
+    }
+
     /// Is none?
     #[must_use]
     pub const fn is_empty(self) -> bool {

@@ -90,7 +90,7 @@ pub trait PacketBuf: Sized {
     fn bytes_mut(&mut self) -> &mut [u8];
     /// What the device said about the checksums.
     fn rx_checksum(&self) -> RxChecksum;
-    /// The RSS hash that the device computed for the frame, if it gave one.
+    /// The hash that the device computed to choose a receive queue (RSS); `None`: it computed none.
     #[inline(always)]
     fn rx_hash(&self) -> Option<u32> {
         None

@@ -12,8 +12,10 @@ use super::command::{Command, Reply, WorkerLink};
 use super::links::{KernelLink, KernelLinks, LinkError};
 use super::ports::{LinkView, NodePort};
 use super::propagation::{Action, Propagation, Side};
+use super::rss;
 use crate::base::Nanos;
 use crate::dpdk::{Eal, Error};
+use crate::flow::RssState;
 
 /// Devices that cannot announce a change are asked so often.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -33,6 +35,8 @@ struct Watched {
     idle_told: bool,
     /// That its packets do not wake its worker was told.
     silence_told: bool,
+    /// What was told of its RSS last.
+    rss_told: RssState,
 }
 
 /// A pair of ports, by their places.
@@ -214,6 +218,7 @@ impl Keeper {
                 "its packets were to wake an idle worker, by interrupts, and did not: the worker sleeps by the clock from now on"
             );
         }
+        rss::tell(port.name(), &port.flags().rss, &mut watched.rss_told);
         if view.up && !watched.idle_told {
             watched.idle_told = true;
             if let Some(note) = port.idle_note() {

@@ -161,6 +161,7 @@ impl Service {
         let workers = worker_cpus(&config);
         let worker_count = u16::try_from(workers.len()).map_err(failed)?;
         let pool = Mempool::create(&eal, "answers", ANSWER_BUFFERS, ANSWER_MTU)?;
+        let rss = ports::prepare(&ports, &eal, worker_count)?;
         let mut queues = Vec::new();
         for port in ports.iter() {
             queues.push(port.open(&eal, worker_count)?);
@@ -201,7 +202,10 @@ impl Service {
             .transpose()
             .map_err(|e| failed(format!("cannot start a thread for the logs: {e}")))?;
         let (mut worker_links, mut threads) = (Vec::new(), Vec::new());
-        let mut places = threads::places(&eal, &config, worker_count)?.into_iter();
+        let sides = ports
+            .iter()
+            .map(|port| ports::side(&ports, port).unwrap_or_default());
+        let mut places = threads::places(&eal, &rss, sides.collect(), worker_count)?.into_iter();
         for (id, cpu) in (0..).map(WorkerId).zip(workers) {
             let records = queues_of_log.get(id.index()).cloned();
             match threads::spawn(id, cpu, common.clone(), records, places.next()) {

@@ -5,6 +5,7 @@
 //! - [`command`]: the queues between control threads and a worker; `jobs`: commands that take several turns; [`stats`]: what it publishes
 //! - [`ports`]: the node's ports; [`links`]: their kernel interfaces; [`propagation`]: what a lost link does to the other
 //!   port of its pair; [`keeper`]: the thread that watches all of it and puts ports back that were gone
+//! - [`rss`]: the node's choice of method, keys and table, and what became of it at each port
 //! - [`lock`]: what control threads share; [`node`]: what the control API sees; `policy`: what is compiled for
 //!   workers; [`launch`]: start, service, stop; [`totals`]: the last words; [`notify`]: systemd
 
@@ -21,6 +22,7 @@ pub mod notify;
 mod policy;
 pub mod ports;
 pub mod propagation;
+pub mod rss;
 pub mod slots;
 pub mod stats;
 pub mod threads;

@@ -4,15 +4,22 @@ use std::collections::BTreeSet;
 use std::os::fd::RawFd;
 use std::sync::{Arc, MutexGuard};
 
+use tracing::{info, warn};
+
 use super::idle::Idle;
 use super::lock::ControlLock;
+use super::rss::{Candidate, NodeRss, Plan};
 use super::slots::{PortFlags, PortQueues};
 use crate::base::{Nanos, PortId, WorkerId};
 use crate::config::{self, RxQueues};
 use crate::control::node::{PortStatus, Rss};
 use crate::dpdk::mempool::BufferUse;
 use crate::dpdk::wake::{self, Announcer};
-use crate::dpdk::{Device, Eal, Error, Port, PortInfo, PortSetup, PortStats, RxQueue};
+use crate::dpdk::{
+    Device, Eal, Error, Port, PortInfo, PortSetup, PortStats, RssAbilities, RssError, RxQueue,
+};
+use crate::flow::owner::{BucketTable, KeyError, Side};
+use crate::flow::proof::{Kinds, Proof, RssState};
 
 /// One port of the node.
 pub struct NodePort {
@@ -29,6 +36,10 @@ pub struct NodePort {
 struct State {
     /// `None`: out of service.
     port: Option<Port>,
+    /// Opened and configured, and not in service yet.
+    prepared: Option<Prepared>,
+    /// What its RSS is to do.
+    plan: Plan,
     info: PortInfo,
     /// Its packets wake an idle worker.
     announces: bool,
@@ -37,6 +48,14 @@ struct State {
     /// Counters of earlier incarnations of the device.
     before: PortStats,
     link: LinkView,
+}
+
+/// A port between its configuration and its start.
+struct Prepared {
+    port: Port,
+    /// The sockets that it opened.
+    sockets: BTreeSet<RawFd>,
+    rx_queues: u16,
 }
 
 /// A port's link as last seen.
@@ -94,20 +113,25 @@ impl NodePort {
         self.config.device.kernel_interface()
     }
 
-    /// Opens the device, sets it up for `workers` workers, starts it, and gives out what each worker owns of it.
+    /// Opens the device and configures it for `workers` workers: then it is known what it can do for RSS.
     ///
     /// # Errors
     /// One line with the fix.
-    pub fn open(&self, eal: &Eal, workers: u16) -> Result<Vec<PortQueues>, Error> {
+    pub fn prepare(&self, eal: &Eal, workers: u16) -> Result<(), Error> {
+        let prepared = self.prepared(eal, workers)?;
+        self.state().prepared = Some(prepared);
+        Ok(())
+    }
+
+    fn prepared(&self, eal: &Eal, workers: u16) -> Result<Prepared, Error> {
         let device = device(&self.config.device)?;
-        let sockets_before = self.sockets();
+        let before = self.sockets();
         let mut port = Port::open(eal, &self.config.name, &device, self.config.mtu)?;
-        let info = port.info().clone();
         let rx_queues = match self.config.rx_queues {
-            RxQueues::Auto => workers.min(info.max_rx_queues).max(1),
+            RxQueues::Auto => workers.min(port.info().max_rx_queues).max(1),
             RxQueues::Count(count) => count,
         };
-        let tx_queues = workers.min(info.max_tx_queues).max(1);
+        let tx_queues = workers.min(port.info().max_tx_queues).max(1);
         port.configure(&PortSetup {
             packet_buffers: self.packet_buffers,
             rx_queues,
@@ -116,13 +140,72 @@ impl NodePort {
             tx_descriptors: self.config.tx_descriptors,
             rx_interrupts: self.adaptive,
         })?;
+        let sockets = self.sockets().difference(&before).copied().collect();
+        Ok(Prepared {
+            port,
+            sockets,
+            rx_queues,
+        })
+    }
+
+    /// What the node's choice of a method wants to know; `None`: the port is not prepared. `side`: of its pair.
+    #[must_use]
+    pub fn candidate(&self, side: Option<Side>) -> Option<Candidate> {
+        let state = self.state();
+        let prepared = state.prepared.as_ref()?;
+        Some(Candidate {
+            side,
+            queues: prepared.rx_queues,
+            abilities: prepared.port.rss().clone(),
+        })
+    }
+
+    /// What the node's choice is for this port, from its next start on.
+    pub fn set_plan(&self, plan: Plan) {
+        self.state().plan = plan;
+    }
+
+    /// Starts the port, which is prepared first if it is not, and gives out what each worker owns of it.
+    ///
+    /// # Errors
+    /// One line with the fix.
+    pub fn open(&self, eal: &Eal, workers: u16) -> Result<Vec<PortQueues>, Error> {
+        let (prepared, plan) = {
+            let mut state = self.state();
+            (state.prepared.take(), state.plan.clone())
+        };
+        let Prepared {
+            mut port,
+            sockets: mut opened,
+            rx_queues,
+        } = match prepared {
+            Some(prepared) => prepared,
+            None => self.prepared(eal, workers)?,
+        };
+        let before = self.sockets();
+        if let Plan::Hardware { setup, .. } = &plan {
+            port.set_rss(*setup)?;
+        }
+        port.start_device()?;
+        let claimed = match plan {
+            Plan::Hardware { table, .. } => self.told(port.apply_rss(&table), port.rss()),
+            Plan::Software(why) => {
+                port.spread_evenly();
+                if workers > 1 {
+                    self.told(Err(why), port.rss())
+                } else {
+                    Kinds::NONE
+                }
+            }
+        };
         let (rx, tx) = port.start()?;
-        let sockets = self.sockets();
-        let sockets = sockets.difference(&sockets_before).copied();
-        let sockets: Vec<_> = sockets.map(Announcer::Readable).collect();
+        opened.extend(self.sockets().difference(&before));
+        let sockets: Vec<_> = opened.into_iter().map(Announcer::Readable).collect();
+        let info = port.info().clone();
         let ring_fills = !arrives_when_polled(&info.driver);
         self.flags.set_sleep_bound(sleep_bound(&port));
         self.flags.set_silent(false);
+        self.flags.rss.set_up(claimed, rx_queues);
         let mut state = self.state();
         state.queues = [rx.len(), tx.len()].map(|n| u16::try_from(n).unwrap_or(u16::MAX));
         state.port = Some(port);
@@ -130,25 +213,63 @@ impl NodePort {
         state.announces = !sockets.is_empty() || rx.iter().all(|rx| rx.announcer().is_some());
         let mut rx: Vec<_> = rx.into_iter().map(Some).collect();
         let mut tx: Vec<_> = tx.into_iter().map(Some).collect();
-        // Where there are fewer queues than workers the ports' queues are dealt out in turn.
-        let first = self.id.0 % workers;
-        let place = |worker: u16| usize::from((worker + workers - first) % workers);
-        let senders = tx_queues;
+        let rx_of = Deal::new(self.id, rx.len() as u16, workers);
+        let tx_of = Deal::new(self.id, tx.len() as u16, workers);
         let queues = (0..workers).map(|worker| {
-            let rx = rx.get_mut(place(worker)).and_then(Option::take);
-            let tx = tx.get_mut(place(worker)).and_then(Option::take);
+            let rx = rx.get_mut(rx_of.place(worker)).and_then(Option::take);
+            let tx = tx.get_mut(tx_of.place(worker)).and_then(Option::take);
             let interrupt = rx.as_ref().and_then(RxQueue::announcer);
             let polled_sockets = if rx.is_some() { sockets.clone() } else { Vec::new() };
             PortQueues {
                 rx,
                 tx,
-                sender: WorkerId((first + place(worker) as u16 % senders) % workers),
+                sender: tx_of.owner(tx_of.place(worker) as u16),
                 mtu: usize::from(self.config.mtu),
                 ring_fills,
                 announcers: interrupt.map_or(polled_sockets, |interrupt| vec![interrupt]),
             }
         });
         Ok(queues.collect())
+    }
+
+    /// Says in the log what became of the port's RSS; returns what its workers have to prove.
+    fn told(&self, result: Result<(), RssError>, abilities: &RssAbilities) -> Kinds {
+        let port = self.config.name.as_str();
+        match result {
+            Ok(()) => {
+                info!(
+                    port,
+                    "RSS: key of {} bytes, table of {} entries read back; unproven: software places packets until {} agreed",
+                    abilities.key_bytes,
+                    abilities.entries,
+                    Proof::PORT
+                );
+                abilities.kinds
+            }
+            Err(why) if why.is_fault() => {
+                warn!(port, "RSS: software places this port's packets: {why}");
+                Kinds::NONE
+            }
+            Err(why) => {
+                info!(port, "RSS: software places this port's packets: {why}");
+                Kinds::NONE
+            }
+        }
+    }
+
+    /// Buckets have moved: the device's table follows, if it counts, and so does that of the port's next start.
+    ///
+    /// # Errors
+    /// The device does not take it: software has to place its packets from now on.
+    pub fn set_table(&self, table: &Arc<BucketTable>) -> Result<(), RssError> {
+        let mut state = self.state();
+        if let Plan::Hardware { table: planned, .. } = &mut state.plan {
+            *planned = Arc::clone(table);
+        }
+        match &state.port {
+            Some(port) if !self.flags.rss.claimed().is_empty() => port.set_table(table),
+            _ => Ok(()),
+        }
     }
 
     /// The sockets that announce packets, where anybody sleeps.
@@ -280,13 +401,79 @@ impl NodePort {
             tx_errors: stats.tx_errors,
             rx_queues,
             tx_queues,
-            // One worker owns every flow; with several, the software owner counts until a device is proven.
-            rss: Rss::Software,
+            rss: match self.flags.rss.state() {
+                RssState::Software => Rss::Software,
+                RssState::Proven => Rss::Proven,
+                RssState::Unproven => Rss::Unproven,
+                RssState::Mismatch => Rss::Mismatch,
+            },
         }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock()
+    }
+}
+
+/// Opens and configures all ports, chooses the node's method, keys and table by what they can do, and says so in the log. Then each
+/// can be opened.
+///
+/// # Errors
+/// One line with the fix.
+pub fn prepare(ports: &[NodePort], eal: &Eal, workers: u16) -> Result<NodeRss, Error> {
+    let mut candidates = Vec::with_capacity(ports.len());
+    for port in ports {
+        port.prepare(eal, workers)?;
+        candidates.extend(port.candidate(side(ports, port)));
+    }
+    let rss = NodeRss::choose_randomly(&candidates, workers)
+        .map_err(|e: KeyError| Error::Unsupported(format!("RSS: {e}: this is a defect, please report it")))?;
+    for (port, plan) in ports.iter().zip(&rss.plans) {
+        port.set_plan(plan.clone());
+    }
+    if workers > 1 {
+        rss.log();
+    }
+    Ok(rss)
+}
+
+/// Of a pair, the port that the configuration names first is the LAN side.
+#[must_use]
+pub fn side(ports: &[NodePort], port: &NodePort) -> Option<Side> {
+    let peer = ports.iter().find(|other| other.name() == port.peer())?;
+    Some(if port.id() < peer.id() {
+        Side::Lan
+    } else {
+        Side::Wan
+    })
+}
+
+/// Which worker has which queue of a port: the one of its number, where all have one; else the ports' queues are dealt out in turn.
+#[derive(Clone, Copy)]
+struct Deal {
+    first: u16,
+    queues: u16,
+    workers: u16,
+}
+
+impl Deal {
+    fn new(port: PortId, queues: u16, workers: u16) -> Self {
+        let first = if queues < workers { port.0 % workers } else { 0 };
+        Self {
+            first,
+            queues: queues.max(1),
+            workers,
+        }
+    }
+
+    /// A worker's queue, if it is one of the port's.
+    fn place(self, worker: u16) -> usize {
+        usize::from((worker + self.workers - self.first) % self.workers)
+    }
+
+    /// Whose the queue is, or who stands in for one that the port does not have.
+    fn owner(self, place: u16) -> WorkerId {
+        WorkerId((self.first + place % self.queues) % self.workers)
     }
 }
 
@@ -351,6 +538,33 @@ fn sum(a: &PortStats, b: &PortStats) -> PortStats {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_queue_has_one_worker_and_every_worker_a_sender() {
+        for workers in 1..6 {
+            for queues in 1..=workers {
+                for port in (0..7).map(PortId) {
+                    let deal = Deal::new(port, queues, workers);
+                    let own: Vec<_> = (0..workers)
+                        .filter(|w| deal.place(*w) < usize::from(queues))
+                        .collect();
+                    assert_eq!(own.len(), usize::from(queues));
+                    for worker in 0..workers {
+                        let sender = deal.owner(deal.place(worker) as u16).0;
+                        assert!(
+                            own.contains(&sender),
+                            "{workers} {queues} {port:?}: {worker} by {sender}"
+                        );
+                        assert!(!own.contains(&worker) || sender == worker);
+                    }
+                    // The device's table names workers by the numbers of their queues.
+                    if queues == workers {
+                        assert!((0..workers).all(|worker| deal.place(worker) == usize::from(worker)));
+                    }
+                }
+            }
+        }
+    }
 
     #[test]
     fn a_dear_port_is_told_with_its_remedy() {

@@ -7,6 +7,7 @@ use arrayvec::ArrayVec;
 
 use super::idle::{Idle, Polled};
 use super::mesh::{Handed, Mesh, What};
+use super::rss::PortRss;
 use super::stats::PortCounts;
 use crate::base::{Nanos, PortId, WorkerId};
 use crate::dpdk::mbuf::{Burst, free_burst};
@@ -22,6 +23,8 @@ pub struct PortFlags {
     link_up: AtomicBool,
     silent: AtomicBool,
     sleep_bound_ns: AtomicU64,
+    /// How far the device's placing of packets is believed.
+    pub rss: PortRss,
 }
 
 impl Default for PortFlags {
@@ -31,6 +34,7 @@ impl Default for PortFlags {
             silent: AtomicBool::new(false),
             // Until something is known of the port.
             sleep_bound_ns: AtomicU64::new(Idle::LONGEST_SLEEP.0),
+            rss: PortRss::default(),
         }
     }
 }

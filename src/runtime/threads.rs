@@ -8,18 +8,18 @@ use core_affinity::CoreId;
 
 use super::command::{Mailbox, WorkerLink};
 use super::mesh::{self, Mesh};
+use super::rss::NodeRss;
 use super::slots::PortFlags;
 use super::stats::WorkerStats;
 use super::worker::{Worker, WorkerSetup};
 use crate::base::WorkerId;
-use crate::config::Config;
 use crate::control::eventlog::{self, RecordQueue};
 use crate::dpdk::thread::Registered;
 use crate::dpdk::tsc::TscClock;
 use crate::dpdk::wake::Bell;
 use crate::dpdk::{Eal, Error, HugePages, Mempool};
 use crate::engine::{Engine, Placement};
-use crate::flow::{BucketTable, HashSeed, KeySet, Method, OwnerFunction, Side};
+use crate::flow::{BucketTable, HashSeed, OwnerFunction, Side};
 use crate::policy::Policy;
 
 /// What all workers of a node have in common.
@@ -59,26 +59,18 @@ pub struct Place {
     pub mesh: Mesh,
 }
 
-/// The places of all workers; none if there is but one.
+/// The places of all workers; none if there is but one. `rss`: the node's choice; `sides`: of all ports.
 ///
 /// # Errors
 /// When there is no memory for the queues between them.
-pub fn places(eal: &Eal, config: &Config, workers: u16) -> Result<Vec<Place>, Error> {
+pub fn places(eal: &Eal, rss: &NodeRss, sides: Vec<Side>, workers: u16) -> Result<Vec<Place>, Error> {
     if workers < 2 {
         return Ok(Vec::new());
     }
-    let method = Method::SymmetricToeplitz;
-    let keys = KeySet::random(method, |key| {
-        for chunk in key.chunks_mut(8) {
-            let [random, ..] = HashSeed::random().0;
-            chunk.copy_from_slice(&random.to_ne_bytes()[..chunk.len()]);
-        }
-    });
-    let function = OwnerFunction::new(method, keys).map_err(|e| Error::Unsupported(e.to_string()))?;
     let placement = Arc::new(Placement {
-        function,
-        buckets: BucketTable::even(workers),
-        sides: vec![Side::Lan; config.ports.len()].into(),
+        function: OwnerFunction::clone(&rss.function),
+        buckets: BucketTable::clone(&rss.table),
+        sides: sides.into(),
     });
     let sockets = vec![None; usize::from(workers)];
     let meshes = mesh::mesh(eal, &sockets, HANDOVER_QUEUE)?;
@@ -164,6 +156,7 @@ fn prepare(
         place.mesh
     });
     let setup = WorkerSetup {
+        id,
         engine,
         clock: common.clock,
         ports: common.ports,

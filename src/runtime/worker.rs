@@ -26,7 +26,7 @@ use super::jobs::{pass_records, step_farewell, step_kill, step_lookup, step_rule
 use super::mesh::{Handed, Mesh, What};
 use super::slots::{PortFlags, PortQueues, Slot, WorkerOutputs};
 use super::stats::{Counts, WorkerStats};
-use crate::base::{Nanos, PortId};
+use crate::base::{Nanos, PortId, WorkerId};
 use crate::control::eventlog::RecordQueue;
 use crate::dpdk::tsc::{self, TscClock};
 use crate::dpdk::wake::{Bell, WakeSet};
@@ -46,6 +46,8 @@ const GAP_SECONDS: usize = 10;
 
 /// What a worker is made of.
 pub struct WorkerSetup {
+    /// Which of the node's workers it is.
+    pub id: WorkerId,
     /// Its engine; made on the worker's own thread, so that its memory is near its CPU.
     pub engine: Engine<Mbuf>,
     /// The node's clock.
@@ -70,6 +72,7 @@ pub struct WorkerSetup {
 
 /// A worker; lives on one thread.
 pub struct Worker {
+    id: WorkerId,
     engine: Engine<Mbuf>,
     clock: TscClock,
     burst: usize,
@@ -117,6 +120,7 @@ impl Worker {
             mesh.set_bell(bell.clone());
         }
         let worker = Self {
+            id: setup.id,
             engine: setup.engine,
             clock: setup.clock,
             burst: setup.burst.clamp(1, MAX_BURST),
@@ -239,6 +243,19 @@ impl Worker {
             self.drain_messages(now);
         }
         self.engine.process(now, &mut self.batch, &mut self.out);
+        if self.engine.has_rss_news() {
+            self.report_rss();
+        }
+    }
+
+    /// What packets proved and disproved of the ports' devices goes to the other workers and to the log.
+    #[cold]
+    fn report_rss(&mut self) {
+        while let Some((port, event)) = self.engine.next_rss_event() {
+            if let Some(slot) = self.out.slots.get(port.index()) {
+                slot.flags.rss.report(self.id, event);
+            }
+        }
     }
 
     fn drain_messages(&mut self, now: Nanos) {
@@ -292,6 +309,9 @@ impl Worker {
                 self.judge(now);
             }
             let slot = &mut self.out.slots[port];
+            if slot.flags.rss.is_mismatch() {
+                self.engine.distrust(PortId(port as u16));
+            }
             let Some(rx) = slot.queues.as_mut().and_then(|queues| queues.rx.as_mut()) else {
                 continue;
             };
@@ -498,7 +518,11 @@ impl Worker {
         let announces = self.wake.as_ref().is_some_and(|wake| {
             !announcers.is_empty() && announcers.iter().all(|announcer| wake.add(*announcer).is_ok())
         });
+        let polls = queues.rx.is_some();
         slot.give(queues, announces);
+        if polls {
+            self.engine.claims(port, slot.flags.rss.claimed());
+        }
         old
     }
 

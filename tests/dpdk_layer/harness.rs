@@ -13,6 +13,16 @@ pub(crate) const SCENARIO: &str = "HAECHI_DPDK_SCENARIO";
 
 /// Runs `body` in a process of its own, in a new network namespace; `user` runs it without privileges.
 pub(crate) fn scenario(name: &str, user: Option<u32>, body: fn()) {
+    scenario_with(name, user, Vec::new, body);
+}
+
+/// The same with these variables in its environment (`NAME=VALUE`).
+pub(crate) fn scenario_with(
+    name: &str,
+    user: Option<u32>,
+    environment: impl FnOnce() -> Vec<std::ffi::OsString>,
+    body: fn(),
+) {
     if std::env::var(SCENARIO).is_ok_and(|s| s == name) {
         return body();
     }
@@ -24,6 +34,8 @@ pub(crate) fn scenario(name: &str, user: Option<u32>, body: fn()) {
         command.args(["setpriv", "--reuid", &id, "--regid", &id, "--clear-groups"]);
     }
     let mut child = command
+        .arg("env")
+        .args(environment())
         .arg(exe)
         .args(["--exact", name, "--nocapture", "--test-threads=1"])
         .env(SCENARIO, name)

@@ -18,3 +18,6 @@ mod packets;
 #[allow(dead_code, reason = "the oracle of the configuration has tests of its own")]
 mod policies;
 mod refusals;
+mod rss;
+#[path = "../support/rssdev.rs"]
+mod rssdev;

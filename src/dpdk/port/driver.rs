@@ -96,6 +96,11 @@ const MEMIF_BUFFER: usize = 2048;
 /// ETH_MEMIF_MAX_LOG2_RING_SIZE.
 const MEMIF_LARGEST_RING: u32 = 14;
 
+/// Does the driver mean sorting when it is asked to XOR source and destination (mlx5: `rx_hash_symmetric` of its TIR)?
+pub(super) fn sorts(driver: &str) -> bool {
+    driver.starts_with("mlx5") || driver.starts_with("net_mlx5")
+}
+
 impl Kind {
     /// By the driver's name, or a virtual device's.
     pub(super) fn of(name: &str) -> Self {

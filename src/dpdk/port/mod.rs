@@ -7,6 +7,7 @@ mod interrupts;
 mod kernel;
 mod open;
 mod probe;
+mod rss;
 
 use std::{
     cell::Cell,
@@ -17,12 +18,14 @@ use std::{
 pub use device::Device;
 pub(super) use interrupts::Interrupt;
 pub(super) use open::Open;
+pub use rss::{RssAbilities, RssError, RssSetup};
 
 use super::{
     Eal, Error, RxQueue, TxQueue, error::Result, mbuf::MAX_BURST, mempool::BufferUse, queue::QueueCounters,
     sys,
 };
 use crate::base::Nanos;
+use crate::flow::owner::BucketTable;
 
 /// What a port is configured with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -60,6 +63,8 @@ pub struct PortInfo {
     pub rx_ip_checksum: bool,
     /// The device verifies TCP and UDP checksums.
     pub rx_l4_checksum: bool,
+    /// What it says of its RSS, before anything was tried ([`Port::rss`]).
+    pub rss: RssAbilities,
 }
 
 /// A port's link.
@@ -176,10 +181,73 @@ impl Port {
         Ok(())
     }
 
+    /// What the device can do for RSS. Complete after [`Port::configure`]: with DPDK before 23.11 some of it has to be tried.
+    #[must_use]
+    pub fn rss(&self) -> &RssAbilities {
+        &self.open.rss
+    }
+
+    /// Says what a port that is configured and not started is to hash with.
+    ///
+    /// # Errors
+    /// [`Error::InUse`] when it is started; what the driver says.
+    pub fn set_rss(&mut self, setup: RssSetup) -> Result<()> {
+        self.unused()?.set_rss(setup)
+    }
+
+    /// Gives a started port that [`Port::set_rss`] prepared its key and its table, so that each bucket's packets come by the queue
+    /// with the number of its owner, and reads both back.
+    ///
+    /// # Errors
+    /// Why software has to place its packets; all its queues get some then, where the device can be told.
+    pub fn apply_rss(&mut self, table: &BucketTable) -> std::result::Result<(), RssError> {
+        let result = match Arc::get_mut(&mut self.open) {
+            Some(open) => open.apply_rss(table),
+            None => Err(RssError::Refused {
+                what: "RSS while its queues are in use",
+                why: "stop its workers first".to_owned(),
+            }),
+        };
+        if result.is_err() {
+            self.open.spread_evenly();
+        }
+        result
+    }
+
+    /// Of a started port whose packets software places: has all queues get some, where the device can be told.
+    pub fn spread_evenly(&self) {
+        self.open.spread_evenly();
+    }
+
+    /// Changes the table of a port whose [`Port::apply_rss`] went well, while its queues are polled. Packets that are in the
+    /// receive rings came by the old one.
+    ///
+    /// # Errors
+    /// Why software has to place its packets from now on.
+    pub fn set_table(&self, table: &BucketTable) -> std::result::Result<(), RssError> {
+        self.open.set_table(table)
+    }
+
+    /// The device's RSS key and table, as they are read from it.
+    ///
+    /// # Errors
+    /// The driver does not tell.
+    pub fn read_rss(&self) -> std::result::Result<(Vec<u8>, Vec<u16>), RssError> {
+        Ok((self.open.read_key()?, self.open.read_table()?))
+    }
+
     /// The port's packet buffers; `None` before [`Port::configure`].
     #[must_use]
     pub fn buffers(&self) -> Option<BufferUse> {
         self.open.pool.as_ref().map(super::mempool::Pool::usage)
+    }
+
+    /// Starts the device and gives out no queue yet, for what has to be set up in between ([`Port::apply_rss`]).
+    ///
+    /// # Errors
+    /// As [`Port::start`].
+    pub fn start_device(&mut self) -> Result<()> {
+        self.unused()?.start()
     }
 
     /// Starts the port and gives out its queues, each to be owned by one worker.

@@ -19,7 +19,9 @@ use super::{
     driver::{Frames, Interrupts, Kind, Lengths},
     interrupts::{ArmLock, Interrupt},
     kernel::KernelInterface,
-    probe, strerror,
+    probe,
+    rss::{RssAbilities, RssSetup},
+    strerror,
 };
 
 /// See the module.
@@ -43,6 +45,11 @@ pub(in crate::dpdk) struct Open {
     /// Receive descriptors at most; 0: it does not say.
     max_rx_descriptors: u16,
     rx_offloads: u64,
+    pub(super) rss: RssAbilities,
+    /// What it is to hash with; `None`: as the driver likes.
+    pub(super) rss_setup: Option<RssSetup>,
+    /// The device's table stands in its flow rules, and cannot be changed.
+    pub(super) table_in_rules: bool,
     tells_removal: bool,
     /// The device is configured for receive interrupts.
     pub(super) rx_interrupts: bool,
@@ -96,6 +103,9 @@ impl Open {
             max_queues: (0, 0),
             max_rx_descriptors: 0,
             rx_offloads: 0,
+            rss: RssAbilities::default(),
+            rss_setup: None,
+            table_in_rules: false,
             tells_removal: false,
             rx_interrupts: false,
             interrupts: Vec::new(),
@@ -158,6 +168,7 @@ impl Open {
         if self.kind.checksum_offload() {
             self.rx_offloads = info.rx_offload_capa & wanted;
         }
+        self.rss = RssAbilities::of(&info, &driver);
         // SAFETY: the driver's flags, where it has any.
         let flags = unsafe { info.dev_flags.as_ref() };
         self.tells_removal = flags.is_some_and(|flags| flags & sys::HX_DEV_INTR_RMV != 0);
@@ -178,6 +189,7 @@ impl Open {
             max_tx_queues: info.max_tx_queues,
             rx_ip_checksum: self.rx_offloads & sys::HX_OFFLOAD_RX_IPV4_CKSUM != 0,
             rx_l4_checksum: self.rx_offloads & l4 == l4,
+            rss: self.rss.clone(),
         })
     }
 
@@ -213,6 +225,9 @@ impl Open {
             })?;
         }
         self.set_up_queues()?;
+        if self.setup.rx_queues > 1 {
+            self.try_symmetric();
+        }
         self.listen_for_removal();
         self.promiscuous()
     }
@@ -240,16 +255,24 @@ impl Open {
     }
 
     fn configure_once(&mut self) -> i32 {
-        // SAFETY: the port exists and is stopped; no queue handle is out (`&mut self`).
+        let mut key = Vec::new();
+        let rss = self.rss_conf(&mut key);
+        let hash = match rss {
+            Some(_) if self.rss.tells_hash => sys::HX_OFFLOAD_RX_RSS_HASH,
+            _ => 0,
+        };
+        let rss = rss.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+        // SAFETY: the port exists and is stopped; no queue handle is out (`&mut self`); the key lives until the call returns.
         unsafe {
             sys::hx_port_configure(
                 self.id,
                 self.setup.rx_queues,
                 self.setup.tx_queues,
                 u32::from(self.frames.device_mtu),
-                self.rx_offloads,
+                self.rx_offloads | hash,
                 self.tells_removal,
                 self.rx_interrupts,
+                rss,
             )
         }
     }
@@ -259,6 +282,26 @@ impl Open {
         self.configure_device()?;
         self.set_up_queues()?;
         self.promiscuous()
+    }
+
+    /// See [`super::Port::set_rss`].
+    pub(super) fn set_rss(&mut self, setup: RssSetup) -> Result<()> {
+        if self.pool.is_none() || self.started {
+            return Err(Error::InUse(format!(
+                "port '{}': RSS is set between its configuration and its start",
+                self.name
+            )));
+        }
+        self.rss_setup = Some(setup);
+        let result = self.set_up_again();
+        if result.is_ok() {
+            return result;
+        }
+        // It may not take that key or that way to hash: without, packets still come, and `apply_rss` will say what is wrong.
+        self.rss_setup = None;
+        self.set_up_again()?;
+        self.rss_setup = Some(setup);
+        Ok(())
     }
 
     fn check_queues(&self, setup: &PortSetup) -> Result<()> {

@@ -309,10 +309,7 @@ fn workers_text(workers: &[WorkerStatus], width: Option<u16>) -> String {
     });
     let mut text = table::render(&columns, rows.collect(), width);
     for worker in workers.iter().filter(|worker| worker.stalled) {
-        text.push_str(&format!(
-            "worker {} does not answer: its numbers are old\n",
-            worker.worker
-        ));
+        text.push_str(&format!("worker {} does not answer\n", worker.worker));
     }
     text
 }

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 /// Microsoft, "Verifying the RSS hash calculation": a window of 32 bits of the key for each set bit of the input.
 fn toeplitz(key: &[u8], input: &[u8]) -> u32 {
-    let bit = |bytes: &[u8], i: usize| bytes[i / 8] >> (7 - i % 8) & 1 != 0;
+    let bit = |bytes: &[u8], i: usize| (bytes[i / 8] >> (7 - i % 8)) & 1 != 0;
     let mut hash = 0;
     for i in (0..8 * input.len()).filter(|i| bit(input, *i)) {
         hash ^= (0..32).fold(0u32, |window, k| (window << 1) | u32::from(bit(key, i + k)));

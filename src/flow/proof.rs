@@ -131,14 +131,14 @@ impl Kinds {
     pub fn of(kinds: impl IntoIterator<Item = Kind>) -> Self {
         let untagged = |kind: Kind| 1 << (kind as u16 % 6);
         let set = kinds.into_iter().fold(0, |set, kind| set | untagged(kind));
-        Self(set | set << 6)
+        Self(set | (set << 6))
     }
 
     /// Is it in?
     #[inline(always)]
     #[must_use]
     pub const fn has(self, kind: Kind) -> bool {
-        self.0 >> kind as u16 & 1 != 0
+        (self.0 >> kind as u16) & 1 != 0
     }
 
     /// As a word, for atomics.
@@ -160,7 +160,7 @@ impl Kinds {
     }
 
     const fn with(self, kind: Kind) -> Self {
-        Self(self.0 | 1 << kind as u16)
+        Self(self.0 | (1 << kind as u16))
     }
 
     /// Those that are in, in the order of their numbers.

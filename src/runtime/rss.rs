@@ -270,14 +270,14 @@ fn pack(worker: WorkerId, what: Disagreement) -> (u64, u64) {
         Wrong::Queue { hash } => (1, hash, 0),
         Wrong::Missing => (2, 0, 0),
     };
-    let said = SAID | u64::from(worker.0) << 16 | wrong << 8 | what.kind as u64;
-    (said, u64::from(first) << 32 | u64::from(second))
+    let said = SAID | (u64::from(worker.0) << 16) | (wrong << 8) | what.kind as u64;
+    (said, (u64::from(first) << 32) | u64::from(second))
 }
 
 fn unpack(said: u64, hashes: u64) -> Option<(WorkerId, Disagreement)> {
     let kind = *Kind::ALL.get((said & 0xff) as usize)?;
     let (first, second) = ((hashes >> 32) as u32, hashes as u32);
-    let wrong = match said >> 8 & 0xff {
+    let wrong = match (said >> 8) & 0xff {
         0 => Wrong::Hash {
             device: first,
             software: second,

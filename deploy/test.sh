@@ -130,6 +130,13 @@ check "searches by RFC 2544" python3 -B -m unittest discover -s benches/rfc2544
 check "pktgen scripts" lua5.3 tests/pktgen/check.lua
 suite "tests without DPDK" cargo test --locked --no-default-features --no-fail-fast
 suite "tests" cargo test --locked --no-fail-fast
+# The tests in namespaces again, with two workers; what has a number of workers of its own (e2e_workers), measures one worker or takes
+# a minute was run above.
+two_workers=()
+for test in agree apply control faults fragments frames limits log nmap sessions startup syn traffic; do
+    two_workers+=(--test "e2e_$test")
+done
+suite "tests with two workers" env HAECHI_TEST_WORKERS=0-1 cargo test --locked --no-fail-fast "${two_workers[@]}"
 while read -r target; do
     check "fuzz $target" fuzz/run.sh "$target"
 done < <(fuzz/run.sh --list)

@@ -233,7 +233,7 @@ fn a_log_that_cannot_be_opened_keeps_the_node_from_starting() {
     let config = Config::new(&format!("[log]\nsessions = {:?}\n", missing.join("s.jsonl")));
     let mut process = Running::spawn(&lab, &lab.render(&config)).process;
     assert_eq!(process.wait().code(), Some(1));
-    let said = process.stderr();
+    let said = process.complaints();
     assert_eq!(said.lines().count(), 1, "{said}");
     assert!(
         said.contains(&format!("mkdir -p {}", missing.display())),

@@ -20,7 +20,7 @@ use nix::sys::signal::Signal;
 /// The one line that a start that must fail leaves on standard error.
 fn refusal(lab: &Lab, mut process: Process) -> String {
     let status = process.wait();
-    let (stdout, stderr) = (process.stdout(), process.stderr());
+    let (stdout, stderr) = (process.stdout(), process.complaints());
     assert_eq!(status.code(), Some(1), "{stdout}{stderr}");
     assert_eq!(stdout, "", "{stderr}");
     let lines: Vec<_> = stderr.lines().filter(|l| !l.trim().is_empty()).collect();
@@ -103,7 +103,7 @@ fn a_port_used_twice() {
         );
         assert_eq!(process.wait().code(), Some(1), "{}", process.stderr());
         assert!(!other.exists());
-        process.stderr()
+        process.complaints()
     };
     assert_eq!(line.lines().count(), 1, "{line}");
     assert_says(&line, &["lan", "another process"]);
@@ -165,7 +165,7 @@ fn a_socket_path_in_use() {
     let listener = std::os::unix::net::UnixListener::bind(lab.socket()).unwrap();
     let mut process = Running::spawn(&lab, &text).process;
     assert_eq!(process.wait().code(), Some(1), "{}", process.stderr());
-    assert_eq!(process.stderr().lines().count(), 1, "{}", process.stderr());
+    assert_eq!(process.complaints().lines().count(), 1, "{}", process.stderr());
     assert_says(&process.stderr(), &["haechi.sock", "in use"]);
     assert!(lab.socket().exists(), "somebody else's socket");
     drop(listener);

@@ -181,6 +181,30 @@ impl RunningNode {
         Self::counts_now(worker).unwrap_or_else(|_| worker.stats().read())
     }
 
+    /// The sums over all workers. A packet that went from one worker to another between their answers would be in both or in none:
+    /// so they are asked until two rounds say the same, or packets are coming so fast that nobody can tell.
+    fn total_now(&self) -> Result<Counts, NodeError> {
+        const ROUNDS: usize = 4;
+        let round = || -> Result<Counts, NodeError> {
+            let mut total = Counts::default();
+            for worker in self.workers.iter() {
+                total.add(&Self::counts_now(worker)?.0);
+            }
+            Ok(total)
+        };
+        let mut total = round()?;
+        for _ in 1..ROUNDS {
+            if self.workers.len() == 1 {
+                break;
+            }
+            let before = std::mem::replace(&mut total, round()?);
+            if before == total {
+                break;
+            }
+        }
+        Ok(total)
+    }
+
     /// All workers' counters of `rules` rule ids from `from` on.
     fn rule_counters(&self, from: usize, rules: usize) -> Result<Vec<RuleCounters>, NodeError> {
         let mut total = vec![RuleCounters::default(); rules];
@@ -428,10 +452,7 @@ impl Node for RunningNode {
     }
 
     fn counters(&self) -> Result<Counters, NodeError> {
-        let mut total = Counts::default();
-        for worker in self.workers.iter() {
-            total.add(&Self::counts_now(worker)?.0);
-        }
+        let total = self.total_now()?;
         let drops = DropReason::ALL
             .iter()
             .map(|reason| (reason.name().to_owned(), total.drops[reason.index()]));

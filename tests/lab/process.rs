@@ -68,6 +68,16 @@ impl Process {
         String::from_utf8_lossy(&std::fs::read(&self.stderr).unwrap()).into_owned()
     }
 
+    /// The same without what a node of as many workers as this machine has CPUs always says.
+    #[must_use]
+    pub fn complaints(&self) -> String {
+        let lines = self.stderr();
+        let lines = lines.split_inclusive('\n');
+        lines
+            .filter(|line| !line.contains("every CPU has a worker"))
+            .collect()
+    }
+
     /// Its exit status, if it has ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()

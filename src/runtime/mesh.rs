@@ -4,12 +4,12 @@
 //!
 //! A full ring drops (`queue_full`); nobody waits for anybody. A worker that sleeps is rung for by whoever hands it packets.
 
-use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 
 use arrayvec::ArrayVec;
 use crossbeam_queue::ArrayQueue;
 
+use crate::base::doorbell::Doorbell;
 use crate::base::{PortId, WorkerId};
 use crate::dpdk::mbuf::Mbuf;
 use crate::dpdk::ring::{Receiver, Sender, ring};
@@ -66,8 +66,8 @@ impl Handed {
 
 /// Says whether a worker sleeps, and wakes it.
 #[derive(Debug, Default)]
-struct Doorbell {
-    asleep: AtomicBool,
+struct Door {
+    doorbell: Doorbell,
     bell: OnceLock<Bell>,
 }
 
@@ -75,7 +75,7 @@ struct Doorbell {
 struct Way {
     ring: Sender<Handed>,
     waiting: ArrayVec<Handed, MAX_BURST>,
-    doorbell: Arc<Doorbell>,
+    door: Arc<Door>,
     inbox: Arc<ArrayQueue<Message>>,
 }
 
@@ -87,7 +87,7 @@ pub struct Mesh {
     from: Vec<Receiver<Handed>>,
     /// Where to begin the next time, so that none of them is always the last.
     next: usize,
-    doorbell: Arc<Doorbell>,
+    door: Arc<Door>,
     /// Messages of all others.
     inbox: Arc<ArrayQueue<Message>>,
 }
@@ -99,18 +99,18 @@ pub struct Mesh {
 /// When there is no memory for them.
 pub fn mesh(eal: &Eal, sockets: &[Option<u32>], capacity: u32) -> Result<Vec<Mesh>, Error> {
     let workers = sockets.len();
-    let doorbells: Vec<Arc<Doorbell>> = (0..workers).map(|_| Arc::default()).collect();
+    let doors: Vec<Arc<Door>> = (0..workers).map(|_| Arc::default()).collect();
     let inboxes: Vec<_> = (0..workers)
         .map(|_| Arc::new(ArrayQueue::new(MESSAGES)))
         .collect();
-    let mut meshes: Vec<Mesh> = doorbells
+    let mut meshes: Vec<Mesh> = doors
         .iter()
         .zip(&inboxes)
-        .map(|(doorbell, inbox)| Mesh {
+        .map(|(door, inbox)| Mesh {
             ways: Vec::new(),
             from: Vec::new(),
             next: 0,
-            doorbell: Arc::clone(doorbell),
+            door: Arc::clone(door),
             inbox: Arc::clone(inbox),
         })
         .collect();
@@ -124,7 +124,7 @@ pub fn mesh(eal: &Eal, sockets: &[Option<u32>], capacity: u32) -> Result<Vec<Mes
             meshes[sender].ways.push(Some(Way {
                 ring: tx,
                 waiting: ArrayVec::new(),
-                doorbell: Arc::clone(&doorbells[receiver]),
+                door: Arc::clone(&doors[receiver]),
                 inbox: Arc::clone(&inboxes[receiver]),
             }));
             meshes[receiver].from.push(rx);
@@ -137,7 +137,7 @@ impl Mesh {
     /// From now on others can wake this worker.
     pub fn set_bell(&self, bell: Bell) {
         // A worker has one bell, and sets it once.
-        let _ = self.doorbell.bell.set(bell);
+        let _ = self.door.bell.set(bell);
     }
 
     /// Puts a packet on its way with the next [`Mesh::flush`]. True: so many wait for that worker now that it should be now.
@@ -163,7 +163,7 @@ impl Mesh {
         }
         let pushed = way.ring.push_burst(&mut way.waiting);
         way.waiting.drain(..).for_each(refused);
-        way.doorbell.announce();
+        way.door.announce();
         pushed
     }
 
@@ -176,7 +176,7 @@ impl Mesh {
             return Err(message);
         };
         way.inbox.push(message)?;
-        way.doorbell.announce();
+        way.door.announce();
         Ok(())
     }
 
@@ -238,33 +238,18 @@ impl Mesh {
 
     /// Sleeps by `sleep`, unless packets are here; others ring from now on.
     pub fn sleep<T>(&self, sleep: impl FnOnce() -> T) -> Option<T> {
-        self.doorbell.asleep.store(true, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
-        let slept = self.is_empty().then(sleep);
-        self.doorbell.asleep.store(false, Ordering::Relaxed);
-        slept
+        self.door.doorbell.sleep(|| self.is_empty(), sleep)
     }
 }
 
-impl Doorbell {
+impl Door {
     /// Something is there for the worker: it is woken if it sleeps.
     #[inline]
     fn announce(&self) {
-        // Either the worker sees what is there when it looks for the last time, or this one sees that it sleeps: `Mesh::sleep` does
-        // the same two things in the other order.
-        fence(Ordering::SeqCst);
-        if self.asleep.load(Ordering::Relaxed) {
-            self.wake();
-        }
-    }
-
-    #[cold]
-    fn wake(&self) {
-        // Once is enough; the worker says so again when it sleeps again.
-        if self.asleep.swap(false, Ordering::Relaxed) {
+        self.doorbell.announce(|| {
             if let Some(bell) = self.bell.get() {
                 bell.ring();
             }
-        }
+        });
     }
 }

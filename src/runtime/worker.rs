@@ -1,6 +1,6 @@
 //! The worker loop: one thread on one CPU that owns its queues, its engine and its sessions.
 //!
-//! A turn, in the order that lets no reply overtake what it depends on:
+//! A turn, in the order that lets no reply overtake what it depends on ([`turn`]):
 //!
 //! 1. Read the TSC once; take commands.
 //! 2. For each receive queue a burst, then packets that other workers handed over. (Packets redirected by the HA peer will
@@ -26,6 +26,7 @@ use super::jobs::{pass_records, step_farewell, step_kill, step_lookup, step_rule
 use super::mesh::{Handed, Mesh, What};
 use super::slots::{PortFlags, PortQueues, Slot, WorkerOutputs};
 use super::stats::{Counts, WorkerStats};
+use crate::base::turn::{self, Steps};
 use crate::base::{Nanos, PortId, WorkerId};
 use crate::control::eventlog::RecordQueue;
 use crate::dpdk::tsc::{self, TscClock};
@@ -167,7 +168,7 @@ impl Worker {
         let now = self.clock.at(tsc);
         self.load.turn(tsc);
         let commanded = self.take_commands(now);
-        let received = self.forward(now);
+        let received = turn::turn(self, now);
         self.load.worked(received);
         if let Some(woken) = self.slept.take() {
             self.out.slots.iter_mut().for_each(|slot| slot.heard(woken));
@@ -208,46 +209,6 @@ impl Worker {
         }
     }
 
-    /// Bursts from all receive queues and what others handed over, judged together and sent on. Returns how many packets came.
-    #[inline]
-    fn forward(&mut self, now: Nanos) -> usize {
-        let mut received = 0;
-        // The more packets are judged together, the more of their cache misses overlap: while there is more to receive,
-        // the batch is filled.
-        while self.receiving {
-            let (count, more) = self.receive(now);
-            received += count;
-            if !more || received + self.burst > MAX_BATCH {
-                break;
-            }
-        }
-        self.rx_packets += received as u64;
-        let taken = if self.out.mesh.is_some() {
-            self.take_over(now)
-        } else {
-            0
-        };
-        if received + taken > 0 {
-            self.judge(now);
-            self.out.flush();
-        } else if self.out.mesh.is_some() {
-            self.drain_messages(now);
-        }
-        received + taken
-    }
-
-    /// Judges what is in the batch. Messages that these packets may depend on are here by now, and are taken first.
-    #[inline]
-    fn judge(&mut self, now: Nanos) {
-        if self.out.mesh.is_some() {
-            self.drain_messages(now);
-        }
-        self.engine.process(now, &mut self.batch, &mut self.out);
-        if self.engine.has_rss_news() {
-            self.report_rss();
-        }
-    }
-
     /// What packets proved and disproved of the ports' devices goes to the other workers and to the log.
     #[cold]
     fn report_rss(&mut self) {
@@ -258,19 +219,9 @@ impl Worker {
         }
     }
 
-    fn drain_messages(&mut self, now: Nanos) {
-        // What comes while they are drained belongs to packets that are not here yet.
-        let waiting = self.out.mesh.as_ref().map_or(0, Mesh::messages);
-        for _ in 0..waiting {
-            if let Some(message) = self.out.mesh.as_ref().and_then(Mesh::next_message) {
-                self.engine.receive(now, message);
-            }
-        }
-    }
-
     /// What others have handed over: what is to be judged goes into the batch, what is to be sent is sent. Returns how many
     /// packets came.
-    fn take_over(&mut self, now: Nanos) -> usize {
+    fn take_handed(&mut self, now: Nanos) -> usize {
         let mut taken = 0;
         for _ in 0..TAKE_OVERS {
             match &mut self.out.mesh {
@@ -287,7 +238,7 @@ impl Worker {
                     continue;
                 }
                 if self.batch.room() == 0 {
-                    self.judge(now);
+                    turn::judge(self, now);
                 }
                 let pushed = self
                     .batch
@@ -302,11 +253,11 @@ impl Worker {
     /// A burst from each receive queue into the batch. Returns how many packets came, and whether a queue had a full
     /// burst.
     #[inline]
-    fn receive(&mut self, now: Nanos) -> (usize, bool) {
+    fn receive_bursts(&mut self, now: Nanos) -> (usize, bool) {
         let (mut received, mut more) = (0, false);
         for port in 0..self.out.slots.len() {
             if self.batch.room() < self.burst {
-                self.judge(now);
+                turn::judge(self, now);
             }
             let slot = &mut self.out.slots[port];
             if slot.flags.rss.is_mismatch() {
@@ -431,7 +382,7 @@ impl Worker {
             }
             Command::Stop => {
                 self.take_over(now);
-                self.judge(now);
+                turn::judge(self, now);
                 self.engine.drop_fragments(&mut self.out);
                 self.out.flush();
                 self.stopping = true;
@@ -572,6 +523,58 @@ impl Worker {
         };
         self.stats
             .publish(&counts, self.out.slots.iter().map(|s| s.counts));
+    }
+}
+
+/// What the steps of a turn are on a worker; their order is [`turn::turn`]'s.
+impl Steps for Worker {
+    #[inline]
+    fn receive(&mut self, now: Nanos) -> usize {
+        let mut received = 0;
+        // The more packets are judged together, the more of their cache misses overlap: while there is more to receive,
+        // the batch is filled.
+        while self.receiving {
+            let (count, more) = self.receive_bursts(now);
+            received += count;
+            if !more || received + self.burst > MAX_BATCH {
+                break;
+            }
+        }
+        self.rx_packets += received as u64;
+        received
+    }
+
+    #[inline]
+    fn take_over(&mut self, now: Nanos) -> usize {
+        if self.out.mesh.is_some() {
+            self.take_handed(now)
+        } else {
+            0
+        }
+    }
+
+    #[inline]
+    fn messages(&self) -> usize {
+        self.out.mesh.as_ref().map_or(0, Mesh::messages)
+    }
+
+    fn take_message(&mut self, now: Nanos) {
+        if let Some(message) = self.out.mesh.as_ref().and_then(Mesh::next_message) {
+            self.engine.receive(now, message);
+        }
+    }
+
+    #[inline]
+    fn process(&mut self, now: Nanos) {
+        self.engine.process(now, &mut self.batch, &mut self.out);
+        if self.engine.has_rss_news() {
+            self.report_rss();
+        }
+    }
+
+    #[inline]
+    fn flush(&mut self) {
+        self.out.flush();
     }
 }
 

@@ -37,6 +37,7 @@ fn changes() -> Vec<Change> {
         ("node.memory_mib", true, |c| c.node.memory_mib += 1),
         ("node.packet_buffers", true, |c| c.node.packet_buffers += 1),
         ("node.burst", true, |c| c.node.burst += 1),
+        ("node.handover_queue", true, |c| c.node.handover_queue += 1),
         ("node.eal_args", true, |c| c.node.eal_args.push("-v".to_owned())),
         ("node.control_socket", true, |c| c.node.control_socket.push("x")),
         ("port", true, |c| c.ports.swap(0, 1)),

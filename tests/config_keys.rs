@@ -37,6 +37,8 @@ const KEYS: &[(&str, Does)] = &[
     ("node.memory_mib", Change("2048")),
     ("node.packet_buffers", Change("32767")),
     ("node.burst", Change("16")),
+    // `tests/runtime_mesh.rs` has what it does.
+    ("node.handover_queue", Change("1")),
     ("node.eal_args", Change("['--log-level=8']")),
     ("node.control_socket", Change("'/run/other.sock'")),
     // `the_device_map_names_a_ports_device`
@@ -267,8 +269,9 @@ fn value(text: &str) -> Value {
         .unwrap()
 }
 
-/// Keys that the interface does not name: what a rule's SYN cookies announce by default.
-const BEYOND_THE_INTERFACE: [&str; 4] = [
+/// Keys that the interface does not name: the queues between workers, and what a rule's SYN cookies announce by default.
+const BEYOND_THE_INTERFACE: [&str; 5] = [
+    "node.handover_queue",
     "rule.syn_options.mss",
     "rule.syn_options.window_scale",
     "rule.syn_options.sack",

@@ -29,6 +29,12 @@ pub(super) fn burst() -> u16 {
     32
 }
 
+/// As many as a large receive ring has: a worker that is kept from its CPU for a moment has to take as much from the others as from
+/// there.
+pub(super) fn handover_queue() -> u32 {
+    4096
+}
+
 pub(super) fn control_socket() -> PathBuf {
     PathBuf::from("/run/haechi/haechi.sock")
 }

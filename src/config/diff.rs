@@ -30,6 +30,7 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
     compare!(restart, node.memory_mib);
     compare!(restart, node.packet_buffers);
     compare!(restart, node.burst);
+    compare!(restart, node.handover_queue);
     compare!(restart, node.eal_args);
     compare!(restart, node.control_socket);
     diff_ports(old, new, &mut diff);

@@ -170,6 +170,9 @@ fn read_node<'t>(root: &mut Section<'t>, walk: &mut Walk<'_>) -> (Node, Section<
             .integer("packet_buffers", 512..=16_777_215, walk)
             .unwrap_or_else(defaults::packet_buffers),
         burst: s.integer("burst", 1..=64, walk).unwrap_or_else(defaults::burst),
+        handover_queue: s
+            .integer("handover_queue", 1..=65_536, walk)
+            .unwrap_or_else(defaults::handover_queue),
         eal_args: read_eal_args(s, walk),
         control_socket: read_socket(s, walk),
     };

@@ -83,6 +83,9 @@ pub struct Node {
     /// Packets taken from a receive queue in one turn.
     #[schemars(default = "super::defaults::burst", range(min = 1, max = 64))]
     pub burst: u16,
+    /// Packets that one worker may be behind with what another one hands it; what finds the queue full is dropped (`queue_full`).
+    #[schemars(default = "super::defaults::handover_queue", range(min = 1, max = 65_536))]
+    pub handover_queue: u32,
     /// Arguments handed to the DPDK EAL as they are.
     #[schemars(default)]
     pub eal_args: Vec<String>,

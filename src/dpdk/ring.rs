@@ -45,7 +45,7 @@ pub fn ring<T: Send>(eal: &Eal, capacity: u32, socket: Option<u32>) -> Result<(S
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let failed = || {
         Error::Memory(format!(
-            "no memory for a queue of {capacity} packets between two workers"
+            "no memory for a queue of {capacity} packets between two workers: raise memory_mib or lower handover_queue in [node]"
         ))
     };
     let name = CString::new(format!("haechi_ring_{number}")).map_err(|_| failed())?;

@@ -205,7 +205,8 @@ impl Service {
         let sides = ports
             .iter()
             .map(|port| ports::side(&ports, port).unwrap_or_default());
-        let mut places = threads::places(&eal, &rss, sides.collect(), worker_count)?.into_iter();
+        let queue = config.node.handover_queue;
+        let mut places = threads::places(&eal, &rss, sides.collect(), worker_count, queue)?.into_iter();
         for (id, cpu) in (0..).map(WorkerId).zip(workers) {
             let records = queues_of_log.get(id.index()).cloned();
             match threads::spawn(id, cpu, common.clone(), records, places.next()) {
@@ -356,9 +357,9 @@ impl Service {
     }
 }
 
-/// Has the workers of a node receive no more, and waits until nothing is on its way between them.
+/// Has the workers of a node receive no more, and waits until nothing is on its way between them: the first step of a stop.
 #[allow(clippy::disallowed_methods, reason = "a control thread's clock")]
-fn rest_workers(links: &[WorkerLink]) {
+pub fn rest_workers(links: &[WorkerLink]) {
     if links.len() < 2 {
         return;
     }

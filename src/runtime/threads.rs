@@ -47,10 +47,6 @@ pub struct WorkerCommon {
     pub alerts: bool,
 }
 
-/// Packets that one worker may be behind with what another one hands it: as many as a large receive ring has, since a worker that is
-/// kept from its CPU for a moment has to take as much from here as from there.
-const HANDOVER_QUEUE: u32 = 4096;
-
 /// Where a worker stands among several.
 pub struct Place {
     /// What belongs where.
@@ -59,11 +55,18 @@ pub struct Place {
     pub mesh: Mesh,
 }
 
-/// The places of all workers; none if there is but one. `rss`: the node's choice; `sides`: of all ports.
+/// The places of all workers; none if there is but one. `rss`: the node's choice; `sides`: of all ports; `queue`: room for so many
+/// packets from each worker to each other one.
 ///
 /// # Errors
 /// When there is no memory for the queues between them.
-pub fn places(eal: &Eal, rss: &NodeRss, sides: Vec<Side>, workers: u16) -> Result<Vec<Place>, Error> {
+pub fn places(
+    eal: &Eal,
+    rss: &NodeRss,
+    sides: Vec<Side>,
+    workers: u16,
+    queue: u32,
+) -> Result<Vec<Place>, Error> {
     if workers < 2 {
         return Ok(Vec::new());
     }
@@ -73,7 +76,7 @@ pub fn places(eal: &Eal, rss: &NodeRss, sides: Vec<Side>, workers: u16) -> Resul
         sides: sides.into(),
     });
     let sockets = vec![None; usize::from(workers)];
-    let meshes = mesh::mesh(eal, &sockets, HANDOVER_QUEUE)?;
+    let meshes = mesh::mesh(eal, &sockets, queue)?;
     let place = |mesh| Place {
         placement: Arc::clone(&placement),
         mesh,

@@ -65,6 +65,13 @@ fn the_node() {
         "workers = 1",
         "fw:4:11: error: `node.workers`: expected a string, found an integer",
     );
+    for size in ["0", "65537"] {
+        one(
+            "burst = 32",
+            &format!("handover_queue = {size}"),
+            "fw:5:18: error: `node.handover_queue` is out of range; help: a whole number from 1 to 65536",
+        );
+    }
     one(
         "burst = 32",
         "burst = 0",

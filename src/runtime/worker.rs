@@ -263,7 +263,7 @@ impl Worker {
         let waiting = self.out.mesh.as_ref().map_or(0, Mesh::messages);
         for _ in 0..waiting {
             if let Some(message) = self.out.mesh.as_ref().and_then(Mesh::next_message) {
-                self.engine.receive(now, message);
+                self.engine.receive(now, message, &mut self.out);
             }
         }
     }
@@ -554,6 +554,7 @@ impl Worker {
             relayed: self.out.relayed,
             taken_over: self.taken_over,
             sessions: u64::from(self.engine.table().len()),
+            max_sessions: u64::from(self.engine.quota()),
             half_open: u64::from(self.engine.table().half_open()),
             sessions_created: engine.sessions_created,
             sessions_ended: engine.sessions_ended,

@@ -28,8 +28,12 @@ mod garbage;
 mod icmp;
 #[path = "engine/layer2.rs"]
 mod layer2;
+#[path = "engine/leases.rs"]
+mod leases;
 #[path = "engine/limits.rs"]
 mod limits;
+#[path = "engine/loans.rs"]
+mod loans;
 #[path = "engine/log.rs"]
 mod log;
 #[path = "engine/martians.rs"]

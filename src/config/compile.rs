@@ -17,6 +17,8 @@ use crate::policy::{
 pub struct RuleIds {
     by_name: HashMap<String, RuleId>,
     names: Vec<String>,
+    /// Each rule's `max_sessions` when it was last compiled, and since when it has that.
+    limits: HashMap<RuleId, (Option<u32>, Generation)>,
 }
 
 impl RuleIds {
@@ -53,6 +55,15 @@ impl RuleIds {
     #[must_use]
     pub fn name(&self, id: RuleId) -> Option<&str> {
         self.names.get(id.index()).map(String::as_str)
+    }
+
+    /// Since when the rule has this `max_sessions`, if it has it in the policy `generation`.
+    fn limit_since(&mut self, id: RuleId, limit: Option<u32>, generation: Generation) -> Generation {
+        let (last, since) = self.limits.entry(id).or_insert((limit, generation));
+        if *last != limit {
+            (*last, *since) = (limit, generation);
+        }
+        *since
     }
 
     /// How many ids have been given out.
@@ -112,10 +123,11 @@ pub fn compile_with(
         specs.push(rule_spec(config, &zones, rule)?);
         let own_timeouts = (rule.timeouts != TimeoutOverrides::default())
             .then(|| Box::new(config.conntrack.timeouts.with(&rule.timeouts).to_policy()));
+        let id = ids
+            .try_id(&rule.name)
+            .ok_or_else(|| CompileError::RuleIdsExhausted(rule.name.clone()))?;
         rules.push(policy::Rule {
-            id: ids
-                .try_id(&rule.name)
-                .ok_or_else(|| CompileError::RuleIdsExhausted(rule.name.clone()))?,
+            id,
             name: rule.name.clone(),
             action: rule.action,
             log: rule.log,
@@ -124,6 +136,7 @@ pub fn compile_with(
             reset_on_timeout: rule.reset_on_timeout.unwrap_or(config.conntrack.reset_on_timeout),
             limits: Limits {
                 sessions: rule.max_sessions,
+                since: ids.limit_since(id, rule.max_sessions, generation),
                 per_source: rule.max_sessions_per_source,
                 new_per_source: rule.new_sessions_per_source.map(|rate| rate.0),
             },

@@ -29,6 +29,7 @@ pub fn rows(
         description: None,
         sessions: counters.sessions,
         limited: counters.limited,
+        unused_leases: counters.unused_leases,
         packets: counters.packets,
         bytes: counters.bytes,
         last_hit: (counters.last_hit > Nanos(0)).then(|| unix(counters.last_hit)),

@@ -51,7 +51,8 @@ pub struct Counters {
     pub sessions_evicted: u64,
     /// Messages about flows that are elsewhere for which there was no room: their packets open sessions of their own.
     pub redirects_full: u64,
-    /// Sessions refused because no place was left to count their source; among the drops as `session_limit`.
+    /// Sessions refused because no place was left to count their source, among the drops as `session_limit`; and loans between workers
+    /// that found no place.
     pub sources_full: u64,
 }
 
@@ -103,6 +104,8 @@ pub struct RuleCounters {
     pub last_hit: Nanos,
     /// Sessions that its limits refused.
     pub limited: u64,
+    /// Of several workers: what is unused of this one's lease of the rule's `max_sessions`; [`super::Engine::rule_counters`] says it.
+    pub unused_leases: u64,
 }
 
 /// Adds up one rule's packets in registers and touches its counters when another rule's packet comes: packets of one

@@ -1,8 +1,8 @@
 //! A rule's limits: `max_sessions`, `max_sessions_per_source`, `new_sessions_per_source`. They are asked after the rule has
 //! matched and before the session is made, and never exceeded.
 //!
-//! The engine counts what its worker owns: with one worker that is all. (Several will each hold a leased share of a limit, which
-//! moves between them by message; [`Act::within_limits`] is then asked about the share.)
+//! The engine counts what its worker owns: with one worker that is all. Several have each a share of a limit, which moves between
+//! them by message ([`super::leases`], [`super::loans`]).
 
 use super::DropReason;
 use super::counters::RuleCounters;
@@ -27,13 +27,18 @@ impl Act<'_> {
         let Some(most) = rule.limits.sessions else {
             return Ok(());
         };
-        match self.rules.get_mut(rule.id.index()) {
-            Some(counters) if counters.sessions >= u64::from(most) => {
-                counters.limited += 1;
-                Err(DropReason::SessionLimit)
-            }
-            _ => Ok(()),
+        let Some(counters) = self.rules.get_mut(rule.id.index()) else {
+            return Ok(());
+        };
+        let has_room = match &mut self.leases {
+            Some(leases) => leases.has_room_in(rule, counters.sessions),
+            None => counters.sessions < u64::from(most),
+        };
+        if !has_room {
+            counters.limited += 1;
+            return Err(DropReason::SessionLimit);
         }
+        Ok(())
     }
 
     /// `is_new`: the session is opened now, not one that comes from another rule.

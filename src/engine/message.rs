@@ -5,8 +5,8 @@
 //! the one that left, by whatever way it comes back, meets a worker that knows the message. (`tests/mesh_model.rs` checks that with
 //! every order of three workers' steps.) Messages of one sender to one receiver stay in order.
 
-use super::Engine;
-use crate::base::{Nanos, WorkerId};
+use super::{Engine, Outputs};
+use crate::base::{Generation, Nanos, RuleId, WorkerId};
 use crate::flow::FlowKey;
 use crate::packet::PacketBuf;
 
@@ -20,13 +20,99 @@ pub enum Message {
         /// Who has its session.
         to: Option<WorkerId>,
     },
+    /// The sender needs more of a limit that it shares with the receiver.
+    Ask(Ask),
+    /// The sender gives of a limit; answers an [`Ask`], with nothing if need be, or sends back what it does not need.
+    Give(Give),
+    /// To a rule's home after its limit has changed: the sender has so many sessions of it, and opens no more.
+    Report {
+        /// The rule.
+        rule: RuleId,
+        /// Its live sessions there.
+        sessions: u32,
+        /// Since when the rule has its limit.
+        epoch: Generation,
+    },
+    /// A rule's home has heard from all: sessions of it may be opened again, and so many more than there are.
+    Open {
+        /// The rule.
+        rule: RuleId,
+        /// Sessions.
+        amount: u32,
+        /// Since when the rule has its limit.
+        epoch: Generation,
+    },
+}
+
+/// A limit that workers share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// `max_sessions` of the node.
+    Table,
+    /// `max_sessions` of a rule.
+    Rule(RuleId),
+    /// A limit of a rule by source.
+    Source {
+        /// The rule.
+        rule: RuleId,
+        /// The source's name: the secret hash of rule and address.
+        print: u64,
+        /// Which limit.
+        part: Part,
+    },
+}
+
+/// Which limit by source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// `max_sessions_per_source`.
+    Sessions,
+    /// `new_sessions_per_source`.
+    Rate,
+}
+
+/// See [`Message::Ask`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ask {
+    /// Who asks.
+    pub from: WorkerId,
+    /// For what.
+    pub limit: Limit,
+    /// More than this it cannot use.
+    pub want: u32,
+    /// What it uses of its lease.
+    pub live: u32,
+    /// Its lease.
+    pub lease: u32,
+    /// Since when the limit is what it is; without effect where it is another.
+    pub epoch: Generation,
+}
+
+/// See [`Message::Give`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Give {
+    /// Who gives.
+    pub from: WorkerId,
+    /// Of what.
+    pub limit: Limit,
+    /// How much.
+    pub amount: u32,
+    /// As in [`Ask::epoch`].
+    pub epoch: Generation,
 }
 
 impl<B: PacketBuf> Engine<B> {
     /// Takes a message of another worker.
-    pub fn receive(&mut self, now: Nanos, message: Message) {
-        let _ = now;
+    pub fn receive<O: Outputs<B>>(&mut self, now: Nanos, message: Message, out: &mut O) {
         match message {
+            Message::Ask(ask) => self.asked(now, &ask, out),
+            Message::Give(give) => self.given(now, &give, out),
+            Message::Report {
+                rule,
+                sessions,
+                epoch,
+            } => self.told(rule, sessions, epoch),
+            Message::Open { rule, amount, epoch } => self.opened(rule, amount, epoch),
             Message::Redirect { key, to } => self.redirect(key, to),
         }
     }

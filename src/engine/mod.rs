@@ -12,7 +12,9 @@ pub mod batch;
 pub mod counters;
 mod first;
 mod fragments;
+mod leases;
 mod limits;
+mod loans;
 mod martian;
 mod message;
 pub mod outputs;
@@ -33,7 +35,8 @@ mod upkeep;
 pub use alert::Alert;
 pub use batch::{Batch, Hops, MAX_BATCH};
 pub use counters::{Counters, IMPLICIT_DROP, MAX_RULES, RuleCounters};
-pub use message::Message;
+pub use leases::Leasing;
+pub use message::{Ask, Give, Limit, Message, Part};
 pub use outputs::{Note, Outputs, Place, Why};
 pub use reason::DropReason;
 pub use record::{Account, EndReason, Event, Record};
@@ -47,6 +50,7 @@ use crate::flow::{HashSeed, SessionTable, TableError};
 use crate::packet::VecPacket;
 use crate::policy::Policy;
 use fragments::Hold;
+use leases::Leases;
 use pressure::Pressure;
 use process::Scratch;
 use rate::TokenBucket;
@@ -68,6 +72,10 @@ pub struct Engine<B = VecPacket> {
     sources: Sources,
     pressure: Pressure,
     ignores_pressure: bool,
+    /// See [`Engine::quota`].
+    quota: u32,
+    /// What it shares with other workers.
+    leases: Option<Box<Leases>>,
     rejects: TokenBucket,
     rearm: Rearm,
     resets: Resets,
@@ -96,6 +104,8 @@ impl<B> Engine<B> {
             sources: Sources::new(max_sessions, memory, seed)?,
             pressure: Pressure::of(&policy, max_sessions),
             ignores_pressure: false,
+            quota: max_sessions,
+            leases: None,
             counters: Counters::default(),
             rules: memory.slab(IMPLICIT_DROP.index() + 1)?,
             rejects: TokenBucket::new(policy.reject_rate, Nanos(0)),
@@ -143,10 +153,16 @@ impl<B> Engine<B> {
     pub fn set_policy(&mut self, policy: Arc<Policy>) -> Arc<Policy> {
         self.rejects.set_rate(policy.reject_rate);
         self.rearm.start();
+        let old = std::mem::replace(&mut self.policy, policy);
+        self.set_pressure();
+        self.begin_epochs();
+        old
+    }
+
+    fn set_pressure(&mut self) {
         if !self.ignores_pressure {
-            self.pressure = Pressure::of(&policy, self.table.capacity());
+            self.pressure = Pressure::of(&self.policy, self.quota);
         }
-        std::mem::replace(&mut self.policy, policy)
     }
 
     /// Packets by verdict.

@@ -20,15 +20,16 @@ pub(super) struct Pressure {
 }
 
 impl Pressure {
-    pub(super) fn of(policy: &Policy, capacity: u32) -> Self {
+    /// Of a table that may have `quota` sessions.
+    pub(super) fn of(policy: &Policy, quota: u32) -> Self {
         let reserves = policy
             .reserves
             .list()
             .iter()
-            .map(|reserve| reserve.share.of(capacity));
+            .map(|reserve| reserve.share.of(quota));
         Self {
-            start: policy.adaptive.start.of(capacity),
-            end: policy.adaptive.end.of(capacity),
+            start: policy.adaptive.start.of(quota),
+            end: policy.adaptive.end.of(quota),
             reserved: reserves.fold(0, u32::saturating_add),
         }
     }
@@ -46,6 +47,11 @@ impl Pressure {
         Scale::between(self.start, self.end, sessions)
     }
 
+    /// Room that is not for everybody.
+    pub(super) const fn reserved(&self) -> u32 {
+        self.reserved
+    }
+
     /// Up to so many sessions timeouts have their whole length.
     pub(super) const fn start(&self) -> u32 {
         self.start
@@ -60,14 +66,14 @@ struct Kept {
 
 impl Kept {
     /// For all zones but the one at `except`.
-    fn of(policy: &Policy, table: &SessionTable, except: Option<usize>) -> Self {
+    fn of(policy: &Policy, (table, quota): (&SessionTable, u32), except: Option<usize>) -> Self {
         let mut kept = Self {
             lacking: [0; MAX_PORTS / 64],
             sessions: 0,
         };
         for (place, reserve) in policy.reserves.list().iter().enumerate() {
             let opened: u32 = reserve.ports.iter().map(|port| table.opened_by(*port)).sum();
-            let whole = reserve.share.of(table.capacity());
+            let whole = reserve.share.of(quota);
             if opened <= whole && Some(place) != except {
                 // One at its reserve lacks nothing, but would if a session of it were evicted.
                 kept.sessions = kept.sessions.saturating_add(whole - opened);
@@ -100,7 +106,7 @@ impl Act<'_> {
     #[inline]
     pub(super) fn make_room(&mut self, ingress: PortId) -> bool {
         let taken = self.table.len().saturating_add(self.pressure.reserved);
-        taken < self.table.capacity() || self.make_room_in_full_table(ingress)
+        taken < self.quota || self.make_room_in_full_table(ingress)
     }
 
     #[inline(never)]
@@ -112,16 +118,26 @@ impl Act<'_> {
             None
         };
         let kept = if reserved {
-            Kept::of(self.policy, self.table, own)
+            Kept::of(self.policy, (self.table, self.quota), own)
         } else {
             Kept {
                 lacking: [0; MAX_PORTS / 64],
                 sessions: 0,
             }
         };
-        let has_room = |table: &SessionTable| table.capacity() - table.len() > kept.sessions;
+        let quota = self.quota;
+        let has_room = |table: &SessionTable| quota.saturating_sub(table.len()) > kept.sessions;
         if has_room(self.table) {
             return true;
+        }
+        let capacity = self.table.capacity();
+        if self
+            .leases
+            .as_deref_mut()
+            .is_some_and(|leases| leases.missed(capacity))
+        {
+            // Nobody gives way while other workers may have room to give.
+            return false;
         }
         let zone = port_policy(self.policy, ingress).zone;
         let victim = self.table.victim(|port| {
@@ -141,13 +157,13 @@ impl<B> Engine<B> {
     /// Otherwise there is nothing to do, since insertions leave the reserve alone.
     pub(super) fn restore_reserves(&mut self, now: Nanos, budget: u32) {
         let taken = self.table.len().saturating_add(self.pressure.reserved);
-        if self.pressure.reserved == 0 || taken <= self.table.capacity() {
+        if self.pressure.reserved == 0 || taken <= self.quota {
             return;
         }
         for _ in 0..budget {
             let policy = &*self.policy;
-            let kept = Kept::of(policy, &self.table, None);
-            if self.table.capacity() - self.table.len() >= kept.sessions {
+            let kept = Kept::of(policy, (&self.table, self.quota), None);
+            if self.quota.saturating_sub(self.table.len()) >= kept.sessions {
                 return;
             }
             let Some(victim) = self.table.victim(|port| kept.gives_room(policy, port)) else {

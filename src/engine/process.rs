@@ -2,6 +2,7 @@
 
 use super::counters::RuleRun;
 use super::fragments::Hold;
+use super::leases::Leases;
 use super::pressure::Pressure;
 use super::rate::TokenBucket;
 use super::record::Records;
@@ -224,6 +225,8 @@ impl<B: PacketBuf> Engine<B> {
             records: &mut self.records,
             sources: &mut self.sources,
             pressure: self.pressure,
+            quota: self.quota,
+            leases: self.leases.as_deref_mut(),
             syn: &mut self.syn,
             run: RuleRun::EMPTY,
             table_changed: false,
@@ -406,6 +409,9 @@ pub(super) struct Act<'a> {
     pub(super) records: &'a mut Records,
     pub(super) sources: &'a mut Sources,
     pub(super) pressure: Pressure,
+    /// See [`Engine::quota`].
+    pub(super) quota: u32,
+    pub(super) leases: Option<&'a mut Leases>,
     pub(super) syn: &'a mut Syn,
     pub(super) run: RuleRun,
     /// A session was made or ended in this batch: what stage 2 found may be stale.

@@ -8,9 +8,14 @@
 //! An entry counts live sessions and remembers the rate. It goes with its last session, unless the source opened sessions
 //! so lately that its rate still counts them: then it lingers for at most a second, and a sweep takes it. Should all places be
 //! taken by such, a new source is refused and `sources_full` counts it: a limit is never exceeded for want of memory.
+//!
+//! Of several workers each counts against its own part of a limit, which [`super::loans`] moves.
 
 use ahash::RandomState;
 
+use super::leases::Leasing;
+use super::loans::Loans;
+use super::message::Part;
 use crate::base::slab::{Memory, MemoryError};
 use crate::base::{Nanos, RuleId, Slab};
 use crate::flow::HashSeed;
@@ -54,6 +59,8 @@ pub(super) struct Sources {
     lingering: usize,
     /// Where the sweep goes on.
     hand: usize,
+    /// What moves between workers, of several.
+    pub(super) loans: Option<Box<Loans>>,
 }
 
 /// Nanoseconds between two sessions at a rate, rounded up, so that it is never exceeded.
@@ -74,7 +81,49 @@ impl Sources {
             used: 0,
             lingering: 0,
             hand: 0,
+            loans: None,
         })
+    }
+
+    /// From now on the limits are shared with other workers: each source has the same name on all of them. Before the first
+    /// session.
+    pub(super) fn share(&mut self, leasing: Leasing, sessions: u32) {
+        let [a, b, c, d] = leasing.seed.0;
+        self.hasher = RandomState::with_seeds(b, c, d, a);
+        self.loans = Some(Box::new(Loans::new(leasing, sessions)));
+    }
+
+    /// This worker's part of a source's limits.
+    fn parts(&self, rule: RuleId, print: u64, limits: &Limits) -> Limits {
+        match &self.loans {
+            Some(loans) => loans.parts((rule, print), limits),
+            None => *limits,
+        }
+    }
+
+    /// Live sessions of a source.
+    pub(super) fn live(&self, (rule, print): (RuleId, u64)) -> u32 {
+        let place = self.search(rule.0 + 1, print);
+        place.map_or(0, |place| self.places[place].sessions)
+    }
+
+    /// How many sessions its rate still counts of a source that may open `rate` a second here, rounded up.
+    pub(super) fn opened_of_late(&self, (rule, print): (RuleId, u64), rate: u32, now: Nanos) -> u32 {
+        let place = self.search(rule.0 + 1, print);
+        let ahead = place.map_or(0, |place| self.places[place].paid_until.since(now).0);
+        let opened = (u128::from(ahead) * u128::from(rate)).div_ceil(u128::from(Nanos::SECOND.0));
+        u32::try_from(opened).unwrap_or(u32::MAX)
+    }
+
+    /// A source's rate changes here: the sessions that it still counts stay as many.
+    pub(super) fn rescale(&mut self, (rule, print): (RuleId, u64), from: u32, to: u32, now: Nanos) {
+        let Ok(place) = self.search(rule.0 + 1, print) else {
+            return;
+        };
+        let source = &mut self.places[place];
+        let ahead = u128::from(source.paid_until.since(now).0) * u128::from(from);
+        let ahead = ahead.div_ceil(u128::from(to.max(1)));
+        source.paid_until = now.plus(Nanos(u64::try_from(ahead).unwrap_or(u64::MAX)));
     }
 
     fn print(&self, rule: u32, address: &[u8; 16]) -> u64 {
@@ -118,15 +167,36 @@ impl Sources {
         self.search(rule, self.print(rule, address))
     }
 
-    /// May this source open one more session under the rule now?
+    /// May this source open one more session under the rule now? If other workers may have room for it they are asked.
     pub(super) fn check(
-        &self,
+        &mut self,
         rule: RuleId,
         address: &[u8; 16],
         limits: &Limits,
         now: Nanos,
     ) -> Result<(), Refusal> {
-        let Ok(place) = self.find(rule, address) else {
+        let print = self.print(rule.0 + 1, address);
+        let limits = self.parts(rule, print, limits);
+        let refused = self.check_parts(rule, print, &limits, now);
+        if let (Err(refusal), Some(loans)) = (refused, &mut self.loans) {
+            match refusal {
+                Refusal::Sessions => loans.want((rule, print), Part::Sessions),
+                Refusal::Rate => loans.want((rule, print), Part::Rate),
+                Refusal::Full => {}
+            }
+        }
+        refused
+    }
+
+    fn check_parts(&self, rule: RuleId, print: u64, limits: &Limits, now: Nanos) -> Result<(), Refusal> {
+        // A part may be nothing.
+        if limits.per_source == Some(0) {
+            return Err(Refusal::Sessions);
+        }
+        if limits.new_per_source == Some(0) {
+            return Err(Refusal::Rate);
+        }
+        let Ok(place) = self.search(rule.0 + 1, print) else {
             return if self.used < self.limit {
                 Ok(())
             } else {
@@ -153,6 +223,7 @@ impl Sources {
         let Some(place) = self.join(rule, address) else {
             return false;
         };
+        let limits = self.parts(rule, self.places[place].print, limits);
         if let Some(rate) = limits.new_per_source {
             let source = &mut self.places[place];
             source.paid_until = Nanos(source.paid_until.max(now).0.saturating_add(interval(rate)));

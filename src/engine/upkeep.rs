@@ -49,6 +49,11 @@ impl Rearm {
         };
     }
 
+    /// The table may have fewer sessions than before: the next walk is not put off.
+    pub(super) const fn shrunk(&mut self) {
+        self.armed_for = 0;
+    }
+
     /// Begins a walk if timeouts shrank further than sessions are linked for.
     fn follow(&mut self, table: &SessionTable, start: u32, now: Nanos) {
         let sessions = table.len().max(start);
@@ -121,18 +126,17 @@ impl<B: PacketBuf> Engine<B> {
         self.sources.sweep(now, budget);
         self.records.due(now, self.policy.alert_rate);
         self.resend(now, out);
-        self.syn.steer(
-            self.table.half_open(),
-            self.table.capacity(),
-            self.policy.syn_cookies,
-        );
+        let unsaid = self.leases.is_some() && self.lease_upkeep(now, budget, out);
+        self.syn
+            .steer(self.table.half_open(), self.quota, self.policy.syn_cookies);
         Upkeep {
             expired: expiry.expired + reset,
             lag: expiry.lag,
             pending: expiry.lag > Nanos(0)
                 || self.rearm.from.is_some()
                 || !self.resets.is_empty()
-                || fragments,
+                || fragments
+                || unsaid,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What a full session table does: shrinking timeouts, reserves of zones, limits of rules.
 
-use crate::base::{PortId, ZoneId};
+use crate::base::{Generation, PortId, ZoneId};
 
 /// A share of the session table, in hundredths of a percent; may be more than all of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -108,6 +108,9 @@ pub struct Reserve {
 pub struct Limits {
     /// Sessions of the rule.
     pub sessions: Option<u32>,
+    /// The number of the policy in which `sessions` last became what it is: several workers share the limit out anew with each
+    /// change.
+    pub since: Generation,
     /// Sessions of the rule that one source address opened.
     pub per_source: Option<u32>,
     /// New sessions of the rule that one source address opens in a second, and at once after a second without any.

@@ -1,7 +1,7 @@
 //! Commands that take a worker several turns, a step a turn.
 
 use super::command::{Farewell, Kill, Lookup, RuleScan, SessionCopy, SessionScan};
-use crate::base::Nanos;
+use crate::base::{Nanos, RuleId};
 use crate::control::eventlog::RecordQueue;
 use crate::dpdk::Mbuf;
 use crate::engine::Engine;
@@ -102,10 +102,9 @@ pub(super) fn step_lookup(engine: &Engine<Mbuf>, lookup: &mut Lookup, now: Nanos
 
 /// Copies some rules' counters; true: done.
 pub(super) fn step_rules(engine: &Engine<Mbuf>, scan: &mut RuleScan) -> bool {
-    let rest = engine.rules().iter().skip(scan.from + scan.counters.len());
     let room = scan.counters.capacity() - scan.counters.len();
     let before = scan.counters.len();
-    scan.counters
-        .extend(rest.take(room.min(JOB_STEP as usize)).copied());
+    let rest = (scan.from + before..).map_while(|id| engine.rule_counters(RuleId(id as u32)));
+    scan.counters.extend(rest.take(room.min(JOB_STEP as usize)));
     scan.counters.len() == before || scan.counters.len() == scan.counters.capacity()
 }

@@ -174,7 +174,7 @@ impl Service {
             clock: TscClock::new(&eal),
             ports: ports.iter().map(|port| Arc::clone(port.flags())).collect(),
             policy: Arc::clone(&policy),
-            sessions: config.conntrack.max_sessions.div_ceil(u32::from(worker_count)),
+            max_sessions: config.conntrack.max_sessions,
             hugepages: config.node.hugepages,
             burst: usize::from(config.node.burst),
             adaptive: config.node.idle == Idle::Adaptive,

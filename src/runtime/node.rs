@@ -219,6 +219,7 @@ impl RunningNode {
             for (total, one) in total.iter_mut().zip(&scan.counters) {
                 total.sessions += one.sessions;
                 total.limited += one.limited;
+                total.unused_leases += one.unused_leases;
                 total.packets += one.packets;
                 total.bytes += one.bytes;
                 total.last_hit = total.last_hit.max(one.last_hit);
@@ -385,6 +386,11 @@ impl Node for RunningNode {
             generation: in_force.policy.generation.0,
             sessions: total.sessions,
             max_sessions: u64::from(in_force.config.conntrack.max_sessions),
+            unused_leases: if self.workers.len() > 1 {
+                total.max_sessions.saturating_sub(total.sessions)
+            } else {
+                0
+            },
             timeout_scale: ratio(scale_ppm, 1_000_000),
             sessions_evicted: total.sessions_evicted,
             half_open: total.half_open,
@@ -426,6 +432,7 @@ impl Node for RunningNode {
                 dropped: counts.dropped(),
                 originated: counts.originated,
                 sessions: counts.sessions,
+                max_sessions: counts.max_sessions,
                 busy: ratio(counts.busy_ppm, 1_000_000),
                 cycles_per_packet: ratio(counts.millicycles_per_packet, 1000),
                 handed_over: counts.handed_over,

@@ -93,6 +93,8 @@ counts! {
     taken_over,
     /// Live sessions.
     sessions,
+    /// Sessions that there may be now: the worker's lease.
+    max_sessions,
     /// Of `sessions`, those of TCP whose handshake is not complete.
     half_open,
     /// Sessions made.
@@ -150,6 +152,7 @@ impl Counts {
         self.relayed += other.relayed;
         self.taken_over += other.taken_over;
         self.sessions += other.sessions;
+        self.max_sessions += other.max_sessions;
         self.half_open += other.half_open;
         self.sessions_created += other.sessions_created;
         self.sessions_ended += other.sessions_ended;

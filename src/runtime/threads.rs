@@ -18,7 +18,7 @@ use crate::dpdk::thread::Registered;
 use crate::dpdk::tsc::TscClock;
 use crate::dpdk::wake::Bell;
 use crate::dpdk::{Eal, Error, HugePages, Mempool};
-use crate::engine::{Engine, Placement};
+use crate::engine::{Engine, Leasing, Placement};
 use crate::flow::{BucketTable, HashSeed, OwnerFunction, Side};
 use crate::policy::Policy;
 
@@ -33,8 +33,8 @@ pub struct WorkerCommon {
     pub ports: Vec<Arc<PortFlags>>,
     /// The policy to begin with.
     pub policy: Arc<Policy>,
-    /// Sessions of each worker.
-    pub sessions: u32,
+    /// `max_sessions` of the node.
+    pub max_sessions: u32,
     /// Session tables in huge pages.
     pub hugepages: bool,
     /// Packets taken from a receive queue in one turn.
@@ -53,6 +53,8 @@ pub struct Place {
     pub placement: Arc<Placement>,
     /// The way to the others.
     pub mesh: Mesh,
+    /// The secret that they have in common.
+    pub seed: HashSeed,
 }
 
 /// The places of all workers; none if there is but one. `rss`: the node's choice; `sides`: of all ports; `queue`: room for so many
@@ -77,7 +79,9 @@ pub fn places(
     });
     let sockets = vec![None; usize::from(workers)];
     let meshes = mesh::mesh(eal, &sockets, queue)?;
+    let seed = HashSeed::random();
     let place = |mesh| Place {
+        seed,
         placement: Arc::clone(&placement),
         mesh,
     };
@@ -149,10 +153,21 @@ fn prepare(
     let memory = HugePages {
         hugepages: common.hugepages,
     };
-    let mut engine = Engine::new(common.sessions, common.policy, &memory, HashSeed::random())
-        .map_err(|e| e.to_string())?;
+    let workers = place.as_ref().map_or(1, |place| place.mesh.workers());
+    let capacity = Leasing::capacity(common.max_sessions, workers);
+    let mut engine =
+        Engine::new(capacity, common.policy, &memory, HashSeed::random()).map_err(|e| e.to_string())?;
     if records.is_some() {
         engine = engine.with_records(eventlog::WAITING, common.alerts);
+    }
+    if let Some(place) = &place {
+        let leasing = Leasing {
+            me: id,
+            workers,
+            max_sessions: common.max_sessions,
+            seed: place.seed,
+        };
+        engine.lease(leasing, &memory).map_err(|e| e.to_string())?;
     }
     let mesh = place.map(|place| {
         engine.join(id, place.placement);

@@ -505,6 +505,7 @@ impl Worker {
             relayed: self.out.relayed,
             taken_over: self.taken_over,
             sessions: u64::from(self.engine.table().len()),
+            max_sessions: u64::from(self.engine.quota()),
             half_open: u64::from(self.engine.table().half_open()),
             sessions_created: engine.sessions_created,
             sessions_ended: engine.sessions_ended,
@@ -560,7 +561,7 @@ impl Steps for Worker {
 
     fn take_message(&mut self, now: Nanos) {
         if let Some(message) = self.out.mesh.as_ref().and_then(Mesh::next_message) {
-            self.engine.receive(now, message);
+            self.engine.receive(now, message, &mut self.out);
         }
     }
 

@@ -44,6 +44,7 @@ fn every_read_route_answers_with_its_shape() {
         "forwarded",
         "dropped",
         "sessions",
+        "max_sessions",
         "busy",
         "cycles_per_packet",
         "handed_over",

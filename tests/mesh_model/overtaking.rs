@@ -295,7 +295,10 @@ impl Steps for Worker<'_> {
         let message = self.node.inbox.pop(&mut self.popped[2]);
         let key = fixed().replies[message].1;
         let to = Some(OWNER);
-        self.judge.engine().receive(now, Message::Redirect { key, to });
+        let mut out = Verdicts::default();
+        self.judge
+            .engine()
+            .receive(now, Message::Redirect { key, to }, &mut out);
     }
 
     fn process(&mut self, now: Nanos) {

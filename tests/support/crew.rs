@@ -8,7 +8,7 @@ use std::sync::Arc;
 use haechi::base::slab::HeapMemory;
 use haechi::base::{Generation, Nanos, PortId, WorkerId};
 use haechi::config::{self, RuleIds};
-use haechi::engine::{Batch, DropReason, Engine, Hops, Note, Outputs, Placement};
+use haechi::engine::{Batch, DropReason, Engine, Hops, Leasing, Message, Note, Outputs, Placement};
 use haechi::flow::owner::{BucketTable, KeySet, Method, OwnerFunction, Side, Tuple};
 use haechi::flow::{HashSeed, proof::Event};
 use haechi::packet::{ParseOptions, VecPacket, parse};
@@ -30,8 +30,10 @@ pub struct Done {
 struct Out<'a> {
     done: &'a mut Done,
     queues: &'a mut [VecDeque<Handed>],
+    messages: &'a mut [VecDeque<Message>],
     me: usize,
     room: usize,
+    message_room: usize,
 }
 
 impl Outputs<VecPacket> for Out<'_> {
@@ -61,6 +63,15 @@ impl Outputs<VecPacket> for Out<'_> {
             self.drop(packet, DropReason::QueueFull, note);
         }
     }
+    fn tell(&mut self, to: WorkerId, message: Message) -> Result<(), Message> {
+        assert_ne!(to.index(), self.me, "to itself");
+        let queue = &mut self.messages[to.index()];
+        if queue.len() >= self.message_room {
+            return Err(message);
+        }
+        queue.push_back(message);
+        Ok(())
+    }
 }
 
 /// The workers.
@@ -72,6 +83,12 @@ pub struct Crew {
     /// Packets that a queue takes.
     pub room: usize,
     queues: Vec<VecDeque<Handed>>,
+    /// Session-sync messages on their way, by receiver.
+    pub messages: Vec<VecDeque<Message>>,
+    /// Messages that a queue takes.
+    pub message_room: usize,
+    /// Messages arrive when the test says so ([`Crew::deliver`]), not when their receiver takes its turn.
+    pub late: bool,
 }
 
 /// The owner function of a method with a fixed key.
@@ -91,9 +108,17 @@ pub fn function(method: Method) -> OwnerFunction {
 impl Crew {
     /// So many workers of one configuration; each port is on another side than its peer.
     pub fn new(text: &str, workers: u16, method: Method) -> Self {
-        let mut ids = RuleIds::new();
+        Self::make(text, workers, method, &mut RuleIds::new(), false)
+    }
+
+    /// The same, but the workers share the limits; `ids` are for policies to come.
+    pub fn leased(text: &str, workers: u16, method: Method, ids: &mut RuleIds) -> Self {
+        Self::make(text, workers, method, ids, true)
+    }
+
+    fn make(text: &str, workers: u16, method: Method, ids: &mut RuleIds, leased: bool) -> Self {
         let config = config::load_text("test.toml", text).unwrap_or_else(|e| panic!("{e}"));
-        let policy = config::compile(&config, Generation(1), &mut ids).expect("a policy");
+        let policy = config::compile(&config, Generation(1), ids).expect("a policy");
         let policy = Arc::new(policy);
         let sides = (0..policy.ports.len())
             .map(|port| [Side::Lan, Side::Wan][port % 2])
@@ -106,7 +131,22 @@ impl Crew {
         let engines = (0..workers)
             .map(|me| {
                 let seed = HashSeed([u64::from(me), 2, 3, 4]);
-                let mut engine = Engine::new(1000, Arc::clone(&policy), &HeapMemory, seed).expect("memory");
+                let sessions = if leased {
+                    Leasing::capacity(policy.max_sessions, workers)
+                } else {
+                    1000
+                };
+                let mut engine =
+                    Engine::new(sessions, Arc::clone(&policy), &HeapMemory, seed).expect("memory");
+                if leased {
+                    let leasing = Leasing {
+                        me: WorkerId(me),
+                        workers,
+                        max_sessions: policy.max_sessions,
+                        seed: HashSeed([5, 6, 7, 8]),
+                    };
+                    engine.lease(leasing, &HeapMemory).expect("memory");
+                }
                 engine.join(WorkerId(me), Arc::clone(&placement));
                 engine
             })
@@ -118,6 +158,9 @@ impl Crew {
             placement,
             room: usize::MAX,
             queues: (0..workers).map(|_| VecDeque::new()).collect(),
+            messages: (0..workers).map(|_| VecDeque::new()).collect(),
+            message_room: usize::MAX,
+            late: false,
         }
     }
 
@@ -182,8 +225,43 @@ impl Crew {
         self.queues[worker].push_back(handed);
     }
 
+    /// The worker takes the oldest messages that wait for it, so many.
+    pub fn deliver(&mut self, worker: usize, most: usize) {
+        for _ in 0..most {
+            let Some(message) = self.messages[worker].pop_front() else {
+                return;
+            };
+            let (engine, mut out) = self.turn(worker);
+            engine.1.receive(engine.0, message, &mut out);
+        }
+    }
+
+    /// An engine, the time, and where its verdicts go.
+    fn turn(&mut self, worker: usize) -> ((Nanos, &mut Engine), Out<'_>) {
+        let out = Out {
+            done: &mut self.done,
+            queues: &mut self.queues,
+            messages: &mut self.messages,
+            me: worker,
+            room: self.room,
+            message_room: self.message_room,
+        };
+        ((self.now, &mut self.engines[worker]), out)
+    }
+
     /// Turns until nothing is on its way.
     pub fn settle(&mut self) {
+        self.settle_packets();
+        while let Some(worker) = self
+            .messages
+            .iter()
+            .position(|queue| !queue.is_empty() && !self.late)
+        {
+            self.deliver(worker, usize::MAX);
+        }
+    }
+
+    fn settle_packets(&mut self) {
         while let Some(worker) = self.queues.iter().position(|queue| !queue.is_empty()) {
             let mut batch = Batch::new();
             while batch.room() > 0 {
@@ -199,13 +277,11 @@ impl Crew {
     }
 
     fn process(&mut self, worker: usize, mut batch: Batch<VecPacket>) {
-        let mut out = Out {
-            done: &mut self.done,
-            queues: &mut self.queues,
-            me: worker,
-            room: self.room,
-        };
-        self.engines[worker].process(self.now, &mut batch, &mut out);
+        if !self.late {
+            self.deliver(worker, usize::MAX);
+        }
+        let ((now, engine), mut out) = self.turn(worker);
+        engine.process(now, &mut batch, &mut out);
         let counters = self.engines[worker].counters();
         assert_eq!(
             counters.received,
@@ -218,15 +294,26 @@ impl Crew {
     pub fn wait(&mut self, time: Nanos) {
         self.now = self.now.plus(time);
         for worker in 0..self.engines.len() {
-            let mut out = Out {
-                done: &mut self.done,
-                queues: &mut self.queues,
-                me: worker,
-                room: self.room,
-            };
-            while self.engines[worker].upkeep(self.now, 10_000, &mut out).lag > Nanos(0) {}
+            self.upkeep(worker);
         }
         self.settle();
+    }
+
+    /// One worker's upkeep.
+    pub fn upkeep(&mut self, worker: usize) {
+        let ((now, engine), mut out) = self.turn(worker);
+        while engine.upkeep(now, 10_000, &mut out).lag > Nanos(0) {}
+    }
+
+    /// Who owns a packet's flow.
+    pub fn owner(&self, (port, frame): &(u16, Vec<u8>)) -> usize {
+        let options = ParseOptions {
+            verify_l4: true,
+            look_into_vlan: true,
+        };
+        let meta = parse(frame, VecPacket::new(frame.clone()).checksum, options);
+        let owner = self.placement.owner(PortId(*port), &meta, frame);
+        owner.map_or(0, WorkerId::index)
     }
 
     /// All sessions: flow, state, packets and bytes of each, sorted. Each is on its owner.

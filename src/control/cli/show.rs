@@ -169,6 +169,9 @@ fn status_text(s: &Status) -> String {
         format!("{part} of {whole} ({})", table::share(share))
     };
     let mut sessions = share(s.sessions, s.max_sessions);
+    if s.workers > 1 {
+        sessions.push_str(&format!(", {} leased and unused", s.unused_leases));
+    }
     if s.timeout_scale < 1.0 {
         sessions.push_str(&format!(", timeouts at {:.0} %", s.timeout_scale * 100.0));
     }
@@ -359,9 +362,18 @@ fn rules_text(rules: &[RuleStatus], now: f64, width: Option<u16>) -> String {
         ]
     });
     let mut text = table::render(&columns, rows.collect(), width);
-    for rule in rules.iter().filter(|rule| rule.limited > 0) {
-        let refused = counted(rule.limited, "session");
-        text.push_str(&format!("{}: {refused} refused by its limits\n", rule.name));
+    for rule in rules {
+        if rule.limited > 0 {
+            let refused = counted(rule.limited, "session");
+            text.push_str(&format!("{}: {refused} refused by its limits\n", rule.name));
+        }
+        if rule.unused_leases > 0 {
+            let unused = rule.unused_leases;
+            text.push_str(&format!(
+                "{}: {unused} of max_sessions leased and unused\n",
+                rule.name
+            ));
+        }
     }
     text
 }

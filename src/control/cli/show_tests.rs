@@ -111,6 +111,7 @@ fn rule(name: String) -> RuleStatus {
         description: Some("a long description of what it is good for".to_owned()),
         sessions: 1_000_000,
         limited: 0,
+        unused_leases: 0,
         packets: u64::MAX,
         bytes: u64::MAX,
         last_hit: Some(990.0),
@@ -133,6 +134,11 @@ fn rules_at_some_widths() {
     ];
     let shown = [120, 80, 60, 40].map(|width| rules_text(&rules, 1000.0, Some(width)));
     insta::assert_snapshot!("rules_at_some_widths", shown.join("\n"));
+    let leased = RuleStatus {
+        unused_leases: 7,
+        ..rule("web".to_owned())
+    };
+    assert!(rules_text(&[leased], 1000.0, None).ends_with("\nweb: 7 of max_sessions leased and unused\n"));
 }
 
 #[test]
@@ -169,6 +175,7 @@ fn the_other_tables_fit_a_terminal_too() {
         dropped: u64::MAX,
         originated: 0,
         sessions: 268_435_456,
+        max_sessions: 268_435_456,
         busy: 1.0,
         cycles_per_packet: 123_456.0,
         handed_over: u64::MAX,
@@ -266,7 +273,7 @@ fn one_is_not_several() {
     let all_but = |n: usize| drops(DropReason::COUNT - n);
     assert!(all_but(1).ends_with("\nnot shown: 1 reason without a drop (--all)\n"));
     assert!(all_but(2).ends_with("\nnot shown: 2 reasons without a drop (--all)\n"));
-    let status = |rules| {
+    let status = |rules, workers, unused_leases| {
         let status = Status {
             version: String::new(),
             node: String::new(),
@@ -277,14 +284,15 @@ fn one_is_not_several() {
             config: "fw.toml".to_owned(),
             generation: 1,
             sessions: 0,
-            max_sessions: 1,
+            max_sessions: 10,
+            unused_leases,
             timeout_scale: 1.0,
             sessions_evicted: 0,
             half_open: 0,
             syn_cookies_engaged: false,
             rules,
             classifier: Methods::default(),
-            workers: 1,
+            workers,
             ports: 2,
             ports_up: 2,
             packet_buffers: 1,
@@ -293,6 +301,13 @@ fn one_is_not_several() {
         };
         status_text(&status)
     };
-    assert!(status(1).contains(" generation 1, 1 rule\n"), "{}", status(1));
-    assert!(status(0).contains(" generation 1, 0 rules\n"));
+    assert!(status(1, 1, 0).contains(" generation 1, 1 rule\n"));
+    assert!(status(0, 1, 0).contains(" generation 1, 0 rules\n"));
+    // One worker never refuses early.
+    assert!(
+        status(0, 1, 0).contains(" 0 of 10 (0.0%)\n"),
+        "{}",
+        status(0, 1, 0)
+    );
+    assert!(status(0, 2, 10).contains(" 0 of 10 (0.0%), 10 leased and unused\n"));
 }

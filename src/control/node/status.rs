@@ -29,6 +29,10 @@ pub struct Status {
     pub sessions: u64,
     /// `[conntrack] max_sessions`.
     pub max_sessions: u64,
+    /// Sessions of `max_sessions` that are leased to workers and not used: of several workers one may refuse a session early by
+    /// at most what the others have of these. 0 with one worker, which never refuses early.
+    #[serde(default)]
+    pub unused_leases: u64,
     /// What part of their length timeouts have: 1, and less with more than `adaptive_start` of the table in use. Of several
     /// workers, the least.
     #[serde(default = "whole")]
@@ -158,6 +162,9 @@ pub struct WorkerStatus {
     pub originated: u64,
     /// Sessions that it owns.
     pub sessions: u64,
+    /// Sessions that it may own now: its lease of `[conntrack] max_sessions`. Leases move between workers as they are needed.
+    #[serde(default)]
+    pub max_sessions: u64,
     /// Share of the last second's cycles spent on packets: 0 to 1.
     pub busy: f64,
     /// Busy cycles for each packet in the last second; 0 when there was none.
@@ -205,6 +212,10 @@ pub struct RuleStatus {
     /// Sessions that its limits (`max_sessions`, `max_sessions_per_source`, `new_sessions_per_source`) refused.
     #[serde(default)]
     pub limited: u64,
+    /// Of its `max_sessions`, what is leased to workers and not used: of several workers one may refuse a session early by at most
+    /// what the others have of these. 0 with one worker, and without a limit.
+    #[serde(default)]
+    pub unused_leases: u64,
     /// Packets of its sessions, or that it refused.
     pub packets: u64,
     /// Bytes of those IP packets.

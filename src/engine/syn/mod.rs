@@ -188,7 +188,7 @@ impl Act<'_> {
             SynProtection::Off => false,
             SynProtection::Always => true,
             SynProtection::Auto => {
-                let (half_open, capacity) = (self.table.half_open(), self.table.capacity());
+                let (half_open, capacity) = (self.table.half_open(), self.quota);
                 self.syn.steer(half_open, capacity, self.policy.syn_cookies);
                 self.syn.engaged
             }

@@ -137,6 +137,9 @@ static const uint64_t HX_RSS_IPV4_UDP = RTE_ETH_RSS_NONFRAG_IPV4_UDP;
 static const uint64_t HX_RSS_IPV4_OTHER = RTE_ETH_RSS_IPV4 | RTE_ETH_RSS_NONFRAG_IPV4_OTHER;
 static const uint64_t HX_RSS_IPV6 = RTE_ETH_RSS_IPV6 | RTE_ETH_RSS_FRAG_IPV6 | RTE_ETH_RSS_NONFRAG_IPV6_OTHER;
 static const uint64_t HX_RSS_IPV6_TCP = RTE_ETH_RSS_NONFRAG_IPV6_TCP;
+/* To packets without extension headers the same; the only one of the two that QEMU's igb knows, and the other is then hashed by
+   addresses alone. */
+static const uint64_t HX_RSS_IPV6_TCP_EX = RTE_ETH_RSS_IPV6_TCP_EX;
 static const uint64_t HX_RSS_IPV6_UDP = RTE_ETH_RSS_NONFRAG_IPV6_UDP;
 static const uint64_t HX_RSS_IPV6_OTHER = RTE_ETH_RSS_IPV6 | RTE_ETH_RSS_NONFRAG_IPV6_OTHER;
 

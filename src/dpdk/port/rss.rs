@@ -111,6 +111,7 @@ impl RssAbilities {
             | sys::HX_RSS_IPV4_UDP
             | sys::HX_RSS_IPV6
             | sys::HX_RSS_IPV6_TCP
+            | sys::HX_RSS_IPV6_TCP_EX
             | sys::HX_RSS_IPV6_UDP;
         // SAFETY: reads the structure.
         let algorithms = unsafe { sys::hx_rss_algorithms(info) };

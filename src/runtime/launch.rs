@@ -34,7 +34,7 @@ use crate::control::view::Names;
 use crate::dpdk::tsc::TscClock;
 use crate::dpdk::{Eal, EalConfig, Mempool};
 
-/// mbufs for packets that workers make themselves: they live for one turn.
+/// mbufs for packets that each worker makes itself: they live for one turn, and for another worker's where that sends them.
 const ANSWER_BUFFERS: u32 = 2048;
 /// The largest answer is an ICMPv6 unreachable within the minimum MTU (RFC 4443, section 2.4 (c)).
 const ANSWER_MTU: u16 = 1500;
@@ -160,7 +160,12 @@ impl Service {
         let ports = node_ports(&config);
         let workers = worker_cpus(&config);
         let worker_count = u16::try_from(workers.len()).map_err(failed)?;
-        let pool = Mempool::create(&eal, "answers", ANSWER_BUFFERS, ANSWER_MTU)?;
+        let pool = Mempool::create(
+            &eal,
+            "answers",
+            ANSWER_BUFFERS * u32::from(worker_count),
+            ANSWER_MTU,
+        )?;
         let rss = ports::prepare(&ports, &eal, worker_count)?;
         let mut queues = Vec::new();
         for port in ports.iter() {

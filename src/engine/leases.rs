@@ -228,7 +228,12 @@ impl Leases {
 
     /// A session finds no room. May others still have something to give? They are asked.
     pub(super) fn missed(&mut self, capacity: u32) -> bool {
-        self.missed = true;
+        if !self.missed && !self.dry {
+            // Who was asked before may have kept something, since there was room here then.
+            self.missed = true;
+            self.table.asked = 0;
+            self.table.until = Nanos(0);
+        }
         !self.dry && self.table.lease < capacity
     }
 
@@ -482,7 +487,7 @@ impl Leases {
             epoch: share.epoch,
         };
         if share.ask(&self.leasing, now, |to| tell(to, Message::Ask(ask))) {
-            self.dry = true;
+            self.dry |= self.missed;
             self.missed = false;
         }
     }

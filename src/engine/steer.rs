@@ -79,6 +79,8 @@ pub(super) struct Crew {
     /// What packets proved and disproved since it was last asked for: the newest of each port.
     events: Box<[Option<Event>]>,
     news: bool,
+    /// A packet of this batch disproved what others of it were placed by.
+    disproved: bool,
 }
 
 impl Crew {
@@ -107,9 +109,11 @@ impl Crew {
         let here = owner == self.me;
         if let Some(proof) = self.proofs.get_mut(port.index()) {
             let event = proof.check(kind, device, hash, here);
-            if event != Event::Nothing {
+            // That one kind more is believed is nothing to tell, and must not hide what is.
+            if !matches!(event, Event::Nothing | Event::KindProven(_)) {
                 self.events[port.index()] = Some(event);
                 self.news = true;
+                self.disproved |= matches!(event, Event::Mismatch(_));
             }
         }
         (!here).then_some(owner)
@@ -119,7 +123,8 @@ impl Crew {
     fn astray(&mut self, meta: &PacketMeta) -> Option<WorkerId> {
         let kind = Kind::of(meta)?;
         let proof = self.proofs.get(meta.ingress.index())?;
-        if !proof.believes(kind) {
+        // What is believed no longer was when the packets of this batch were placed.
+        if !(proof.believes(kind) || self.disproved) {
             return None;
         }
         let owner = self.other_by_tuple(meta.ingress, &Tuple::of(meta));
@@ -160,6 +165,7 @@ impl<B> Engine<B> {
             proofs: vec![Proof::default(); ports].into(),
             events: vec![None; ports].into(),
             news: false,
+            disproved: false,
         });
     }
 
@@ -216,6 +222,7 @@ impl<B> Engine<B> {
 pub(super) fn steer_all<B: PacketBuf>(crew: &mut Crew, scratch: &mut Scratch, batch: &Batch<B>) {
     let (packets, ingress) = batch.parts();
     let hops = batch.hops();
+    crew.disproved = false;
     scratch.hops[..hops.len()].copy_from_slice(hops);
     for (place, (packet, port)) in packets.iter().zip(ingress).enumerate() {
         let sight = &mut scratch.sights[place];

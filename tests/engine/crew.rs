@@ -278,7 +278,12 @@ fn proven(method: Method) -> Crew {
     crew.by_device(&talk(1..250), honest);
     assert_eq!(states(&crew), ["proven"; 4]);
     let events = crew.rss_events();
+    // However many kinds were proven behind it.
     assert_eq!(events.len(), 4, "{events:?}");
+    assert!(
+        events.iter().all(|(.., event)| *event == Event::Proven),
+        "{events:?}"
+    );
     assert_eq!(crew.done.handed_over, 0);
     assert_eq!(crew.sessions().len(), 249);
     crew
@@ -339,11 +344,12 @@ fn a_device_that_lies_later_is_found_out_and_no_session_is_lost() {
         ("missing", |placement, hash| (None, placement.buckets.owner(hash))),
     ];
     for method in METHODS {
-        for (lie, device) in lies {
+        // Packets that came with the one that disproves the device were placed by its word, too.
+        for ((lie, device), burst) in lies.into_iter().flat_map(|lie| [1, 48].map(|burst| (lie, burst))) {
             let mut crew = proven(method);
             let sessions = crew.sessions().len();
             let handed = crew.done.handed_over;
-            crew.by_device(&talk(1..250), device);
+            crew.by_device_in_bursts(burst, &talk(1..250), device);
             assert_eq!(states(&crew), ["mismatch"; 4], "{lie}");
             let events = crew.rss_events();
             assert_eq!(events.len(), 4, "{events:?}");
@@ -354,7 +360,7 @@ fn a_device_that_lies_later_is_found_out_and_no_session_is_lost() {
                 assert!(disagreement.to_string().contains(lie), "{disagreement}");
             }
             // On the wrong queue a packet finds no session, and is looked at again before it opens one.
-            crew.by_device(&talk(1..250), device);
+            crew.by_device_in_bursts(burst, &talk(1..250), device);
             let expected = if lie == "wrong queue" { 2 * 4 * 249 } else { 0 };
             assert_eq!(crew.done.handed_over - handed, expected, "{lie}");
             assert!(crew.done.drops.is_empty(), "{lie}: {:?}", crew.done.drops);

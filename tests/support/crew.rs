@@ -188,19 +188,34 @@ impl Crew {
         packets: &[(u16, Vec<u8>)],
         device: impl Fn(&Placement, u32) -> (Option<u32>, WorkerId),
     ) {
-        for (port, frame) in packets {
-            let mut packet = VecPacket::new(frame.clone());
-            let options = ParseOptions {
-                verify_l4: true,
-                look_into_vlan: true,
-            };
-            let meta = parse(frame, packet.checksum, options);
-            let right = self.placement.hash(PortId(*port), &Tuple::of(&meta));
-            let (hash, worker) = device(&self.placement, right);
-            packet.hash = hash;
-            let mut batch = Batch::new();
-            batch.try_push(packet, PortId(*port)).expect("there is room");
-            self.process(worker.index(), batch);
+        self.by_device_in_bursts(1, packets, device);
+    }
+
+    /// As [`Self::by_device`]; so many packets at once, each worker's together.
+    pub fn by_device_in_bursts(
+        &mut self,
+        burst: usize,
+        packets: &[(u16, Vec<u8>)],
+        device: impl Fn(&Placement, u32) -> (Option<u32>, WorkerId),
+    ) {
+        for burst in packets.chunks(burst) {
+            let mut batches: Vec<_> = self.engines.iter().map(|_| Batch::new()).collect();
+            for (port, frame) in burst {
+                let mut packet = VecPacket::new(frame.clone());
+                let options = ParseOptions {
+                    verify_l4: true,
+                    look_into_vlan: true,
+                };
+                let meta = parse(frame, packet.checksum, options);
+                let right = self.placement.hash(PortId(*port), &Tuple::of(&meta));
+                let (hash, worker) = device(&self.placement, right);
+                packet.hash = hash;
+                let batch = &mut batches[worker.index()];
+                batch.try_push(packet, PortId(*port)).expect("there is room");
+            }
+            for (worker, batch) in batches.into_iter().enumerate() {
+                self.process(worker, batch);
+            }
             self.settle();
         }
     }

@@ -69,10 +69,11 @@ fn fits(port: &Candidate, method: Method, workers: u16) -> Result<(), RssError> 
     if workers < 2 {
         return Err(RssError::OneWorker);
     }
-    port.abilities.can(method)?;
-    if method == Method::TwoSided && port.side.is_none() {
-        return Err(RssError::Method(method));
-    }
+    // What no method makes good comes first: it is what is to be told of the port.
+    let able = match port.abilities.can(method) {
+        Err(RssError::Method(_)) => false,
+        other => other.map(|()| method != Method::TwoSided || port.side.is_some())?,
+    };
     if port.queues != workers {
         return Err(RssError::Queues {
             queues: port.queues,
@@ -83,7 +84,11 @@ fn fits(port: &Candidate, method: Method, workers: u16) -> Result<(), RssError> 
     if port.abilities.entries < workers.saturating_mul(2) {
         return Err(RssError::Table(Unfit::TooSmall(port.abilities.entries)));
     }
-    Ok(())
+    if able {
+        Ok(())
+    } else {
+        Err(RssError::Method(method))
+    }
 }
 
 impl NodeRss {
@@ -399,6 +404,20 @@ mod tests {
         assert!(
             matches!(&rss.plans[1], Plan::Software(why) if why.to_string() == "it has 1 receive queue(s) for 2 workers")
         );
+        // What keeps all of them from it, and not what the method that software has then would take.
+        let lone = Candidate {
+            queues: 1,
+            ..plain(Side::Lan)
+        };
+        let rss = choose(&[lone.clone(), lone]);
+        assert_eq!(rss.function.method(), Method::SymmetricToeplitz);
+        assert!(rss.plans.iter().all(|plan| matches!(
+            plan,
+            Plan::Software(RssError::Queues {
+                queues: 1,
+                workers: 2
+            })
+        )));
         let odd = candidate(Side::Wan, |a| {
             a.plain = true;
             a.entries = 100;

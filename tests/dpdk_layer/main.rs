@@ -20,4 +20,5 @@ mod policies;
 mod refusals;
 mod rss;
 #[path = "../support/rssdev.rs"]
+#[allow(dead_code, reason = "each test binary uses its own part")]
 mod rssdev;

@@ -85,6 +85,8 @@ pub struct Lab {
     pub firewall: Netns,
     /// Configured ports, in the order in which they were added.
     pub ports: Vec<config::Port>,
+    /// `NAME=VALUE` for the node's environment.
+    pub environment: Vec<std::ffi::OsString>,
     dir: tempfile::TempDir,
     hosts: u8,
     name: String,
@@ -119,6 +121,7 @@ impl Lab {
         Self {
             firewall,
             ports: Vec::new(),
+            environment: Vec::new(),
             dir,
             hosts: 0,
             name,

@@ -28,7 +28,9 @@ impl Running {
     #[must_use]
     pub fn spawn(lab: &Lab, text: &str) -> Self {
         let file = lab.file("haechi.toml", text);
-        let mut command = lab.firewall.command(HAECHI);
+        // In front of the program alone, and not of those that start it.
+        let mut command = lab.firewall.command("env");
+        command.args(&lab.environment).arg(HAECHI);
         command.arg("run").arg("-c").arg(&file);
         let process = Process::spawn(&mut command, lab.dir(), "haechi");
         Self {

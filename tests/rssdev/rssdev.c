@@ -11,7 +11,8 @@
  * HAECHI_RSSDEV      what net_null0, net_null1 and so on are, separated by ';', the last one for all others:
  *   "reta=128,key=40,queues=16,hash=1": entries of the table (0: none), bytes of the key (0: does not say, takes 40), queues at
  *   most, whether it hands the hash over. "symmetric=1": takes flow rules for symmetric Toeplitz (XOR); "udp=0": hashes UDP by its
- *   addresses, and says so; "refuse=key", "refuse=table": does not take it; "forget=key", "forget=table": takes it and keeps another.
+ *   addresses, and says so; "refuse=key", "refuse=table": does not take it; "forget=key", "forget=table": takes it and keeps another;
+ *   "removable=1": says when it is pulled out (it can be opened again at once).
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -53,6 +54,7 @@ struct rssdev_port {
 	uint64_t done[QUEUES]; /* passes that the queue has finished */
 	uint64_t sent[QUEUES]; /* packets that it has delivered */
 	uint64_t queues;
+	uint64_t pulls; /* how often it is to be pulled out, in all; of the test */
 };
 
 struct rssdev_ctl {
@@ -62,13 +64,13 @@ struct rssdev_ctl {
 	struct rssdev_port port[PORTS];
 };
 
-_Static_assert(sizeof(struct rssdev_port) == 280 && sizeof(struct rssdev_ctl) == 16 + PORTS * 280, "the test reads these offsets");
+_Static_assert(sizeof(struct rssdev_port) == 288 && sizeof(struct rssdev_ctl) == 16 + PORTS * 288, "the test reads these offsets");
 
 struct device {
 	uint16_t reta_size;
 	uint8_t key_size;
 	uint16_t max_queues;
-	bool hands_hash, symmetric, udp, refuse_key, refuse_table, forget_key, forget_table;
+	bool hands_hash, symmetric, udp, refuse_key, refuse_table, forget_key, forget_table, removable;
 	/* What it was told. */
 	uint16_t queues;
 	bool rss, xors, hash_wanted;
@@ -76,6 +78,10 @@ struct device {
 	uint8_t key[KEY_MOST + 5];
 	uint16_t reta[ENTRIES];
 	bool reta_set, started;
+	/* Who is to be told when it is pulled out, and how often that was. */
+	rte_eth_dev_cb_fn on_removal;
+	void *of_removal;
+	uint64_t pulled;
 	const struct rte_eth_rxtx_callback *callback[QUEUES];
 	struct queue {
 		uint32_t at;
@@ -139,6 +145,10 @@ static void read_settings(void)
 		d->refuse_table = strstr(text, "refuse=table") != NULL;
 		d->forget_key = strstr(text, "forget=key") != NULL;
 		d->forget_table = strstr(text, "forget=table") != NULL;
+		d->removable = number(text, "removable", 0);
+		/* A device has a key of its own until it is told another. */
+		for (int k = 0; k < KEY_MOST; k++)
+			d->key[k] = 0x6d ^ k * 37;
 		if (d->reta_size > ENTRIES || d->max_queues > QUEUES)
 			die("HAECHI_RSSDEV: too many");
 	}
@@ -199,6 +209,11 @@ int rte_eth_dev_info_get(uint16_t port, struct rte_eth_dev_info *info)
 	if (d == NULL)
 		return 0;
 	of_port[port] = d;
+	if (d->removable) {
+		static const uint32_t flags = RTE_ETH_DEV_INTR_RMV;
+
+		info->dev_flags = &flags;
+	}
 	info->reta_size = d->reta_size;
 	info->hash_key_size = d->key_size;
 	info->max_rx_queues = d->max_queues;
@@ -210,6 +225,18 @@ int rte_eth_dev_info_get(uint16_t port, struct rte_eth_dev_info *info)
 			      (d->symmetric ? RTE_ETH_HASH_ALGO_CAPA_MASK(SYMMETRIC_TOEPLITZ) : 0);
 #endif
 	return 0;
+}
+
+int rte_eth_dev_callback_register(uint16_t port, enum rte_eth_event_type event, rte_eth_dev_cb_fn callback, void *arg)
+{
+	REAL(rte_eth_dev_callback_register);
+	struct device *d = ours(port);
+
+	if (d != NULL && event == RTE_ETH_EVENT_INTR_RMV) {
+		d->on_removal = callback;
+		d->of_removal = arg;
+	}
+	return real(port, event, callback, arg);
 }
 
 static int take(struct device *d, const struct rte_eth_rss_conf *conf)
@@ -233,12 +260,16 @@ static int take(struct device *d, const struct rte_eth_rss_conf *conf)
 int rte_eth_dev_configure(uint16_t port, uint16_t rx, uint16_t tx, const struct rte_eth_conf *conf)
 {
 	REAL(rte_eth_dev_configure);
+	struct rte_eth_conf known = *conf;
 	int error;
 	struct device *d = ours(port);
 
 	if (d != NULL && d->refuse_key && conf->rx_adv_conf.rss_conf.rss_key != NULL)
 		return -EINVAL;
-	error = real(port, rx, tx, conf);
+	/* Of which net_null knows nothing. */
+	if (d != NULL && d->removable)
+		known.intr_conf.rmv = 0;
+	error = real(port, rx, tx, &known);
 	if (error != 0 || d == NULL)
 		return error;
 	d->queues = rx;
@@ -530,6 +561,10 @@ static uint16_t receive(uint16_t port, uint16_t queue, struct rte_mbuf **packets
 	q->count += made;
 	__atomic_store_n(&p->sent[queue], q->count, __ATOMIC_RELEASE);
 	__atomic_store_n(&p->done[queue], pass, __ATOMIC_RELEASE);
+	if (queue == 0 && d->on_removal != NULL && __atomic_load_n(&p->pulls, __ATOMIC_ACQUIRE) > d->pulled) {
+		d->pulled++;
+		d->on_removal(port, RTE_ETH_EVENT_INTR_RMV, d->of_removal, NULL);
+	}
 	return made;
 }
 
@@ -563,6 +598,7 @@ int rte_eth_dev_close(uint16_t port)
 		rte_eth_remove_rx_callback(port, q, d->callback[q]);
 	if (d != NULL) {
 		d->started = false;
+		d->on_removal = NULL;
 		of_port[port] = NULL;
 	}
 	return real(port);

@@ -12,7 +12,7 @@ const QUEUES: u64 = 16;
 const PORTS: u64 = 4;
 /// `struct rssdev_ctl` up to its ports, `struct rssdev_port`.
 const HEAD: u64 = 16;
-const PORT: u64 = 16 + 16 * QUEUES + 8;
+const PORT: u64 = 16 + 16 * QUEUES + 16;
 
 /// How the device's packets are wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,8 +157,15 @@ impl RssDevice {
         (0..self.queues(port)).all(|q| self.read(Self::port(port, 16 + 8 * q)) == passes)
     }
 
+    /// Pulls a port's device out while it is polled; it must be `removable`.
+    pub(crate) fn pull(&self, port: u16) {
+        let at = Self::port(port, PORT - 8);
+        let pulls = self.read(at) + 1;
+        self.file.write_all_at(&pulls.to_le_bytes(), at).unwrap();
+    }
+
     fn queues(&self, port: u16) -> u64 {
-        self.read(Self::port(port, PORT - 8))
+        self.read(Self::port(port, PORT - 16))
     }
 
     /// Packets that a port has delivered, by queue.

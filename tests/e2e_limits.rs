@@ -89,7 +89,9 @@ fn a_source_opens_no_more_than_its_rate() {
     });
     let opened = node.counters().sessions_created - before.sessions_created;
     let allowed = 5 + sent.elapsed().as_secs() * 5 + 5;
-    assert!((5..=allowed).contains(&opened), "{opened} of {allowed}");
+    // With several workers the flows of a source may all be one's, and the others' part of the rate comes too late for a burst.
+    let workers = node.api.get("/v1/workers")["workers"].as_array().unwrap().len() as u64;
+    assert!((5 / workers..=allowed).contains(&opened), "{opened} of {allowed}");
 }
 
 /// The session table full of flows from outside, which nothing may evict: the operator still gets in.
@@ -103,11 +105,12 @@ fn a_full_table_has_room_for_the_zone_with_a_reserve() {
     let answering = inside.udp(5353);
     let flood: Vec<_> = (0..120).map(|n| outside.udp(20_000 + n)).collect();
     let mut heard = [0; 16];
+    let mut refused = 0;
     for (socket, judged) in flood.iter().zip(1..) {
         socket
             .send_to(b"question", SocketAddr::new(inside.v4, 5353))
             .unwrap();
-        let mut refused = 0;
+        let refused_before = refused;
         wait_for("the flow is let in or refused", || {
             let now = node.counters();
             refused = now.drop_of("table_full") - before.drop_of("table_full");
@@ -119,16 +122,17 @@ fn a_full_table_has_room_for_the_zone_with_a_reserve() {
             }
         });
         // Answered where there was room, so that the session is one both ways and stays.
-        if refused == 0 {
+        if refused == refused_before {
             let (_, from) = answering.recv_from(&mut heard).unwrap();
             answering.send_to(b"response", from).unwrap();
             socket.recv_from(&mut heard).unwrap();
         }
     }
-    assert_eq!(
-        node.counters().drop_of("table_full") - before.drop_of("table_full"),
-        30
-    );
+    // Of several workers one may refuse while the others still have room that they have not been asked for, and each keeps less than a
+    // session too little of the reserve.
+    let workers = node.api.get("/v1/workers")["workers"].as_array().unwrap().len();
+    let expected = if workers == 1 { 30..=30 } else { 29..=45 };
+    assert!(expected.contains(&refused), "{refused}");
     let status = node.api.get("/v1/status");
     assert!(status["timeout_scale"].as_f64() < Some(1.0), "{status}");
     let (ok, said, _) = node.try_cli("show status");

@@ -9,14 +9,17 @@ use tracing_subscriber::EnvFilter;
 /// (`info,haechi::control=trace`).
 pub const LEVEL_VARIABLE: &str = "HAECHI_LOG";
 
+/// The netlink library warns of every attribute that the kernel has more of than it knows, which means nothing to anybody.
+const QUIET: &str = "netlink_packet_route=error";
+
 /// Starts logging to standard error, from `info` up unless [`LEVEL_VARIABLE`] says otherwise. Once for the process; a
 /// second call changes nothing.
 pub fn init() {
     let wanted = std::env::var(LEVEL_VARIABLE).unwrap_or_default();
-    let (filter, refused) = match EnvFilter::builder().parse(if wanted.is_empty() { "info" } else { &wanted })
-    {
+    let level = if wanted.is_empty() { "info" } else { &wanted };
+    let (filter, refused) = match EnvFilter::builder().parse(format!("{QUIET},{level}")) {
         Ok(filter) => (filter, None),
-        Err(e) => (EnvFilter::new("info"), Some(e)),
+        Err(e) => (EnvFilter::new(format!("{QUIET},info")), Some(e)),
     };
     let started = tracing_subscriber::fmt()
         .with_env_filter(filter)

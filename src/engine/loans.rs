@@ -21,8 +21,9 @@ use crate::policy::{Limits, Policy};
 
 /// Sources that can wait for loans at once; another one asks when it is refused again.
 const QUESTIONS: usize = 64;
-/// How often a lender asks for what it lent, of a source that it has no session of.
-const RECALL: Nanos = Nanos(100_000_000);
+/// So long a loan is kept unused, and so often a lender asks for what it lent: who was refused for want of it tries again after 1, 3 and
+/// 7 seconds (a SYN, RFC 6298, sections 2 and 5), and shall find it.
+const KEEP: Nanos = Nanos::from_secs(10);
 /// Loans that one upkeep looks at.
 const SWEEP: usize = 16;
 
@@ -209,7 +210,7 @@ impl Sources {
         if let Some(place) = place.filter(|_| told) {
             let loan = &mut loans.list[place];
             loan.net[part as usize] -= i64::from(amount);
-            loan.next = now.plus(RECALL);
+            loan.next = now.plus(KEEP);
             if part == Part::Rate {
                 self.rescale(name, whole, whole - amount, now);
             }
@@ -246,7 +247,7 @@ impl Sources {
         } else if let Some(place) = loans.place(name, most) {
             let loan = &mut loans.list[place];
             loan.net[part as usize] += i64::from(give.amount);
-            loan.next = now.plus(PAUSE);
+            loan.next = now.plus(KEEP);
             if part == Part::Rate {
                 self.rescale(name, whole, whole.saturating_add(give.amount), now);
             }
@@ -378,7 +379,7 @@ impl Sources {
                     until: None,
                 };
                 if self.ask(loans, question, lent, &mut tell) {
-                    next = now.plus(RECALL);
+                    next = now.plus(KEEP);
                 }
             }
         }

@@ -104,6 +104,27 @@ fn one_worker_s_traffic_gets_all_of_a_source_s_sessions() {
     }
 }
 
+/// A SYN that was refused for want of a loan is sent again after a second: the loan is still there.
+#[test]
+fn a_loan_waits_for_who_tries_again_later() {
+    for source in 1..9 {
+        let mut crew = crew("max_sessions_per_source = 3", 2);
+        for packet in flows_of(&crew, source, 0).take(3).collect::<Vec<_>>() {
+            let before = count(&crew);
+            let mut tries = 0;
+            while count(&crew) == before {
+                tries += 1;
+                assert!(tries <= 2, "refused again after a second");
+                crew.burst(0, std::slice::from_ref(&packet));
+                for _ in 0..100 {
+                    crew.wait(Nanos::from_millis(10));
+                }
+            }
+        }
+        assert!(is_even(&crew));
+    }
+}
+
 #[test]
 fn one_worker_s_traffic_gets_all_of_a_source_s_rate() {
     for workers in 2..=4 {

@@ -251,7 +251,9 @@ fn the_oldest_incomplete_datagram_makes_room() {
     let mut lab = Lab::new();
     let (a, b) = lab.raw_pair("lan", "wan");
     let conntrack = "max_sessions = 4096\n[conntrack.fragments]\nmax_datagrams = 8\ntimeout = \"1m\"\n";
-    let node = lab.start(Config::new(RULES).conntrack(conntrack));
+    // Each of several workers keeps the newest of its own.
+    let config = Config::new(RULES).node("workers", "\"1\"");
+    let node = lab.start(config.conntrack(conntrack));
     let mut at_b = b.capture();
     let ends = Ends::v4(&a, &b);
     let before = node.counters();

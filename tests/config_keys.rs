@@ -364,6 +364,12 @@ fn timeouts_and_switches_reach_the_policy() {
         5
     );
     assert_eq!(compile(&with("policy.alert_rate", value("'5/s'"))).alert_rate, 5);
+    let several = compile(&with("node.workers", value("'0-2'")));
+    assert_eq!(
+        [several.reject_rate, several.alert_rate],
+        [333, 3],
+        "each worker's share"
+    );
     assert_eq!((base.alert_rate, base.rules[0].log), (10, RuleLog::None));
     assert_eq!(
         compile(&with("rule.log", value("'end'"))).rules[0].log,

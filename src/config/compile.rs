@@ -169,8 +169,8 @@ pub fn compile_with(
         },
         timeouts,
         verify_checksums: config.conntrack.verify_checksums,
-        reject_rate: config.policy.reject_rate.0,
-        alert_rate: config.policy.alert_rate.0,
+        reject_rate: rate_of_worker(config, config.policy.reject_rate.0),
+        alert_rate: rate_of_worker(config, config.policy.alert_rate.0),
         fragments: fragment_limits(config),
         max_sessions: config.conntrack.max_sessions,
         adaptive: Adaptive {
@@ -184,11 +184,20 @@ pub fn compile_with(
     })
 }
 
+fn workers(config: &Config) -> u32 {
+    u32::try_from(config.node.workers.0.len())
+        .unwrap_or(u32::MAX)
+        .max(1)
+}
+
+/// Each worker's share of a rate of the node; at least 1 a second, if there is a rate at all.
+fn rate_of_worker(config: &Config, rate: u32) -> u32 {
+    (rate / workers(config)).max(rate.min(1))
+}
+
 /// Each worker's share. Of the buffers a quarter of one port's pool, so that three quarters are left to its rings.
 fn fragment_limits(config: &Config) -> policy::FragmentLimits {
-    let workers = u32::try_from(config.node.workers.0.len())
-        .unwrap_or(u32::MAX)
-        .max(1);
+    let workers = workers(config);
     let max_datagrams = config.conntrack.fragments.max_datagrams.div_ceil(workers);
     policy::FragmentLimits {
         max_datagrams,

@@ -42,9 +42,9 @@ pub struct Policy {
     pub state_timeouts: StateTimeouts,
     /// Verify TCP, UDP, ICMP and ICMPv6 checksums (the IPv4 header's is always verified).
     pub verify_checksums: bool,
-    /// RSTs and ICMP errors that haechi makes itself, a second.
+    /// RSTs and ICMP errors that each worker makes itself, a second.
     pub reject_rate: u32,
-    /// Alert records of each rule, a second.
+    /// Alert records of each rule, a second, of each worker.
     pub alert_rate: u32,
     /// Fragments on hold.
     pub fragments: FragmentLimits,

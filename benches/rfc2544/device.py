@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """A device under test: a forwarder between two ports of net_null, with the generator's wire (benches/flowgen/wire.h) before them."""
 
-import http.client
-import json
 import mmap
 import os
 import re
 import signal
-import socket
 import struct
 import subprocess
+import sys
 import time
 
 from search import Trial, percentile
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from compare import Api, Failure, own_autogroup  # noqa: E402
 
 PORTS = 2
 FCS = 4
@@ -21,10 +22,6 @@ CTL_MAGIC = 0x31304E4547574C46
 WIRE_MAGIC = 0x31304552495757
 STEPS, OCTAVES = 32, 40
 PORT_BYTES = 128 + 8 * OCTAVES * STEPS
-
-
-class Failure(Exception):
-    """What ends the run with one clear line."""
 
 
 def shared(path, size):
@@ -113,7 +110,7 @@ class Device:
                 env=environment,
                 cwd=self.work,
                 start_new_session=True,
-                preexec_fn=before_everybody,
+                preexec_fn=own_autogroup,
             )
         self.wait(lambda: self.page.ready() and all(self.page.source(i)["calls"] for i in range(PORTS)), "polls both ports", 120)
         self.warm_up()
@@ -237,18 +234,6 @@ class Device:
             self.child.wait()
 
 
-def before_everybody():
-    """For a child that is about to run: all CPUs, and before everybody else on them."""
-    # A session of its own is an autogroup of its own, and under autogroups only the group's nice value counts.
-    os.sched_setaffinity(0, range(os.cpu_count()))
-    try:
-        os.setpriority(os.PRIO_PROCESS, 0, -20)
-        with open("/proc/self/autogroup", "w") as file:
-            file.write("-20")
-    except OSError:
-        pass  # a kernel without autogroups
-
-
 class Testpmd(Device):
     """dpdk-testpmd --forward-mode=mac: both MAC addresses rewritten, nothing else."""
 
@@ -297,19 +282,7 @@ class Haechi(Device):
         return [self.options.haechi, "run", "-c", path]
 
     def get(self, what):
-        connection = http.client.HTTPConnection("localhost", timeout=10)
-        connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.sock.settimeout(10)
-        try:
-            connection.sock.connect(f"{self.work}/haechi.sock")
-            connection.request("GET", what)
-            response = connection.getresponse()
-            body = response.read()
-        finally:
-            connection.close()
-        if response.status != 200:
-            raise Failure(f"haechi's API answers {what} with {response.status}: {body[:200]!r}")
-        return json.loads(body)
+        return Api(f"{self.work}/haechi.sock").get(what)
 
     def warm_up(self):
         super().warm_up()

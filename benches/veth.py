@@ -13,7 +13,7 @@ import tempfile
 import time
 
 from compare import HERE, Failure, log, machine
-from compare.tables import as_markdown, as_text, publish
+from compare.tables import as_markdown, as_text, publish_between
 from idle import Node, ping
 
 SMALL = 18  # bytes of UDP payload: a frame of 60 bytes, 64 with FCS
@@ -222,7 +222,7 @@ def main():
         file.write("\n")
     log(f"written: {options.json}")
     if options.publish:
-        publish(as_markdown([table(result)], about), BEGIN, END)
+        publish_between(as_markdown([table(result)], about), BEGIN, END)
     return 0
 
 

@@ -2,18 +2,16 @@
 """haechi beside other forwarders, one worker; started by compare.sh."""
 
 import argparse
-import json
 import os
 import shutil
-import signal
 import sys
-import tempfile
 
 from . import chart, goals, tables
-from .common import HERE, ROOT, Failure, log, machine, measure_from
+from .common import HERE, machine, supervise
 from .established import CONTESTANTS, ROOM, SOURCES, Case, run_case
 from .memory import run_memory
 from .newflows import LIVE, run_fill, run_sustained, sessions_known
+from .options import numbers, words
 
 PARTS = ("established", "fill", "sustained", "memory")
 # (source, length, rules, flows): what is measured of established sessions where nothing else is asked for.
@@ -109,20 +107,9 @@ def memory(options, work, report):
 
 
 def write_results(options, report, publish):
-    """JSON, Markdown and chart, and what was printed last."""
     found = [*tables.final(report), *goals.table(report)]
-    print(tables.as_text(found), flush=True)
-    stem = os.path.splitext(options.json)[0]
-    picture, markdown = chart.render(report), tables.as_markdown(found, report["machine"])
-    texts = {options.json: json.dumps(report, indent=1) + "\n", f"{stem}.md": markdown, f"{stem}.svg": picture}
-    if publish:
-        tables.publish(f"![chart](performance.svg)\n\n{markdown}")
-        texts[os.path.join(ROOT, "docs", "performance.svg")] = picture
-    for path, text in texts.items():
-        if text is not None:
-            with open(path, "w") as file:
-                file.write(text)
-            log(f"written: {path}")
+    place = (tables.BEGIN, tables.END, "performance.svg") if publish else None
+    tables.write_results(options, report, found, chart.render(report), place)
 
 
 def main():
@@ -130,45 +117,14 @@ def main():
     if options.needs:
         print(huge_mib(options))
         return 0
-    work = tempfile.mkdtemp(prefix="haechi-compare.", dir=options.work)
     report = {"machine": machine(), "options": vars(options), "cases": [], "fills": [], "sustained": [], "memory": []}
 
-    def interrupted(signum, _frame):
-        raise SystemExit(128 + signum)
-
-    for signum in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(signum, interrupted)
-    measure_from([c for c in range(os.cpu_count()) if c != options.cpu])
-    try:
+    def measure(work):
         for part in options.parts:
             {"established": established, "fill": fill, "sustained": sustained, "memory": memory}[part](options, work, report)
-        write_results(options, report, options.publish)
-    except Failure as failure:
-        # What was measured until then is not lost.
-        write_results(options, report, False)
-        log(f"compare: {failure}")
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    finally:
-        if not options.keep:
-            shutil.rmtree(work, ignore_errors=True)
-    return 0
 
-
-def numbers(text):
-    return [int(part) for part in text.split(",")]
-
-
-def words(allowed):
-    def parse(text):
-        found = text.split(",")
-        unknown = set(found) - set(allowed)
-        if unknown:
-            raise argparse.ArgumentTypeError(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(allowed)}")
-        return found
-
-    return parse
+    others = [c for c in range(os.cpu_count()) if c != options.cpu]
+    return supervise("compare", options, others, measure, lambda publish: write_results(options, report, publish))
 
 
 def lengths(text):

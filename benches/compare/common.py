@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every script needs: failures, the control API, the machine."""
+"""What every script needs: failures, the frame around a measurement, the control API, the machine."""
 
 import contextlib
 import ctypes
@@ -8,10 +8,12 @@ import json
 import os
 import platform
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 
 HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -53,6 +55,32 @@ def measure_from(cpus):
         os.setsid()  # refused to the first process of a group, which has its session already
     own_autogroup()
     os.sched_setaffinity(0, cpus)
+
+
+def supervise(name, options, cpus, measure, write):
+    """Calls `measure(directory)`, from these CPUs, then `write(publish)`: after a failure, too, for what was measured until then is
+    not lost. Returns the exit status. Nothing is left behind, however it ends."""
+    work = tempfile.mkdtemp(prefix=f"haechi-{name}.", dir=options.work)
+
+    def interrupted(signum, _frame):
+        raise SystemExit(128 + signum)
+
+    for signum in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, interrupted)
+    measure_from(cpus)
+    try:
+        measure(work)
+        write(options.publish)
+    except Failure as failure:
+        write(False)
+        log(f"{name}: {failure}")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        if not options.keep:
+            shutil.rmtree(work, ignore_errors=True)
+    return 0
 
 
 class Api:

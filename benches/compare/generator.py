@@ -13,10 +13,10 @@ FIELDS = ("packets", "calls", "paused", "passes", "taken_back", "tid", "port_id"
 class Page:
     """The page of struct flowgen_ctl, shared with one contestant."""
 
-    def __init__(self, path):
+    def __init__(self, path, ports=PORTS):
         with open(path, "w+b") as file:
-            file.truncate(64 * (1 + PORTS))
-            self.map = mmap.mmap(file.fileno(), 64 * (1 + PORTS))
+            file.truncate(64 * (1 + ports))
+            self.map = mmap.mmap(file.fileno(), 64 * (1 + ports))
 
     def ready(self):
         return struct.unpack_from("<Q", self.map, 0)[0] == MAGIC

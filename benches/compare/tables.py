@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is printed while it runs, and the tables at the end: as text and as Markdown."""
 
+import json
 import os
 import statistics
 
-from .common import ROOT, Failure
+from .common import ROOT, Failure, log
 
 DOCUMENT = os.path.join(ROOT, "docs", "performance.md")
 BEGIN, END = "<!-- benches/compare.sh --publish: begin -->", "<!-- benches/compare.sh --publish: end -->"
@@ -151,15 +152,16 @@ def as_text(tables):
 
 
 def as_markdown(tables, machine):
-    lines = [f"{machine['cpu']}, {machine['cpus']} CPUs, Linux {machine['kernel']}, DPDK {machine['dpdk']},"]
-    lines += [f"Open vSwitch {machine['ovs']}; commit {machine['commit']}, {machine['time'][:10]}."]
+    ovs = f",\nOpen vSwitch {machine['ovs']}" if "ovs" in machine else ""
+    lines = [f"{machine['cpu']}, {machine['cpus']} CPUs, Linux {machine['kernel']}, DPDK {machine['dpdk']}{ovs};"]
+    lines += [f"commit {machine['commit']}, {machine['time'][:10]}."]
     for title, header, rows in tables:
         lines += ["", f"**{title}**", "", "| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
         lines += ["| " + " | ".join(str(c) for c in row) + " |" for row in rows]
     return "\n".join(lines) + "\n"
 
 
-def publish(markdown, begin=BEGIN, end=END, path=DOCUMENT):
+def publish_between(markdown, begin, end, path=DOCUMENT):
     """Puts tables between two marks of docs/performance.md."""
     with open(path) as file:
         text = file.read()
@@ -168,3 +170,21 @@ def publish(markdown, begin=BEGIN, end=END, path=DOCUMENT):
     head, rest = text.split(begin)
     with open(path, "w") as file:
         file.write(f"{head}{begin}\n{markdown}{end}{rest.split(end)[1]}")
+
+
+def write_results(options, report, tables, picture, publish=None):
+    """JSON, Markdown and chart (None: there is none), and what is printed last. `publish`: the marks in docs/performance.md, and the
+    name of the chart beside it."""
+    print(as_text(tables), flush=True)
+    stem = os.path.splitext(options.json)[0]
+    markdown = as_markdown(tables, report["machine"])
+    texts = {options.json: json.dumps(report, indent=1) + "\n", f"{stem}.md": markdown, f"{stem}.svg": picture}
+    if publish:
+        begin, end, chart = publish
+        publish_between(f"![chart]({chart})\n\n{markdown}", begin, end)
+        texts[os.path.join(os.path.dirname(DOCUMENT), chart)] = picture
+    for path, text in texts.items():
+        if text is not None:
+            with open(path, "w") as file:
+                file.write(text)
+            log(f"written: {path}")

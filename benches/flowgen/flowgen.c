@@ -49,10 +49,10 @@
 
 #include "flowgen.h"
 #include "frames.h"
+#include "walk.h"
 #include "wire.h"
 
 #define MAX_FLOWS (1u << 24)
-#define MIN_PASS 4096u
 /* Polls of the first port after its first pass before replies start: the last originals have long been forwarded. */
 #define SETTLE_CALLS 64u
 
@@ -96,37 +96,12 @@ static void die(const char *what)
 	exit(1);
 }
 
-/* SplitMix64: a new value from a counter. */
-static uint64_t next_random(uint64_t *state)
-{
-	uint64_t z = (*state += 0x9e3779b97f4a7c15ull);
-
-	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
-	z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
-	return z ^ (z >> 31);
-}
-
-static uint32_t gcd(uint32_t a, uint32_t b)
-{
-	while (b != 0) {
-		uint32_t t = a % b;
-
-		a = b;
-		b = t;
-	}
-	return a;
-}
-
 /* A new order of all flows. Not on every burst: once a pass. */
 static void new_pass(struct side *s)
 {
-	/* Few flows keep an order for a while, so that drawing a new one costs nothing that could be measured. */
-	s->left = flows >= MIN_PASS ? flows : flows * ((MIN_PASS + flows - 1) / flows);
+	s->left = pass_length(flows);
 	s->at = next_random(&s->random) % flows;
-	do
-		s->stride = 1 + next_random(&s->random) % flows;
-	while (gcd(s->stride, flows) != 1);
-	s->stride %= flows; /* 0 only for a single flow */
+	s->stride = new_stride(&s->random, flows);
 }
 
 static void build_templates(struct side *s)

@@ -109,7 +109,7 @@ static void build_template(struct shape *shape, uint32_t frame_length, bool repl
 }
 
 /* How much data has gone before each frame, whichever frame of the mix a connection began with. */
-static void sum_mix(void)
+static __rte_unused void sum_mix(void)
 {
 	uint32_t begin, i;
 

@@ -127,6 +127,7 @@ check "lints without DPDK" cargo clippy --locked --all-targets --no-default-feat
 run cargo fetch --locked || echo "not all crates could be fetched" >&2
 check dependencies cargo deny --offline check licenses bans sources
 check "searches by RFC 2544" python3 -B -m unittest discover -s benches/rfc2544
+check "model of several workers" python3 -B -m unittest discover -t benches -s benches/compare
 check "pktgen scripts" lua5.3 tests/pktgen/check.lua
 suite "tests without DPDK" cargo test --locked --no-default-features --no-fail-fast
 suite "tests" cargo test --locked --no-fail-fast

@@ -6,7 +6,7 @@ SIGSTOP, and then take turns of a second or so on the same CPU. What is counted 
 a forwarder that polls net_null is what it processed; that it all left again is checked at rest, from each contestant's own
 counters, after the last turn.
 
-    common.py       what every script needs: failures, the control API, the machine
+    common.py       what every script needs: failures, the frame around a measurement, the control API, the machine
     generator.py    the page that flowgen shares, capture files
     rules.py        the same rules for haechi and for Open vSwitch
     contestant.py   a forwarder as a child process; testpmd and haechi
@@ -17,6 +17,13 @@ counters, after the last turn.
     tables.py       what is printed and published
     chart.py        the same as SVG
     goals.py        what haechi is meant to reach
+    options.py      what options are made of
+
+and of scaling.sh, haechi with several workers:
+
+    scaling.py      turns of one worker and of several, tables, chart
+    crew.py         a node with several workers, the page of flowgen/queues.c
+    model.py        what they cost, and what more of them would do
 """
 
 from .common import HERE, Api, Failure, log, machine, own_autogroup

@@ -15,7 +15,7 @@ usage: benches/scaling.sh [options]
   --workers N[,N...]    crews to measure beside one worker (default 2 to as many as there are CPUs)
   --shares P[,P...]     percent of the flows that come by another worker's queue (default 0,10,100); what a device without RSS
                         hands to the wrong of n workers, (n-1)/n, is always measured
-  --flows N             UDP flows in all, of which each worker has an even share (default 1000)
+  --flows N             UDP flows in all, of which each worker has an even share (default 1000, at most 800000)
 
   --rounds N            good rounds; a round is one turn of each crew at each share (default 7)
   --seconds S           measured part of a turn (default 1), after --settle S to warm the caches (default 0.2)

@@ -6,6 +6,11 @@ from html import escape
 from .tables import median, names_of
 
 COLOURS = {"testpmd": "#9aa5b1", "haechi": "#d9480f", "before": "#f0a37e", "ovs": "#1c7ed6", "ovs-noemc": "#74c0fc"}
+COLOURS |= {
+    "measured": "#d9480f",
+    "model: ports proven": "#2f9e44",
+    "model: ports in software, at least": "#1c7ed6",
+}  # scaling.py
 OTHER = "#868e96"
 LEFT, WIDTH, BAR, GAP, RIGHT = 250, 560, 14, 10, 90
 

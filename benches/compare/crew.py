@@ -137,7 +137,9 @@ class Crew(Haechi):
         was, and all of it was sent but for what found a full queue between workers."""
 
         def grown(where, *keys):
-            return sum(entry[key] for entry in after[where] for key in keys) - sum(entry[key] for entry in before[where] for key in keys)
+            return sum(entry[key] for entry in after[where] for key in keys) - sum(
+                entry[key] for entry in before[where] for key in keys
+            )
 
         report = {key: after[key] - before[key] for key in ("generated", "astray")}
         report |= {key: grown("workers", key) for key in ("forwarded", "handed_over", "taken_over")}
@@ -146,10 +148,14 @@ class Crew(Haechi):
         lost = drops.get("queue_full", 0)
         if set(drops) - {"queue_full"} or grown("ports", "rx_missed", "tx_dropped"):
             raise Failure(f"{self.name}: haechi lost packets: {report}, dropped: {drops}")
-        if report["received"] != report["generated"] or any(report[k] != report["generated"] - lost for k in ("forwarded", "sent")):
+        if report["received"] != report["generated"] or any(
+            report[k] != report["generated"] - lost for k in ("forwarded", "sent")
+        ):
             raise Failure(f"{self.name}: haechi's account is not even: {report}, dropped: {drops}")
         if any(report[k] != report["astray"] - lost for k in ("handed_over", "taken_over")):
-            raise Failure(f"{self.name}: haechi did not hand over what came by another worker's queue: {report}, dropped: {drops}")
+            raise Failure(
+                f"{self.name}: haechi did not hand over what came by another worker's queue: {report}, dropped: {drops}"
+            )
         if self.states_of(after) != {self.rss}:
             raise Failure(f"{self.name}: haechi's ports are not {self.rss}: {self.states_of(after)}")
         return {**report, "drops": drops, "sessions": self.case.flows, "rss": self.rss, "config": self.config()}

@@ -14,6 +14,7 @@ from .established import Case, alternate, good_rounds, short
 from .options import several, within
 
 LENGTH = 60
+MOST_FLOWS = 800_000  # of max_sessions 1,000,000: a worker may refuse the last ones early (leases)
 NODE_MIB, WORKER_MIB = 700, 50  # of huge pages, with the defaults
 PLACE = ("<!-- benches/scaling.sh --publish: begin -->", "<!-- benches/scaling.sh --publish: end -->", "scaling.svg")
 ONE = "1"  # the turn of one worker
@@ -125,7 +126,10 @@ def measured_table(report, results):
             )
     counted = ", ".join(f"{len(r['rounds'])} of {len(r['rounds']) + len(r['refused_rounds'])}" for r in results)
     share = report["options"]["min_share"]
-    title = f"64-byte UDP frames of {results[0]['label'].split(', ')[1]}; medians of {counted} rounds, those in which every worker had {share:g} % of its CPU"
+    title = (
+        f"64-byte UDP frames of {results[0]['label'].split(', ')[1]}; medians of {counted} rounds, "
+        f"those in which every worker had {share:g} % of its CPU"
+    )
     return title, header, rows
 
 
@@ -182,14 +186,19 @@ def picture(results):
     found = costs_of(results[0])
     dear, _ = model.dearest_and_cheapest(found)
     drawing = chart.Drawing()
-    names = ("measured", "model: ports proven", "model: ports in software")
+    names = ("measured", "model: ports proven", "model: ports in software, at least")
     drawing.legend(names)
     for result in results:
-        bars = [(", ".join(map(str, about(t))), [("measured", tables.median(result, t["name"], "mpps"))]) for t in result["turns"]]
-        drawing.panel("Million packets a second: workers, ports, handed over", bars)
+        bars = [
+            (" / ".join(map(str, about(t))), [("measured", tables.median(result, t["name"], "mpps"))]) for t in result["turns"]
+        ]
+        drawing.panel("Million packets a second: workers / ports / handed over", bars)
     counts = sorted({*model.WORKERS, *(r["workers"] for r in results)})
     groups = [
-        (f"{n} worker{'s' * (n != 1)}", [(names[1], model.predict(found, n, "proven")), (names[2], model.predict(found, n, "sw", dear))])
+        (
+            f"{n} worker{'s' * (n != 1)}",
+            [(names[1], model.predict(found, n, "proven")), (names[2], model.predict(found, n, "sw", dear))],
+        )
         for n in counts
     ]
     drawing.panel("Million packets a second, model", groups)
@@ -223,7 +232,9 @@ def main():
 
     # Where every CPU has a worker, this is one more of those that share them.
     left = os.cpu_count() - max(options.workers)
-    return supervise("scaling", options, range(left or os.cpu_count()), measure, lambda publish: write_results(options, report, publish))
+    return supervise(
+        "scaling", options, range(left or os.cpu_count()), measure, lambda publish: write_results(options, report, publish)
+    )
 
 
 def parse_options():
@@ -233,7 +244,7 @@ def parse_options():
     most = min(cpus, QUEUES)
     add("--workers", type=several(within(int, 2, most)), default=list(range(2, most + 1)))
     add("--shares", type=several(within(float, 0, 100)), default=[0.0, 10.0, 100.0])
-    add("--flows", type=within(int, 1, 1_000_000), default=1000)
+    add("--flows", type=within(int, 1, MOST_FLOWS), default=1000)
     add("--rounds", type=within(int, 1, 1000), default=7)
     add("--seconds", type=within(float, 0.01, 600), default=1.0)
     add("--settle", type=within(float, 0, 60), default=0.2)
@@ -252,7 +263,9 @@ def parse_options():
     options.before, options.cpu = "", cpus - 1
     if options.quick:
         options.rounds, options.seconds, options.min_share = 1, min(options.seconds, 0.2), 0.0
-    if options.publish and (options.quick or any(getattr(options, key) != parser.get_default(key) for key in ("workers", "shares"))):
+    if options.publish and (
+        options.quick or any(getattr(options, key) != parser.get_default(key) for key in ("workers", "shares"))
+    ):
         parser.error("--publish wants all workers and shares, and no --quick")
     directory = os.path.dirname(os.path.abspath(options.json))
     if options.json != parser.get_default("json") and not os.path.isdir(directory):

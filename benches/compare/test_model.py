@@ -6,7 +6,15 @@ import unittest
 from . import model
 
 HZ = 2.6e9
-NAMES = {("", 0): "1", ("apart", 0): "2 apart", ("proven", 0): "proven", ("sw", 0): "0", ("sw", 10): "10", ("sw", 50): "50", ("sw", 100): "100"}
+NAMES = {
+    ("", 0): "1",
+    ("apart", 0): "2 apart",
+    ("proven", 0): "proven",
+    ("sw", 0): "0",
+    ("sw", 10): "10",
+    ("sw", 50): "50",
+    ("sw", 100): "100",
+}
 ONE, PLACE, HAND = 80.0, {"proven": 6.0, "sw": 20.0}, 130.0
 
 

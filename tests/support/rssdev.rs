@@ -108,7 +108,7 @@ impl RssDevice {
         device
     }
 
-    /// `NAME=VALUE` for the program. `settings`: see the head of `rssdev.c`.
+    /// `NAME=VALUE` for the program. `settings`: see `tests/rssdev/device.h`.
     pub(crate) fn environment(&self, settings: &str) -> Vec<OsString> {
         let pair = |name: &str, value: &Path| {
             let mut text = OsString::from(name);

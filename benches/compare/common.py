@@ -58,8 +58,8 @@ def measure_from(cpus):
 
 
 def supervise(name, options, cpus, measure, write):
-    """Calls `measure(directory)`, from these CPUs, then `write(publish)`: after a failure, too, for what was measured until then is
-    not lost. Returns the exit status. Nothing is left behind, however it ends."""
+    """Calls `measure(directory)`, from these CPUs, then `write(publish)`: after a failure, too, for what was measured until
+    then is not lost. Returns the exit status. Nothing is left behind, however it ends."""
     work = tempfile.mkdtemp(prefix=f"haechi-{name}.", dir=options.work)
 
     def interrupted(signum, _frame):

@@ -78,8 +78,7 @@ class Crew(Haechi):
         return [(lane["paused"], lane["sent"]) for lane in self.page.lanes()]
 
     def warm_up(self):
-        """Every flow's original, on its own worker's queue where devices place them, then replies until the ports are what they are to
-        be."""
+        """Every flow's original, by its owner's queue, then replies, until the ports are what they are to be."""
         self.page.set_share(0)
         self.page.set_run(ORIGINALS)
         self.wait(lambda: all(lane["passes"] for lane in self.page.lanes([0])), "has seen every flow's original", 180)
@@ -133,8 +132,8 @@ class Crew(Haechi):
         return 1 - (self.page.total("sent") - self.sent_before) / delivered
 
     def judge(self, before, after):
-        """Every packet that was generated went where it belongs: what came by the queue of another worker was handed over, nothing else
-        was, and all of it was sent but for what found a full queue between workers."""
+        """Every packet that was generated went where it belongs: what came by another worker's queue was handed over, nothing
+        else was, and all of it was sent but for what found a full queue between workers."""
 
         def grown(where, *keys):
             return sum(entry[key] for entry in after[where] for key in keys) - sum(

@@ -26,8 +26,8 @@ def difference(rounds, name, base, key="cycles_per_packet"):
 
 
 def costs(rounds, names):
-    """Cycles of one worker's packet, and what comes to it. `names`: of the turns, by what the ports are ("": of one worker alone, "proven",
-    "sw": software) and the percentage that is handed over."""
+    """Cycles of one worker's packet, and what comes to it. `names`: of the turns, by what the ports are ("": of one worker
+    alone, "proven", "sw": software) and the percentage that is handed over."""
     one, at_rest = names["", 0], names["sw", 0]
     hand = {
         percent: difference(rounds, name, at_rest) * 100 / percent
@@ -52,7 +52,7 @@ def predict(found, workers, ports, hand=0.0):
 
 
 def dearest_and_cheapest(found):
-    """A hand-over costs by how many packets go to the same worker at a time: what was measured at most and at least. Not less than
-    nothing, whatever noise says."""
+    """A hand-over costs by how many packets go to the same worker at a time: what was measured at most and at least. Not
+    less than nothing, whatever noise says."""
     measured = [max(0.0, cycles) for cycles in found["hand"].values()] or [0.0]
     return max(measured), min(measured)

@@ -47,8 +47,8 @@ class Turns:
 
 
 def run_crew(options, work, workers):
-    """In alternating turns: one worker; so many of a node each; so many of one node, with ports that are believed, and with ports that
-    software places for."""
+    """In alternating turns: one worker; so many of a node each; so many of one node, with ports that are believed, and with
+    ports that software places for."""
     flows = options.flows // workers * workers
     cpus = list(range(os.cpu_count()))[-workers:]
     running = []

@@ -173,8 +173,8 @@ def publish_between(markdown, begin, end, path=DOCUMENT):
 
 
 def write_results(options, report, tables, picture, publish=None):
-    """JSON, Markdown and chart (None: there is none), and what is printed last. `publish`: the marks in docs/performance.md, and the
-    name of the chart beside it."""
+    """JSON, Markdown and chart (None: there is none), and what is printed last. `publish`: the marks in docs/performance.md,
+    and the name of the chart beside it."""
     print(as_text(tables), flush=True)
     stem = os.path.splitext(options.json)[0]
     markdown = as_markdown(tables, report["machine"])

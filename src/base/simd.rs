@@ -1,4 +1,5 @@
-//! The one place outside `src/dpdk` with `unsafe`: prefetch hints, eight frames' headers turned to columns, and the
+//! The one place outside `src/dpdk` with `unsafe`: prefetch hints, eight frames' headers turned to columns
+//! and columns to rows, and the
 //! index bucket's tag match, each with a safe signature; the latter two with a scalar twin that a test compares them with.
 #![allow(unsafe_code, reason = "CPU intrinsics behind safe signatures; see each block")]
 
@@ -90,6 +91,55 @@ pub fn columns_scalar(rows: &[&Row; LANES]) -> [[u32; LANES]; COLUMNS] {
     })
 }
 
+/// Eight columns of words to rows: word `r` of column `w` goes to bits `32 * (w % 4)` and up of `[r][w / 4]`.
+#[inline(always)]
+#[must_use]
+pub fn rows(columns: &[[u32; LANES]; LANES]) -> [[u128; 2]; LANES] {
+    #[cfg(all(target_arch = "x86_64", target_feature = "avx2"))]
+    {
+        use std::arch::x86_64::{
+            __m256i, _mm256_loadu_si256, _mm256_permute2x128_si256, _mm256_storeu_si256,
+            _mm256_unpackhi_epi32, _mm256_unpackhi_epi64, _mm256_unpacklo_epi32, _mm256_unpacklo_epi64,
+        };
+        let mut rows = [[0; 2]; LANES];
+        // SAFETY: every load reads one column of 32 bytes and every store writes one row of 32 bytes, at any alignment; the
+        // build asks for AVX2 (`target_feature`), and the program checks at start that the CPU has it.
+        unsafe {
+            let column = |w: usize| -> __m256i { _mm256_loadu_si256(columns[w].as_ptr().cast()) };
+            // Of four columns: rows 0 and 4, 1 and 5, 2 and 6, 3 and 7.
+            let four = |w: usize| -> [__m256i; 4] {
+                let (a, b, c, d) = (column(w), column(w + 1), column(w + 2), column(w + 3));
+                let (ab, cd) = (_mm256_unpacklo_epi32(a, b), _mm256_unpacklo_epi32(c, d));
+                let (ab2, cd2) = (_mm256_unpackhi_epi32(a, b), _mm256_unpackhi_epi32(c, d));
+                [
+                    _mm256_unpacklo_epi64(ab, cd),
+                    _mm256_unpackhi_epi64(ab, cd),
+                    _mm256_unpacklo_epi64(ab2, cd2),
+                    _mm256_unpackhi_epi64(ab2, cd2),
+                ]
+            };
+            let (left, right) = (four(0), four(4));
+            for r in 0..4 {
+                let upper = _mm256_permute2x128_si256::<0x20>(left[r], right[r]);
+                let lower = _mm256_permute2x128_si256::<0x31>(left[r], right[r]);
+                _mm256_storeu_si256(rows[r].as_mut_ptr().cast(), upper);
+                _mm256_storeu_si256(rows[r + 4].as_mut_ptr().cast(), lower);
+            }
+        }
+        rows
+    }
+    #[cfg(not(all(target_arch = "x86_64", target_feature = "avx2")))]
+    rows_scalar(columns)
+}
+
+/// What [`rows`] does, one word after the other.
+#[inline]
+#[must_use]
+pub fn rows_scalar(columns: &[[u32; LANES]; LANES]) -> [[u128; 2]; LANES] {
+    let word = |w: usize, r: usize| u128::from(columns[w][r]) << (32 * (w % 4));
+    std::array::from_fn(|r| [0, 4].map(|w| word(w, r) | word(w + 1, r) | word(w + 2, r) | word(w + 3, r)))
+}
+
 /// Tags of an index bucket.
 pub const TAGS: usize = 10;
 
@@ -141,6 +191,11 @@ mod tests {
         ) {
             let rows = std::array::from_fn(|i| rows[i].first_chunk().unwrap());
             prop_assert_eq!(columns(&rows), columns_scalar(&rows));
+        }
+
+        #[test]
+        fn columns_become_rows_like_by_the_scalar_twin(columns in prop::array::uniform8(prop::array::uniform8(any::<u32>()))) {
+            prop_assert_eq!(rows(&columns), rows_scalar(&columns));
         }
 
         /// Few distinct values, so that several tags match; the extremes of both signs, because the comparison packs

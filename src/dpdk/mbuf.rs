@@ -104,6 +104,18 @@ impl Mbuf {
         self.read(sys::HX_MBUF_NB_SEGS)
     }
 
+    /// Did the device take its VLAN tag out?
+    #[inline(always)]
+    pub(super) fn is_stripped(&self) -> bool {
+        self.ol_flags() & (sys::HX_RX_VLAN_STRIPPED | sys::HX_RX_QINQ_STRIPPED) != 0
+    }
+
+    /// Is it anything but a whole frame in one buffer?
+    #[inline(always)]
+    pub(super) fn is_odd(&self) -> bool {
+        self.segments() != 1 || self.is_stripped()
+    }
+
     pub(super) fn as_raw(&mut self) -> *mut sys::rte_mbuf {
         self.0.as_ptr()
     }

@@ -1,5 +1,7 @@
 //! The stages of a burst, in order: parse and hash all, find all, ask the rules, act.
 
+use wide::u32x8;
+
 use super::counters::RuleRun;
 use super::fragments::Hold;
 use super::leases::Leases;
@@ -17,9 +19,9 @@ use super::{
 use crate::base::simd::{LANES, prefetch_bytes};
 use crate::base::{Nanos, PortId, Tick, WorkerId, ZoneId};
 use crate::flow::segment::flag;
-use crate::flow::{Candidate, Direction, FlowKey, KeyLanes, Lookup, Plain, Session, SessionTable, track};
+use crate::flow::{Candidate, Direction, FlowKey, KeyRow, Lookup, Plain, Session, SessionTable, track};
 use crate::packet::build::MAX_ANSWER;
-use crate::packet::parse::{Malformed, ParseOptions, Straight, TcpLanes, parse_into, parse_lanes};
+use crate::packet::parse::{Lanes, Malformed, ParseOptions, Straight, TcpLanes, parse_into, parse_lanes};
 use crate::packet::{PacketBuf, PacketKind, PacketMeta, RxChecksum};
 use crate::policy::{ClassifyKey, PassOrDrop, Policy, PortPolicy, RuleMatch, VlanMode};
 
@@ -89,6 +91,18 @@ pub(super) enum Parsed {
     Straight,
     /// The same of a TCP segment with ACK alone: it is in [`Scratch::segments`].
     Plain,
+}
+
+impl Parsed {
+    /// As tags of packets of the straight path; those of others are 0.
+    const STRAIGHT: u16 = 2;
+    const PLAIN: u16 = 3;
+
+    #[inline(always)]
+    fn tags(lanes: &Lanes) -> u32x8 {
+        let plain = u32x8::splat((Self::PLAIN ^ Self::STRAIGHT).into()) & lanes.tcp.plain;
+        (u32x8::splat(Self::STRAIGHT.into()) | plain) & lanes.taken
+    }
 }
 
 /// TCP segments with ACK alone, side by side as they were parsed.
@@ -256,43 +270,32 @@ fn parse_all<B: PacketBuf>(
     for (group, packets) in packets.chunks(LANES).enumerate() {
         let (frames, device) = gather(packets);
         let lanes = parse_lanes(&frames, &device, options.verify_l4);
-        let keys = KeyLanes::of(&lanes);
-        let (taken, ip_len) = (lanes.taken.to_array(), lanes.ip_len.to_array());
-        let plain = lanes.tcp.plain.to_array();
         let first = group * LANES;
         scratch.segments.keep(first, &lanes.tcp);
-        // Hashes are long chains of dependent instructions: they overlap where nothing else stands between them.
-        let mut domains = [0; LANES];
-        for (port, base) in ingress[first..].iter().zip(&mut domains) {
-            if *port != domain.port {
-                domain = Domain::of(policy, *port);
-            }
-            *base = domain.base;
-        }
-        let hashes: [u64; LANES] = std::array::from_fn(|i| {
-            let (key, _) = FlowKey::of_lane(&keys, i, domains[i]);
-            table.hash_ipv4(&key)
-        });
+        let ingress = &ingress[first..first + packets.len()];
+        let rows = KeyRow::of(&lanes, domain.of_all(policy, ingress), Parsed::tags(&lanes));
+        // Hashes are chains of dependent instructions: they overlap where nothing else stands between them.
+        let hashes: [u64; LANES] = std::array::from_fn(|i| table.hash_row(&rows[i]));
         let sights = &mut scratch.sights[first..first + packets.len()];
-        for (i, (sight, port)) in sights.iter_mut().zip(&ingress[first..]).enumerate() {
+        for (i, (sight, port)) in sights.iter_mut().zip(ingress).enumerate() {
             sight.ingress = *port;
-            if taken[i] == 0 {
-                let meta = &mut scratch.metas[first + i];
-                parse_into(frames[i], device[i], options, meta);
-                meta.ingress = *port;
-                see(sight, meta, policy, table);
-                continue;
-            }
-            let (key, direction) = FlowKey::of_lane(&keys, i, domains[i]);
-            table.prefetch(hashes[i]);
-            sight.key = key;
-            sight.hash = hashes[i];
-            sight.ip_len = ip_len[i] as u16;
-            sight.direction = direction;
-            sight.parsed = match plain[i] {
-                0 => Parsed::Straight,
+            let row = &rows[i];
+            sight.parsed = match row.tag() {
+                0 => {
+                    let meta = &mut scratch.metas[first + i];
+                    parse_into(frames[i], device[i], options, meta);
+                    meta.ingress = *port;
+                    see(sight, meta, policy, table);
+                    continue;
+                }
+                Parsed::STRAIGHT => Parsed::Straight,
                 _ => Parsed::Plain,
             };
+            table.prefetch(hashes[i]);
+            sight.key = row.key();
+            sight.hash = hashes[i];
+            sight.ip_len = row.ip_len();
+            sight.direction = row.direction();
         }
     }
 }
@@ -344,6 +347,30 @@ impl Domain {
             port,
             base: policy.transparent.domain(pair, 0),
         }
+    }
+
+    /// Of the packets of a group, which came in by `ingress`; `self` becomes the last one's.
+    #[inline(always)]
+    fn of_all(&mut self, policy: &Policy, ingress: &[PortId]) -> u32x8 {
+        let others = ingress
+            .iter()
+            .fold(0, |others, port| others | (port.0 ^ self.port.0));
+        if others == 0 {
+            return u32x8::splat(self.base);
+        }
+        self.of_mixed(policy, ingress)
+    }
+
+    #[inline(never)]
+    fn of_mixed(&mut self, policy: &Policy, ingress: &[PortId]) -> u32x8 {
+        let mut domains = [0; LANES];
+        for (port, domain) in ingress.iter().zip(&mut domains) {
+            if *port != self.port {
+                *self = Self::of(policy, *port);
+            }
+            *domain = self.base;
+        }
+        u32x8::new(domains)
     }
 }
 

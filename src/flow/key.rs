@@ -1,7 +1,9 @@
 //! The flow key: one value for both directions of a flow, and the direction that a packet goes in.
 
+use wide::u32x8;
+
 use super::track::{icmp_query, is_icmp_reply};
-use crate::base::simd::LANES;
+use crate::base::simd::{self, LANES};
 use crate::packet::{Lanes, PacketKind, PacketMeta};
 
 /// Which of a flow's two ends sent a packet, in the key's own order (not "original" and "reply": the session says
@@ -146,24 +148,15 @@ impl FlowKey {
         ((low ^ MAPPED) | (high ^ MAPPED)) << 32 == 0
     }
 
-    /// The key of packet `i` of eight in a domain, and the direction that the packet goes in.
+    /// All that can differ between the keys of two IPv4 packets, mixed into one word: the addresses and ports as they are, and domain
+    /// and protocol so that few keys share it, and none that differ in one of these two alone. For hashing; nobody tells keys by it.
     #[inline(always)]
     #[must_use]
-    pub fn of_lane(lanes: &KeyLanes, i: usize, domain: u32) -> (Self, Direction) {
-        // The address's bytes are in the order of the wire already.
-        let mapped = |address: u32| ((u128::from(address) << 96) | MAPPED).to_ne_bytes();
-        let ports = lanes.ports[i];
-        let key = Self {
-            low: mapped(lanes.low[i]),
-            high: mapped(lanes.high[i]),
-            low_port: ports as u16,
-            high_port: (ports >> 16) as u16,
-            domain,
-            protocol: lanes.protocol[i] as u8,
-            class: KeyClass::Ports,
-            reserved: 0,
-        };
-        (key, Direction::swapped(lanes.swapped[i] != 0))
+    pub const fn ipv4_word(&self) -> u128 {
+        let [low, high, rest] = self.words();
+        let kind = (rest >> 64) as u32;
+        let last = self.domain ^ kind.wrapping_mul(SPREAD);
+        (low >> 96) | ((high >> 96) << 32) | ((rest & 0xffff_ffff) << 64) | ((last as u128) << 96)
     }
 
     /// The key of a parsed packet in a domain, and the direction that the packet goes in.
@@ -205,32 +198,99 @@ impl FlowKey {
     }
 }
 
-/// What differs between the keys of eight packets of the straight path.
-#[derive(Clone, Copy, Debug)]
-pub struct KeyLanes {
-    low: [u32; LANES],
-    high: [u32; LANES],
-    /// The low end's in the low half.
-    ports: [u32; LANES],
-    protocol: [u32; LANES],
-    /// Not 0: the source is the high end.
-    swapped: [u32; LANES],
-}
+/// The key of one packet of the straight path, spread over words: what is computed for eight packets side by side comes out of
+/// [`KeyRow::of`] one packet after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct KeyRow([u128; 2]);
 
-impl KeyLanes {
-    /// Puts the ends of eight packets in order, as [`FlowKey::of`] does for one.
+impl KeyRow {
+    /// Puts the ends of eight packets in order, as [`FlowKey::of`] does for one. `domains` are the packets' domains; of `tags`, below
+    /// 2^16, each comes back with its row.
     #[inline(always)]
     #[must_use]
-    pub fn of(packets: &Lanes) -> Self {
+    pub fn of(packets: &Lanes, domains: u32x8, tags: u32x8) -> [Self; LANES] {
         let (source, destination) = (packets.source, packets.destination);
-        let (from, to) = (packets.source_port, packets.destination_port);
-        let swap = source.cmp_gt(destination) | (source.cmp_eq(destination) & from.cmp_gt(to));
-        Self {
-            low: swap.blend(destination, source).to_array(),
-            high: swap.blend(source, destination).to_array(),
-            ports: swap.blend(to | (from << 16), from | (to << 16)).to_array(),
-            protocol: packets.protocol.to_array(),
-            swapped: swap.to_array(),
+        let turned: u32x8 = (packets.ports << 16) | (packets.ports >> 16);
+        // Only between one address and itself the ports decide: the source's is the high half of `turned`.
+        let swap = source.cmp_gt(destination) | (source.cmp_eq(destination) & turned.cmp_gt(packets.ports));
+        let low = swap.blend(destination, source);
+        let high = swap.blend(source, destination);
+        let ports = swap.blend(turned, packets.ports);
+        let last = mixed(
+            domains,
+            packets.protocol | u32x8::splat((KeyClass::Ports as u32) << 8),
+        );
+        let tags = tags | (swap << 31);
+        let columns = [
+            low,
+            high,
+            ports,
+            last,
+            domains,
+            packets.protocol,
+            packets.ip_len,
+            tags,
+        ];
+        simd::rows(&columns.map(u32x8::to_array)).map(Self)
+    }
+
+    /// The key.
+    #[inline(always)]
+    #[must_use]
+    pub const fn key(&self) -> FlowKey {
+        let [ends, rest] = self.0;
+        FlowKey {
+            low: mapped(ends as u32),
+            high: mapped((ends >> 32) as u32),
+            low_port: (ends >> 64) as u16,
+            high_port: (ends >> 80) as u16,
+            domain: rest as u32,
+            protocol: (rest >> 32) as u8,
+            class: KeyClass::Ports,
+            reserved: 0,
         }
     }
+
+    /// [`FlowKey::ipv4_word`] of [`KeyRow::key`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn ipv4_word(&self) -> u128 {
+        self.0[0]
+    }
+
+    /// Bytes of the IP packet.
+    #[inline(always)]
+    #[must_use]
+    pub const fn ip_len(&self) -> u16 {
+        (self.0[1] >> 64) as u16
+    }
+
+    /// What the packet was given to [`KeyRow::of`] with.
+    #[inline(always)]
+    #[must_use]
+    pub const fn tag(&self) -> u16 {
+        (self.0[1] >> 96) as u16
+    }
+
+    /// The direction that the packet goes in.
+    #[inline(always)]
+    #[must_use]
+    pub const fn direction(&self) -> Direction {
+        Direction::swapped(self.0[1] >> 127 != 0)
+    }
+}
+
+/// An IPv4 address, whose bytes are in the order of the wire, in its IPv6 form.
+#[inline(always)]
+const fn mapped(address: u32) -> [u8; 16] {
+    (((address as u128) << 96) | MAPPED).to_ne_bytes()
+}
+
+/// What spreads protocols and classes over the bits of a domain in [`FlowKey::ipv4_word`]: odd, so that no two of one domain become one.
+const SPREAD: u32 = 0x9e37_79b1;
+
+#[inline(always)]
+fn mixed(domains: u32x8, kinds: u32x8) -> u32x8 {
+    domains ^ (kinds * u32x8::splat(SPREAD))
 }

@@ -20,7 +20,7 @@ pub mod window;
 pub use evict::EvictionClass;
 pub use fragments::{FragmentKey, Fragments};
 pub use hash::{HashKey, HashSeed, SecretHash};
-pub use key::{Direction, FlowKey, KeyClass, KeyLanes};
+pub use key::{Direction, FlowKey, KeyClass, KeyRow};
 pub use owner::{BUCKETS, BucketTable, KeySet, Method, OwnerFunction, Side, Tuple};
 pub use proof::{Disagreement, Event, Kind, Kinds, Proof, RssState, Trust};
 pub use segment::{Options, Segment};

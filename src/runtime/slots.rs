@@ -428,22 +428,37 @@ impl Outputs<Mbuf> for WorkerOutputs {
     #[inline(always)]
     fn forward_run(
         &mut self,
-        packets: impl Iterator<Item = Mbuf>,
+        mut packets: impl Iterator<Item = Mbuf>,
         to: PortId,
         _note: impl Fn(usize) -> Note,
     ) {
         let burst = self.burst;
-        for packet in packets {
-            let slot = self.slots.get_mut(to.index());
-            match slot.filter(|slot| packet.len() <= slot.mtu + ETHERNET) {
-                Some(slot) => {
-                    // There is room: a buffer is flushed before it is full.
-                    slot.waiting.push(packet);
-                    if slot.waiting.len() >= burst {
-                        self.flush_port(to.index());
-                    }
+        // One look at the port for as many packets as fit.
+        while let Some(first) = packets.next() {
+            let Some(slot) = self.slots.get_mut(to.index()) else {
+                self.push(first, to, false);
+                continue;
+            };
+            let longest = slot.mtu + ETHERNET;
+            let mut odd = None;
+            let mut next = Some(first);
+            while let Some(packet) = next {
+                if packet.len() > longest {
+                    odd = Some(packet);
+                    break;
                 }
-                None => self.push(packet, to, false),
+                // There is room: a buffer is flushed before it is full.
+                slot.waiting.push(packet);
+                if slot.waiting.len() >= burst {
+                    break;
+                }
+                next = packets.next();
+            }
+            if slot.waiting.len() >= burst {
+                self.flush_port(to.index());
+            }
+            if let Some(packet) = odd {
+                self.push(packet, to, false);
             }
         }
     }

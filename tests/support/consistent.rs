@@ -4,10 +4,11 @@
 use std::net::Ipv6Addr;
 
 use haechi::base::simd::LANES;
-use haechi::flow::{FlowKey, HashKey, HashSeed, KeyLanes, SecretHash};
+use haechi::flow::{FlowKey, HashKey, HashSeed, KeyRow, SecretHash};
 use haechi::packet::parse::{TcpLanes, parse_general, parse_lanes, parse_straight};
 use haechi::packet::view::{Tcp, tcp_flag};
 use haechi::packet::{Malformed, PacketKind, PacketMeta, ParseOptions, RxChecksum, Straight, parse};
+use wide::u32x8;
 
 /// Offsets inside the frame, fields that fit the kind.
 ///
@@ -125,7 +126,8 @@ pub fn three_paths(
     seed: HashSeed,
 ) {
     let lanes = parse_lanes(frames, devices, verify_l4);
-    let keys = KeyLanes::of(&lanes);
+    let tags = u32x8::new(std::array::from_fn(|i| 0xff00 | i as u32));
+    let rows = KeyRow::of(&lanes, u32x8::splat(domain), tags);
     let hasher = SecretHash::new(seed);
     for i in 0..LANES {
         let straight = parse_straight(frames[i], devices[i], verify_l4);
@@ -156,8 +158,14 @@ pub fn three_paths(
         assert_eq!(straight.tcp, meta.kind == PacketKind::Tcp);
         plain_tcp(&lanes.tcp, i, &meta, frames[i]);
         let (key, direction) = FlowKey::of(&meta, domain);
-        assert_eq!((key, direction), FlowKey::of_lane(&keys, i, domain));
+        let row = &rows[i];
+        assert_eq!((key, direction), (row.key(), row.direction()));
+        assert_eq!(
+            (row.ip_len(), row.tag()),
+            (straight.l4_len + 20, 0xff00 | i as u16)
+        );
+        assert_eq!(key.ipv4_word(), row.ipv4_word());
         assert!(key.is_ipv4());
-        assert_eq!(hasher.hash(&key), hasher.hash_ipv4(&key));
+        assert_eq!(hasher.hash(&key), hasher.hash_row(row));
     }
 }

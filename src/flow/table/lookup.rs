@@ -4,7 +4,7 @@ use super::SessionTable;
 use crate::base::SessionIx;
 use crate::base::simd::prefetch;
 use crate::flow::index::{self, Bucket, NIL, Probe};
-use crate::flow::{FlowKey, HashKey, SecretHash, Session};
+use crate::flow::{FlowKey, HashKey, KeyRow, SecretHash, Session};
 
 /// Keys that one batch takes at most; longer ones are worked off in several.
 pub const MAX_BATCH: usize = 128;
@@ -76,11 +76,11 @@ impl<H: HashKey> Lookup<'_, H> {
         }
     }
 
-    /// [`HashKey::hash_ipv4`].
+    /// [`HashKey::hash_row`].
     #[inline(always)]
     #[must_use]
-    pub fn hash_ipv4(&self, key: &FlowKey) -> u64 {
-        self.hasher.hash_ipv4(key)
+    pub fn hash_row(&self, row: &KeyRow) -> u64 {
+        self.hasher.hash_row(row)
     }
 
     /// The session that was named, if it has this key. Otherwise, unless it was [`Candidate::NONE`], the key may still be

@@ -22,10 +22,8 @@ pub struct Lanes {
     pub source: u32x8,
     /// As [`Straight::destination`].
     pub destination: u32x8,
-    /// As [`Straight::source_port`].
-    pub source_port: u32x8,
-    /// As [`Straight::destination_port`].
-    pub destination_port: u32x8,
+    /// [`Straight::source_port`] in the low half, [`Straight::destination_port`] in the high one.
+    pub ports: u32x8,
     /// Bytes of the IP packet.
     pub ip_len: u32x8,
     /// IP protocol.
@@ -72,40 +70,40 @@ impl TcpLanes {
 
 /// Frames of the straight path ([`super::parse_straight`]) that have at least 60 bytes and, if TCP, no options but time
 /// stamps in their usual place.
+///
+/// What is wrong with a frame is collected as bits that are not 0 (`a ^ b`: they differ; `a - b >> 31`: a is less; the lesser of two:
+/// both are wrong) and compared once at the end: masks of comparisons that are combined with each other are packed and unpacked by
+/// the compiler again and again.
 #[inline(always)]
 #[must_use]
 pub fn parse_lanes(frames: &[&[u8]; LANES], device: &[RxChecksum; LANES], verify_l4: bool) -> Lanes {
     let headers = frames.map(|f| f.get(FROM..TO).and_then(|f| f.first_chunk()).unwrap_or(&NOTHING));
     let mut w = simd::columns(&headers).map(u32x8::new);
     let length = u32x8::new(frames.map(|f| f.len() as u32));
-    let device = u32x8::new(device.map(RxChecksum::bits));
+    let said = Said::of(device);
 
     let ip_len = swapped(low(w[1]));
     let end = ip_len + splat(ETHERNET as u32);
     let l4_len = ip_len - splat(u32::from(Straight::IP_HEADER));
     // EtherType; version and header length; fragment offset and MORE FRAGMENTS.
-    let ip = (w[0] & splat(0x00ff_ffff)).cmp_eq(splat(0x0045_0008)) & (w[2] & splat(0xff3f)).cmp_eq(splat(0));
+    let ip = ((w[0] ^ splat(0x0045_0008)) & splat(0x00ff_ffff)) | (w[2] & splat(0xff3f)) | less(length, end);
     let protocol: u32x8 = w[2] >> 24;
-    let is_udp = protocol.cmp_eq(splat(u32::from(protocol::UDP)));
-    let is_tcp = protocol.cmp_eq(splat(u32::from(protocol::TCP)));
-    let udp = is_udp & swapped(high(w[6])).cmp_eq(l4_len) & ip_len.cmp_gt(splat(27));
+    let not_udp = protocol ^ splat(u32::from(protocol::UDP));
+    let not_tcp = protocol ^ splat(u32::from(protocol::TCP));
+    let udp = not_udp | (swapped(high(w[6])) ^ l4_len) | less(ip_len, splat(28));
     let header: u32x8 = (w[8] >> 20) & splat(15);
     // NOP, NOP, time stamps, their length (RFC 7323, appendix A).
-    let stamped = header.cmp_eq(splat(8)) & across(w[10], w[11]).cmp_eq(splat(0x0a08_0101));
-    let options = header.cmp_eq(splat(5)) | stamped;
-    let tcp = is_tcp & options & ip_len.cmp_gt((header << 2) + splat(19));
-    let mut taken = ip & (udp | tcp) & !end.cmp_gt(length);
+    let stamped = (header ^ splat(8)) | (across(w[10], w[11]) ^ splat(0x0a08_0101));
+    let options = (header ^ splat(5)).min(stamped);
+    let tcp = not_tcp | options | less(ip_len, (header << 2) + splat(20));
+    let mut wrong = ip | udp.min(tcp);
 
     // What both sums have: the addresses.
     let addresses = high(w[3]) + low(w[4]) + high(w[4]) + low(w[5]);
     let ip_sum = addresses + high(w[0]) + low(w[1]) + high(w[1]) + low(w[2]) + high(w[2]) + low(w[3]);
-    taken &= holds(device, RxChecksum::IP_GOOD, RxChecksum::IP_BAD, ip_sum);
-    let unchecked = is_udp & low(w[7]).cmp_eq(splat(0));
-    let (source_port, destination_port) = (high(w[5]), low(w[6]));
-    let trusted = splat(RxChecksum::L4_GOOD | RxChecksum::L4_BAD) & device;
-    let known = unchecked | trusted.cmp_eq(splat(RxChecksum::L4_GOOD));
-    if verify_l4 && !known.all() {
-        if end.cmp_lt(splat(TO as u32)).any() {
+    wrong |= said.wrong(RxChecksum::IP_GOOD, RxChecksum::IP_BAD, ip_sum);
+    if verify_l4 && !said.all(RxChecksum::L4_GOOD) {
+        if less(end, splat(TO as u32)).any() {
             // Padding is not part of the packet.
             for (k, word) in w.iter_mut().enumerate().skip(7) {
                 let at = splat((FROM + 4 * k) as u32);
@@ -119,11 +117,13 @@ pub fn parse_lanes(frames: &[&[u8]; LANES], device: &[RxChecksum; LANES], verify
         for word in &w[6..] {
             sum = sum + low(*word) + (*word >> 16);
         }
-        if end.cmp_gt(splat(TO as u32)).any() {
+        if less(splat(TO as u32), end).any() {
             sum += rest(frames, end);
         }
-        taken &= unchecked | holds(device, RxChecksum::L4_GOOD, RxChecksum::L4_BAD, sum);
+        let unchecked = not_udp | low(w[7]);
+        wrong |= unchecked.min(said.wrong(RxChecksum::L4_GOOD, RxChecksum::L4_BAD, sum));
     }
+    let is_tcp = not_tcp.cmp_eq(u32x8::ZERO);
     let tcp = if is_tcp.any() {
         let of = TcpLanes::of(&w, header, l4_len);
         TcpLanes {
@@ -134,14 +134,53 @@ pub fn parse_lanes(frames: &[&[u8]; LANES], device: &[RxChecksum; LANES], verify
         TcpLanes::NONE
     };
     Lanes {
-        taken,
+        taken: wrong.cmp_eq(u32x8::ZERO),
         source: across(w[3], w[4]),
         destination: across(w[4], w[5]),
-        source_port: swapped(source_port),
-        destination_port: swapped(destination_port),
+        ports: swapped_halves(across(w[5], w[6])),
         ip_len,
         protocol,
         tcp,
+    }
+}
+
+/// What devices said about the checksums of eight frames.
+struct Said {
+    /// Of each.
+    lanes: u32x8,
+    /// What was said of any of them, and of all.
+    any: u32,
+    all: u32,
+}
+
+impl Said {
+    #[inline(always)]
+    fn of(device: &[RxChecksum; LANES]) -> Self {
+        let bits = device.map(RxChecksum::bits);
+        Self {
+            lanes: u32x8::new(bits),
+            any: bits.iter().fold(0, |any, bits| any | bits),
+            all: bits.iter().fold(RxChecksum::ALL, |all, bits| all & bits),
+        }
+    }
+
+    /// Was `good` said of all, and no contrary of any? Nothing is to be summed then.
+    #[inline(always)]
+    const fn all(&self, good: u32) -> bool {
+        self.all & good != 0 && self.any & (RxChecksum::L4_BAD | RxChecksum::IP_BAD) == 0
+    }
+
+    /// Not 0: the device says that a checksum is wrong or, where it says nothing, the sum of all words is.
+    #[inline(always)]
+    fn wrong(&self, good: u32, bad: u32, sum: u32x8) -> u32x8 {
+        // Of fewer than 64 words that are not all 0, so that one folding leaves no other multiple of 0xffff.
+        let wrong = (low(sum) + high(sum)) ^ splat(0xffff);
+        if self.any & (good | bad) == 0 {
+            return wrong;
+        }
+        let said = self.lanes & splat(good | bad);
+        // Both bits: it did not look.
+        (wrong | said.cmp_eq(splat(bad))).min(said ^ splat(good))
     }
 }
 
@@ -157,14 +196,10 @@ fn rest(frames: &[&[u8]; LANES], end: u32x8) -> u32x8 {
     u32x8::new(sums)
 }
 
-/// Does the device say that a checksum is right, or, where it says nothing, the sum of all words?
+/// The top bit set: a < b, of numbers below 2^31.
 #[inline(always)]
-fn holds(device: u32x8, good: u32, bad: u32, sum: u32x8) -> u32x8 {
-    let folded: u32x8 = low(sum) + high(sum);
-    let folded: u32x8 = low(folded) + high(folded);
-    let valid = folded.cmp_eq(splat(0xffff));
-    let said = device & splat(good | bad);
-    said.cmp_eq(splat(good)) | (valid & !said.cmp_eq(splat(bad)))
+fn less(a: u32x8, b: u32x8) -> u32x8 {
+    (a - b) & splat(1 << 31)
 }
 
 #[inline(always)]
@@ -196,10 +231,16 @@ fn swapped(word: u32x8) -> u32x8 {
     low((word << 8) | (word >> 8))
 }
 
+/// Both 16-bit words of a word between network and host byte order.
+#[inline(always)]
+fn swapped_halves(word: u32x8) -> u32x8 {
+    let even = splat(0x00ff_00ff);
+    ((word & even) << 8) | ((word >> 8) & even)
+}
+
 /// A word between network and host byte order.
 #[inline(always)]
 fn swapped_32(word: u32x8) -> u32x8 {
-    let even = splat(0x00ff_00ff);
-    let halves: u32x8 = ((word & even) << 8) | ((word >> 8) & even);
+    let halves = swapped_halves(word);
     (halves << 16) | (halves >> 16)
 }

@@ -46,7 +46,7 @@ pub(super) struct Pool {
     pub(super) layout: Layout,
 }
 
-// SAFETY: mempools are made for use by many threads (multi-producer, multi-consumer ring, a cache for each lcore id).
+// SAFETY: mempools are made for use by many threads (a lock-free stack or a ring, a cache for each lcore id).
 unsafe impl Send for Pool {}
 // SAFETY: as above.
 unsafe impl Sync for Pool {}
@@ -89,7 +89,7 @@ impl Pool {
                     .checked_add(room)
                     .ok_or_else(too_little)?;
                 // SAFETY: the EAL runs (an `Eal` is held); the name is a C string; -1 is any NUMA node.
-                unsafe { sys::rte_pktmbuf_pool_create(name.as_ptr(), size, cache, 0, data_room, -1) }
+                unsafe { sys::hx_pool_create(name.as_ptr(), size, cache, data_room, -1) }
             }
             // SAFETY: as above.
             Layout::Pages => unsafe { sys::hx_page_pool_create(name.as_ptr(), size, Self::PAGE) },

@@ -66,6 +66,30 @@ bool hx_vlan_restore(struct rte_mbuf *packet)
 	return true;
 }
 
+/*
+ * What keeps the buffers that no worker's cache has room for. A stack hands out the ones that came back last, which are still in the
+ * CPU's caches; DPDK's default is a queue that goes round all of them. (Workers that hand packets over put back what others took, so
+ * their caches overflow all the time.) Lock-free: a worker that is stopped in the middle stops nobody else. NULL: DPDK decides, or who
+ * wrote --mbuf-pool-ops-name, or whoever made a device with buffers of its own.
+ */
+static const char *pool_ops(void)
+{
+	static const char name[] = "lf_stack";
+	uint32_t i;
+
+	if (rte_eal_mbuf_user_pool_ops() != NULL || rte_mbuf_platform_mempool_ops() != NULL)
+		return NULL;
+	for (i = 0; i < rte_mempool_ops_table.num_ops; i++)
+		if (strcmp(rte_mempool_ops_table.ops[i].name, name) == 0)
+			return name;
+	return NULL;
+}
+
+struct rte_mempool *hx_pool_create(const char *name, uint32_t count, uint32_t cache, uint16_t room, int socket)
+{
+	return rte_pktmbuf_pool_create_by_ops(name, count, cache, 0, room, socket, pool_ops());
+}
+
 struct rte_mempool *hx_page_pool_create(const char *name, uint32_t count, uint32_t page)
 {
 	const unsigned int flags = RTE_MEMPOOL_F_NO_SPREAD;
@@ -74,6 +98,7 @@ struct rte_mempool *hx_page_pool_create(const char *name, uint32_t count, uint32
 	char zone_name[RTE_MEMZONE_NAMESIZE];
 	const struct rte_memzone *zone;
 	struct rte_mempool *pool;
+	const char *ops;
 
 	if (rte_mempool_calc_obj_size(element, flags, NULL) != page) {
 		rte_errno = EINVAL;
@@ -85,7 +110,8 @@ struct rte_mempool *hx_page_pool_create(const char *name, uint32_t count, uint32
 	if (pool == NULL)
 		return NULL;
 	rte_errno = ENOMEM;
-	if (rte_mempool_set_ops_byname(pool, rte_mbuf_best_mempool_ops(), NULL) != 0)
+	ops = pool_ops();
+	if (rte_mempool_set_ops_byname(pool, ops != NULL ? ops : rte_mbuf_best_mempool_ops(), NULL) != 0)
 		goto fail;
 	rte_pktmbuf_pool_init(pool, &private);
 	snprintf(zone_name, sizeof(zone_name), "%s_pages", name);

@@ -83,6 +83,8 @@ bool hx_mbuf_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **packets, uin
 void hx_mbuf_free(struct rte_mbuf *packet);
 /* Puts the tags that the device took out of the frame back into it. False: there is no headroom for them. */
 bool hx_vlan_restore(struct rte_mbuf *packet);
+/* rte_pktmbuf_pool_create, with a stack of buffers behind the workers' caches. NULL: rte_errno. */
+struct rte_mempool *hx_pool_create(const char *name, uint32_t count, uint32_t cache, uint16_t room, int socket);
 /* A pool without caches whose every object fills a page of `page` bytes, in one piece, without a gap. NULL: rte_errno. */
 struct rte_mempool *hx_page_pool_create(const char *name, uint32_t count, uint32_t page);
 /* Takes objects out of a pool past all caches; returns how many it got. */

@@ -37,7 +37,7 @@ fn wish() -> impl Strategy<Value = Wish> {
         [198, 18, 255, 1],
         [0, 0, 0, 10],
     ]);
-    let port = prop::sample::select(vec![1_u16, 256, 443, 0x8000, 0xffff]);
+    let port = prop::sample::select(vec![1_u16, 256, 443, 2152, 4790, 4792, 0x8000, 0xffff]);
     (
         (
             any::<bool>(),

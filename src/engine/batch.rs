@@ -54,6 +54,8 @@ pub struct Batch<B> {
     packets: ArrayVec<B, MAX_BATCH>,
     ingress: [PortId; MAX_BATCH],
     hops: [Hops; MAX_BATCH],
+    /// None of them came from another worker.
+    fresh: bool,
 }
 
 impl<B> Default for Batch<B> {
@@ -70,6 +72,7 @@ impl<B> Batch<B> {
             packets: ArrayVec::new(),
             ingress: [PortId(0); MAX_BATCH],
             hops: [Hops::NONE; MAX_BATCH],
+            fresh: true,
         }
     }
 
@@ -113,6 +116,7 @@ impl<B> Batch<B> {
         self.packets.try_push(packet).map_err(|e| e.element())?;
         self.ingress[place] = ingress;
         self.hops[place] = hops;
+        self.fresh &= hops == Hops::NONE;
         Ok(())
     }
 
@@ -148,9 +152,17 @@ impl<B> Batch<B> {
         &self.hops[..self.packets.len()]
     }
 
+    /// Did all packets come from receive queues?
+    #[inline]
+    #[must_use]
+    pub(super) const fn is_fresh(&self) -> bool {
+        self.fresh
+    }
+
     /// Takes all packets out, in order; those that are not taken yet can be looked at.
     #[inline]
     pub fn take(&mut self) -> arrayvec::IntoIter<B, MAX_BATCH> {
+        self.fresh = true;
         std::mem::take(&mut self.packets).into_iter()
     }
 }

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::base::simd::{LANES, prefetch_bytes};
 use crate::base::{Nanos, PortId, Tick, WorkerId, ZoneId};
+use crate::flow::proof::Kinds;
 use crate::flow::segment::flag;
 use crate::flow::{Candidate, Direction, FlowKey, KeyRow, Lookup, Plain, Session, SessionTable, track};
 use crate::packet::build::MAX_ANSWER;
@@ -51,13 +52,15 @@ pub(super) struct Sight {
     candidate: Candidate,
     hash: u64,
     /// The port that it came in by.
-    ingress: PortId,
+    pub(super) ingress: PortId,
     /// Of a packet of the straight path: bytes of the IP packet.
     ip_len: u16,
     pub(super) direction: Direction,
     /// Index of what the rules were asked for it plus one; 0: nothing.
     question: u8,
     pub(super) parsed: Parsed,
+    /// On a node of several workers, of a packet of the straight path: [`Kinds::of_lanes`]; of others 0.
+    pub(super) kinds: u8,
 }
 
 impl Sight {
@@ -95,13 +98,18 @@ pub(super) enum Parsed {
 
 impl Parsed {
     /// As tags of packets of the straight path; those of others are 0.
-    const STRAIGHT: u16 = 2;
-    const PLAIN: u16 = 3;
+    const STRAIGHT: u8 = 2;
+    const PLAIN: u8 = 3;
 
+    /// With [`Sight::kinds`] in the high byte.
     #[inline(always)]
-    fn tags(lanes: &Lanes) -> u32x8 {
+    fn tags(lanes: &Lanes, several: bool) -> u32x8 {
         let plain = u32x8::splat((Self::PLAIN ^ Self::STRAIGHT).into()) & lanes.tcp.plain;
-        (u32x8::splat(Self::STRAIGHT.into()) | plain) & lanes.taken
+        let mut tags = u32x8::splat(Self::STRAIGHT.into()) | plain;
+        if several {
+            tags |= Kinds::of_lanes(lanes) << 8;
+        }
+        tags & lanes.taken
     }
 }
 
@@ -218,7 +226,8 @@ impl<B: PacketBuf> Engine<B> {
             verify_l4: policy.verify_checksums,
             look_into_vlan: policy.transparent.vlan == VlanMode::Inspect,
         };
-        parse_all(policy, options, scratch, self.table.lookup(), batch);
+        let several = self.crew.is_some();
+        parse_all(policy, options, scratch, self.table.lookup(), batch, several);
         if let Some(crew) = &mut self.crew {
             steer_all(crew, scratch, batch);
         }
@@ -260,6 +269,7 @@ fn parse_all<B: PacketBuf>(
     scratch: &mut Scratch,
     table: Lookup<'_>,
     batch: &Batch<B>,
+    several: bool,
 ) {
     let (packets, ingress) = batch.parts();
     for packet in packets {
@@ -273,14 +283,20 @@ fn parse_all<B: PacketBuf>(
         let first = group * LANES;
         scratch.segments.keep(first, &lanes.tcp);
         let ingress = &ingress[first..first + packets.len()];
-        let rows = KeyRow::of(&lanes, domain.of_all(policy, ingress), Parsed::tags(&lanes));
+        let rows = KeyRow::of(
+            &lanes,
+            domain.of_all(policy, ingress),
+            Parsed::tags(&lanes, several),
+        );
         // Hashes are chains of dependent instructions: they overlap where nothing else stands between them.
         let hashes: [u64; LANES] = std::array::from_fn(|i| table.hash_row(&rows[i]));
         let sights = &mut scratch.sights[first..first + packets.len()];
         for (i, (sight, port)) in sights.iter_mut().zip(ingress).enumerate() {
             sight.ingress = *port;
             let row = &rows[i];
-            sight.parsed = match row.tag() {
+            let tag = row.tag();
+            sight.kinds = (tag >> 8) as u8;
+            sight.parsed = match tag as u8 {
                 0 => {
                     let meta = &mut scratch.metas[first + i];
                     parse_into(frames[i], device[i], options, meta);

@@ -4,7 +4,9 @@
 //! Each worker proves the queue that it polls; a port is what its worst queue is ([`RssState::worst`]).
 
 use super::owner::is_mapped;
-use crate::packet::parse::protocol;
+use wide::u32x8;
+
+use crate::packet::parse::{Lanes, protocol};
 use crate::packet::{PacketKind, PacketMeta};
 
 /// What a device may hash in a way of its own: each is believed by itself. Fragments, ICMP errors, SCTP, tunnels, two VLAN tags
@@ -39,6 +41,9 @@ pub enum Kind {
 }
 
 /// UDP ports behind which devices look for another packet to hash: GTP, VXLAN, VXLAN-GPE, RoCEv2, Geneve, MPLS (IANA).
+const TUNNELS: [u16; 7] = [2123, 2152, 4789, 4790, 4791, 6081, 6635];
+
+/// Is it one of the ports behind which devices look for another packet to hash?
 #[inline(always)]
 #[must_use]
 pub const fn is_tunnel(destination_port: u16) -> bool {
@@ -139,6 +144,34 @@ impl Kinds {
     #[must_use]
     pub const fn has(self, kind: Kind) -> bool {
         (self.0 >> kind as u16) & 1 != 0
+    }
+
+    /// Of eight packets of the straight path what [`Kind::of_straight`] says of each, as [`Kinds::bits`] below 256.
+    #[inline(always)]
+    #[must_use]
+    pub fn of_lanes(lanes: &Lanes) -> u32x8 {
+        let to: u32x8 = lanes.ports >> 16;
+        // 0: it is one of them.
+        let no_tunnel = TUNNELS
+            .iter()
+            .map(|port| to ^ u32x8::splat(u32::from(*port)))
+            .fold(u32x8::splat(1), u32x8::min);
+        let udp = no_tunnel * u32x8::splat(1 << Kind::Ipv4Udp as u32);
+        let tcp = lanes.protocol.cmp_eq(u32x8::splat(protocol::TCP.into()));
+        tcp.blend(u32x8::splat(1 << Kind::Ipv4Tcp as u32), udp)
+    }
+
+    /// The one that a packet has of which [`Kinds::of_lanes`] said this.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of_lane(bits: u8) -> Option<Kind> {
+        const TCP: u8 = 1 << Kind::Ipv4Tcp as u8;
+        const UDP: u8 = 1 << Kind::Ipv4Udp as u8;
+        match bits {
+            TCP => Some(Kind::Ipv4Tcp),
+            UDP => Some(Kind::Ipv4Udp),
+            _ => None,
+        }
     }
 
     /// As a word, for atomics.
@@ -365,6 +398,19 @@ impl Proof {
         }
     }
 
+    /// So many packets of believed kinds come before the next one that is checked.
+    #[inline(always)]
+    #[must_use]
+    pub const fn quiet(&self) -> u16 {
+        self.until_sample.saturating_sub(1)
+    }
+
+    /// So many of them came, no more than [`Proof::quiet`] said: [`Proof::trust`] would have answered [`Trust::Here`].
+    #[inline(always)]
+    pub const fn skip(&mut self, packets: u16) {
+        self.until_sample = self.until_sample.saturating_sub(packets);
+    }
+
     #[cold]
     fn sample(&mut self) -> Trust {
         // Until `check` draws another number.
@@ -461,6 +507,13 @@ mod tests {
         (1..=count).fold(Event::Nothing, |_, hash| {
             proof.check(kind, Some(hash), hash, true)
         })
+    }
+
+    #[test]
+    fn there_is_one_list_of_tunnels() {
+        for port in 0..=u16::MAX {
+            assert_eq!(is_tunnel(port), TUNNELS.contains(&port), "{port}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use std::net::Ipv6Addr;
 
 use haechi::base::simd::LANES;
+use haechi::flow::proof::{Kind, Kinds};
 use haechi::flow::{FlowKey, HashKey, HashSeed, KeyRow, SecretHash};
 use haechi::packet::parse::{TcpLanes, parse_general, parse_lanes, parse_straight};
 use haechi::packet::view::{Tcp, tcp_flag};
@@ -126,6 +127,7 @@ pub fn three_paths(
     seed: HashSeed,
 ) {
     let lanes = parse_lanes(frames, devices, verify_l4);
+    let kinds = Kinds::of_lanes(&lanes);
     let tags = u32x8::new(std::array::from_fn(|i| 0xff00 | i as u32));
     let rows = KeyRow::of(&lanes, u32x8::splat(domain), tags);
     let hasher = SecretHash::new(seed);
@@ -165,6 +167,10 @@ pub fn three_paths(
             (straight.l4_len + 20, 0xff00 | i as u16)
         );
         assert_eq!(key.ipv4_word(), row.ipv4_word());
+        let kind = Kind::of_straight(meta.protocol, meta.destination_port);
+        let bit = kind.map_or(0, |kind| 1 << kind as u32);
+        assert_eq!(Kinds::of_lane(bit as u8), kind);
+        assert_eq!(kinds.to_array()[i], bit);
         assert!(key.is_ipv4());
         assert_eq!(hasher.hash(&key), hasher.hash_row(row));
     }

@@ -3,6 +3,7 @@
 
 use haechi::base::slab::HeapMemory;
 use haechi::base::{Nanos, Tick};
+use haechi::engine::Upkeep;
 use haechi::flow::{
     Direction, Due, FlowKey, HashSeed, KeyClass, Session, SessionState, SessionTable, StateTimeouts,
 };
@@ -208,4 +209,45 @@ fn a_million_sessions_end_within_a_second() {
     assert_eq!(ended, SESSIONS);
     let worst_ms = worst * (Tick::NANOS / 1_000_000) as i64;
     assert!(worst_ms < 1000, "{worst_ms} ms late");
+}
+
+/// A million sessions that fall due in one tenth of a second are more than the usual pace ends in time: the lag has the worker
+/// hurry.
+#[test]
+fn a_flood_of_ends_is_caught_up_with() {
+    const SESSIONS: u32 = 1_000_000;
+    let timeouts = StateTimeouts::from_fn(|_| Nanos::SECOND);
+    let ticks = timeouts.ticks(SessionState::UdpReplied);
+    let mut table = SessionTable::new(SESSIONS, &HeapMemory, HashSeed([1, 2, 3, 4])).expect("memory");
+    let start = Nanos::from_secs(100);
+    let mut now = start;
+    for n in 0..SESSIONS {
+        let session = Session::new(key(n), Direction::LowToHigh, SessionState::UdpReplied);
+        now = start.plus(Nanos(u64::from(n) * 100));
+        let hash = table.hash(&session.key);
+        table.insert(session, hash, now, ticks).expect("room");
+    }
+    let (mut worst, mut calls) = (Nanos(0), 0);
+    while !table.is_empty() {
+        let expiry = table.expire(
+            now.tick(),
+            Upkeep::BUDGET,
+            |session| session.timeout(&timeouts),
+            |_| Due::End,
+        );
+        worst = worst.max(expiry.lag);
+        calls += 1;
+        let upkeep = Upkeep {
+            lag: expiry.lag,
+            ..Upkeep::default()
+        };
+        now = now.plus(upkeep.again_in());
+        assert!(now < start.plus(Nanos::from_secs(3)), "{} are left", table.len());
+    }
+    // At the usual pace the last one would wait for 0.4 s.
+    assert!(worst < Nanos::from_millis(300), "{worst:?} behind");
+    assert!(
+        calls >= SESSIONS / Upkeep::BUDGET,
+        "more than the budget was looked at"
+    );
 }

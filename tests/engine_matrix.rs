@@ -40,6 +40,8 @@ mod log;
 mod martians;
 #[path = "engine/pressure.rs"]
 mod pressure;
+#[path = "engine/rebalance.rs"]
+mod rebalance;
 #[path = "engine/reject.rs"]
 mod reject;
 #[path = "engine/related.rs"]

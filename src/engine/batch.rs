@@ -17,12 +17,13 @@ impl Hops {
     /// A packet is handed over so often at most (invariant 3).
     pub const MAX: u8 = 2;
     const DATAGRAM: u8 = 0x80;
+    const REDIRECTED: u8 = 0x40;
 
     /// How often it was handed over.
     #[inline]
     #[must_use]
     pub const fn count(self) -> u8 {
-        self.0 & !Self::DATAGRAM
+        self.0 & !(Self::DATAGRAM | Self::REDIRECTED)
     }
 
     /// Once more; `None`: that would be too often.
@@ -35,10 +36,28 @@ impl Hops {
         }
     }
 
-    /// A piece of a datagram that another worker has seen whole.
+    /// A piece of a datagram that a worker has seen whole. Now that its ports are known its owner is looked for from the beginning: the
+    /// way to where the pieces met does not count.
     #[must_use]
     pub const fn of_datagram(self) -> Self {
-        Self(self.0 | Self::DATAGRAM)
+        if self.is_of_datagram() {
+            self
+        } else {
+            Self(Self::DATAGRAM)
+        }
+    }
+
+    /// The flow's owner has an entry that says where the session is ([`super::Message::Redirect`]).
+    #[must_use]
+    pub const fn redirected(self) -> Self {
+        Self(self.0 | Self::REDIRECTED)
+    }
+
+    /// Was it handed over because of such an entry?
+    #[inline]
+    #[must_use]
+    pub const fn is_redirected(self) -> bool {
+        self.0 & Self::REDIRECTED != 0
     }
 
     /// Is it one? Then it is this worker's, although it has no ports to tell by.

@@ -47,6 +47,10 @@ pub struct Counters {
     pub sessions_ended: u64,
     /// Records of sessions that found no room on their way to the logs.
     pub log_records_lost: u64,
+    /// Sessions that came from other workers with their buckets ...
+    pub sessions_moved_in: u64,
+    /// ... and those that went. So on each worker created + in = live + ended + out.
+    pub sessions_moved_out: u64,
     /// Of those ended, the ones that gave way to others in a full table.
     pub sessions_evicted: u64,
     /// Messages about flows that are elsewhere for which there was no room: their packets open sessions of their own.
@@ -76,6 +80,8 @@ impl Default for Counters {
             sessions_created: 0,
             sessions_ended: 0,
             log_records_lost: 0,
+            sessions_moved_in: 0,
+            sessions_moved_out: 0,
             sessions_evicted: 0,
             redirects_full: 0,
             sources_full: 0,

@@ -8,6 +8,8 @@
 //! ([`super::steer`]); from there the whole datagram goes on to its flow's owner, which looks at its pieces in the same way: they come
 //! one behind the other, and are complete at once.
 
+use std::collections::VecDeque;
+
 use super::process::{Act, FlowPacket, Scratch, Verdict, port_policy};
 use super::rate::TokenBucket;
 use super::syn::{Proxy, Rewrite};
@@ -39,9 +41,19 @@ impl<B: PacketBuf> Held<B> {
     }
 }
 
-/// The fragments of one engine.
+/// A packet whose session is still on its way here ([`super::moving`]).
+pub(super) struct Waiting<B> {
+    pub(super) packet: B,
+    pub(super) ingress: PortId,
+    pub(super) hops: Hops,
+}
+
+/// The packets that one engine holds: fragments, and those that wait for their sessions.
 pub(super) struct Hold<B> {
     store: Fragments<Held<B>>,
+    pub(super) waiting: VecDeque<Waiting<B>>,
+    /// Of `waiting`, at most.
+    room: usize,
     /// Fragments taken in so far: the next one's number.
     number: u64,
 }
@@ -50,8 +62,28 @@ impl<B> Hold<B> {
     pub(super) fn new(limits: FragmentLimits, seed: HashSeed) -> Self {
         Self {
             store: Fragments::new(limits.max_datagrams, limits.max_held, seed),
+            waiting: VecDeque::new(),
+            room: 0,
             number: 0,
         }
+    }
+
+    /// Makes room for packets that wait.
+    pub(super) fn reserve_waiting(&mut self, room: usize) {
+        self.waiting.reserve_exact(room);
+        self.room = room;
+    }
+
+    /// Has a packet wait.
+    ///
+    /// # Errors
+    /// Gives it back when there is no room.
+    pub(super) fn wait(&mut self, waiting: Waiting<B>) -> Result<(), B> {
+        if self.waiting.len() >= self.room {
+            return Err(waiting.packet);
+        }
+        self.waiting.push_back(waiting);
+        Ok(())
     }
 
     pub(super) fn held(&self) -> u64 {
@@ -76,14 +108,21 @@ impl<B: PacketBuf> Hold<B> {
 }
 
 impl<B: PacketBuf> Engine<B> {
-    /// Fragments that wait for the others of their datagrams.
+    /// Packets in the engine: fragments that wait for the others of their datagrams, and those that wait for their sessions.
     #[must_use]
     pub fn held(&self) -> u64 {
+        self.fragments.held() + self.fragments.waiting.len() as u64
+    }
+
+    /// Of those, the fragments that wait for others.
+    #[must_use]
+    pub fn fragments_held(&self) -> u64 {
         self.fragments.held()
     }
 
-    /// Drops all fragments that are held, as if their time was over: the node stops.
+    /// Drops all packets that are held, fragments as if their time was over: the node stops.
     pub fn drop_fragments<O: Outputs<B>>(&mut self, out: &mut O) {
+        self.drop_waiting(out);
         let counters = &mut self.counters;
         self.fragments
             .store
@@ -222,12 +261,18 @@ impl Act<'_> {
             return;
         };
         let whole = self.whole_datagram(store, &complete, first);
-        if let Some(owner) = self.owner_of_datagram(first, &whole) {
+        if let Some((owner, redirected)) = self.owner_of_datagram(first, &whole) {
             store.take(complete, |piece| {
                 let place = release.place_of(piece.number);
-                let way = (piece.ingress, owner, piece.hops.of_datagram());
+                let hops = piece.hops.of_datagram();
+                let hops = if redirected { hops.redirected() } else { hops };
+                let way = (piece.ingress, owner, hops);
                 self.elsewhere(piece.packet, way, place, release.out);
             });
+            return;
+        }
+        if self.datagram_waits(first, &whole) {
+            self.datagram_into_waiting(complete, hold, release);
             return;
         }
         let verdict = self.judge_datagram(&whole, first);
@@ -242,7 +287,7 @@ impl Act<'_> {
             Verdict::Forward(_) => None,
             Verdict::Proxy(..) if rewrite.is_some() => None,
             // No handshake is proxied in pieces, and no header. (And whose it is was looked at.)
-            Verdict::Proxy(..) | Verdict::Elsewhere(_) => Some(DropReason::SynProxied),
+            Verdict::Proxy(..) | Verdict::Elsewhere(_) | Verdict::Redirect(_) => Some(DropReason::SynProxied),
             Verdict::Drop(reason, _) => Some(reason),
             Verdict::Reject(..) => {
                 // An ICMP error quotes the first fragment.
@@ -298,10 +343,71 @@ impl Act<'_> {
         (header <= first.bytes().len()).then(|| self.rewrite(ix, sender))
     }
 
-    /// Whose a datagram is that is not this worker's.
-    fn owner_of_datagram<B: PacketBuf>(&self, first: &Held<B>, whole: &PacketMeta) -> Option<WorkerId> {
-        let crew = self.crew.as_ref().filter(|_| !first.hops.is_of_datagram())?;
-        crew.other(first.ingress, whole, first.packet.bytes())
+    /// Whose a datagram is that is not this worker's; true: because of a redirect entry.
+    fn owner_of_datagram<B: PacketBuf>(
+        &self,
+        first: &Held<B>,
+        whole: &PacketMeta,
+    ) -> Option<(WorkerId, bool)> {
+        let crew = self.crew.as_ref()?;
+        let owner = if first.hops.is_of_datagram() {
+            None
+        } else {
+            crew.other(first.ingress, whole, first.packet.bytes())
+        };
+        let redirect = || Some((self.redirect_of_datagram(whole)?, true));
+        owner.map(|owner| (owner, false)).or_else(redirect)
+    }
+
+    /// Where the session of a datagram of this worker's is, if it is away.
+    fn redirect_of_datagram(&self, whole: &PacketMeta) -> Option<WorkerId> {
+        if self.redirects.is_empty() {
+            return None;
+        }
+        let pair = port_policy(self.policy, whole.ingress).pair;
+        let (key, _) = FlowKey::of(whole, self.policy.transparent.domain(pair, whole.vlan));
+        let is_here = self.table.find(&key, self.table.hash(&key)).is_some();
+        self.redirects.find(&key).filter(|_| !is_here)
+    }
+
+    /// Is the session of a datagram still on its way here?
+    fn datagram_waits<B: PacketBuf>(&self, first: &Held<B>, whole: &PacketMeta) -> bool {
+        let Some(crew) = self.crew.as_ref().filter(|_| !first.hops.is_redirected()) else {
+            return false;
+        };
+        let hash = crew
+            .placement
+            .flow_hash(first.ingress, whole, first.packet.bytes());
+        hash.is_some_and(|hash| crew.moving.waits(hash))
+    }
+
+    /// All pieces wait, to come together once more; without room for all of them they are dropped.
+    #[cold]
+    fn datagram_into_waiting<B: PacketBuf, O: Outputs<B>>(
+        &mut self,
+        complete: Complete,
+        hold: &mut Hold<B>,
+        release: &mut Release<'_, O>,
+    ) {
+        let count = hold.store.count(&complete) as usize;
+        let fits = hold.waiting.len() + count <= hold.room;
+        let (waiting, counters) = (&mut hold.waiting, &mut self.counters);
+        hold.store.take(complete, |piece| {
+            if fits {
+                waiting.push_back(Waiting {
+                    packet: piece.packet,
+                    ingress: piece.ingress,
+                    hops: piece.hops.of_datagram(),
+                });
+                return;
+            }
+            counters.drops[DropReason::QueueFull.index()] += 1;
+            let place = release.place_of(piece.number);
+            let why = Why::Elsewhere;
+            release
+                .out
+                .drop(piece.packet, DropReason::QueueFull, Note { why, place });
+        });
     }
 
     /// What the datagram is, as one packet.
@@ -341,6 +447,8 @@ impl Act<'_> {
                     direction,
                     candidate: Candidate::NONE,
                     question: 0,
+                    // Whose it is was looked at.
+                    hops: first.hops.of_datagram(),
                 };
                 self.alone(&flow)
             }

@@ -9,6 +9,8 @@
 //! When an apply changes a rule's limit the leases begin anew (an epoch, `Limits::since`). Each worker stops opening sessions of the rule,
 //! keeps a lease of exactly those that it has, tells the rule's home worker how many these are, and sends home what their ends
 //! free. When all have told, and the limit is above the sum, home shares the difference out, and all go on.
+//!
+//! A session that goes to another worker (`carried.rs`) takes its part of each lease along.
 
 use super::counters::{MAX_RULES, RuleCounters};
 use super::message::{Ask, Give, Limit, Message};
@@ -18,6 +20,10 @@ use crate::base::{Generation, Nanos, RuleId, Slab, WorkerId};
 use crate::flow::{HashSeed, TableError};
 use crate::packet::PacketBuf;
 use crate::policy::{Policy, Rule};
+
+mod carried;
+
+pub use carried::Units;
 
 /// A worker that does not answer is not waited for any longer than this; its answer still counts when it comes.
 pub(super) const ANSWER: Nanos = Nanos(2_000_000);
@@ -80,6 +86,10 @@ struct Share {
     /// The policy in which the limit last changed.
     epoch: Generation,
     state: State,
+    /// Sessions that came from another worker, which had told home of them in the epoch `carried_in`, when home did not know yet
+    /// how many are here.
+    carried: u32,
+    carried_in: Generation,
     /// It waits in [`Leases::wanting`].
     wanting: bool,
     /// Workers that were asked in a row and gave nothing.
@@ -161,7 +171,7 @@ struct Home {
 }
 
 /// Is this epoch older than that one? Numbers of policies wrap.
-const fn is_older(this: Generation, that: Generation) -> bool {
+pub(super) const fn is_older(this: Generation, that: Generation) -> bool {
     (this.0.wrapping_sub(that.0) as i32) < 0
 }
 
@@ -270,8 +280,15 @@ impl Leases {
         };
         if let Some(share) = self.rules.get_mut(rule.id.index()) {
             if share.epoch != rule.limits.since {
+                let carried = if share.carried_in == rule.limits.since {
+                    share.carried
+                } else {
+                    0
+                };
                 *share = Share {
-                    lease: live,
+                    lease: live.max(carried),
+                    carried,
+                    carried_in: rule.limits.since,
                     low: (limit / workers / LOW).max(1),
                     epoch: rule.limits.since,
                     state: State::Changed,
@@ -311,8 +328,13 @@ impl Leases {
         home.pot += i64::from(freed);
     }
 
-    /// A step of a rule's way into its epoch. True: it is there.
-    fn step(&mut self, rule: &Rule, live: u64, mut tell: impl FnMut(WorkerId, Message) -> bool) -> bool {
+    /// A step of a rule's way into its epoch. True: it is there. Home is not told while sessions are `arriving`.
+    fn step(
+        &mut self,
+        rule: &Rule,
+        (live, arriving): (u64, bool),
+        mut tell: impl FnMut(WorkerId, Message) -> bool,
+    ) -> bool {
         let Some(limit) = rule.limits.sessions else {
             return true;
         };
@@ -324,17 +346,18 @@ impl Leases {
             return true;
         };
         let mut next = share;
-        if share.state == State::Changed {
+        if share.state == State::Changed && !arriving {
             let report = Message::Report {
                 rule: id,
-                sessions: share.lease,
+                sessions: share.lease - share.carried,
                 epoch,
             };
             if is_home {
-                self.at_home(id, epoch, Some(share.lease), 0);
+                self.at_home(id, epoch, Some(share.lease - share.carried), 0);
+            }
+            if is_home || tell(home, report) {
                 next.state = State::Told;
-            } else if tell(home, report) {
-                next.state = State::Told;
+                next.carried = 0;
             }
         }
         let freed = next.unused(live);
@@ -553,12 +576,18 @@ impl<B> Engine<B> {
         Some(counters)
     }
 
-    /// The table's lease has changed.
-    fn set_quota(&mut self) {
-        let Some(leases) = &self.leases else {
-            return;
-        };
-        let quota = leases.quota().min(self.table.capacity());
+    /// What this worker has of the table: [`Self::quota`], and room that is promised to sessions on their way here.
+    pub(super) fn share(&self) -> u32 {
+        let capacity = self.table.capacity();
+        self.leases
+            .as_ref()
+            .map_or(capacity, |leases| leases.quota().min(capacity))
+    }
+
+    /// The table's lease has changed, or what is promised of its room.
+    pub(super) fn set_quota(&mut self) {
+        let room = self.table.capacity().saturating_sub(self.arriving());
+        let quota = self.share().min(room);
         let shrinks = quota < self.quota;
         self.quota = quota;
         self.set_pressure();
@@ -580,6 +609,7 @@ impl<B: PacketBuf> Engine<B> {
     pub(super) fn lease_upkeep<O: Outputs<B>>(&mut self, now: Nanos, budget: u32, out: &mut O) -> bool {
         let taken = self.table.len().saturating_add(self.pressure.reserved());
         let table = (taken, self.pressure.start(), self.table.capacity());
+        let arriving = self.arriving() > 0;
         let Some(leases) = &mut self.leases else {
             return false;
         };
@@ -597,7 +627,7 @@ impl<B: PacketBuf> Engine<B> {
             let end = rules.len().min(from.saturating_add(budget as usize));
             for rule in rules.get(from..end).unwrap_or_default() {
                 let live = self.rules.get(rule.id.index()).map_or(0, |c| c.sessions);
-                all &= leases.step(rule, live, &mut tell);
+                all &= leases.step(rule, (live, arriving), &mut tell);
             }
             leases.walk = if end < rules.len() {
                 Some((end, all))

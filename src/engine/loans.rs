@@ -15,6 +15,7 @@ use std::collections::HashMap;
 
 use super::leases::{ANSWER, Leasing, PAUSE};
 use super::message::{Ask, Give, Limit, Message, Part};
+use super::moving::NoPlace;
 use super::sources::Sources;
 use crate::base::{Generation, Nanos, RuleId, WorkerId};
 use crate::policy::{Limits, Policy};
@@ -258,6 +259,61 @@ impl Sources {
         };
         self.loans = Some(loans);
         kept
+    }
+
+    /// Does a counted session that goes to another worker take one of its source's part along? Whoever asks for it later gets it by the
+    /// source's home, as of every loan.
+    pub(super) fn may_send_along(
+        &mut self,
+        rule: RuleId,
+        address: &[u8; 16],
+        limits: &Limits,
+    ) -> Result<bool, NoPlace> {
+        let name = (rule, self.print(rule.0 + 1, address));
+        let (Some(limit), Some(loans)) = (limits.per_source, &mut self.loans) else {
+            return Ok(false);
+        };
+        if loans.part(name, Part::Sessions, limit) == 0 {
+            // More sessions stand than the limit allows since an apply.
+            return Ok(false);
+        }
+        let most = loans.most;
+        loans.place(name, most).map(|_| true).ok_or(NoPlace)
+    }
+
+    /// One of a source's part goes: [`Self::may_send_along`] has found a place.
+    pub(super) fn send_along(&mut self, rule: RuleId, address: &[u8; 16], now: Nanos) {
+        let name = (rule, self.print(rule.0 + 1, address));
+        let Some(loans) = &mut self.loans else { return };
+        let most = loans.most;
+        if let Some(place) = loans.place(name, most) {
+            let loan = &mut loans.list[place];
+            loan.net[Part::Sessions as usize] -= 1;
+            loan.next = now.plus(KEEP);
+        }
+    }
+
+    /// What [`Self::send_along`] sent is here. False: there is no place to note that, and the source has less from now on.
+    pub(super) fn came_along(&mut self, rule: RuleId, address: &[u8; 16], now: Nanos) -> bool {
+        let name = (rule, self.print(rule.0 + 1, address));
+        let Some(loans) = &mut self.loans else {
+            return true;
+        };
+        let most = 2 * loans.most;
+        let Some(place) = loans.place(name, most) else {
+            return false;
+        };
+        let loan = &mut loans.list[place];
+        loan.net[Part::Sessions as usize] += 1;
+        loan.next = now.plus(KEEP);
+        true
+    }
+
+    /// Loans that other workers' sessions may bring.
+    pub(super) fn room_for_loans(&self) -> u32 {
+        self.loans.as_ref().map_or(u32::MAX, |loans| {
+            u32::try_from((2 * loans.most).saturating_sub(loans.list.len())).unwrap_or(u32::MAX)
+        })
     }
 
     /// Sends questions, pays back what is not needed.

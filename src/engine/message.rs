@@ -5,18 +5,27 @@
 //! the one that left, by whatever way it comes back, meets a worker that knows the message. (`tests/mesh_model.rs` checks that with
 //! every order of three workers' steps.) Messages of one sender to one receiver stay in order.
 
+use super::leases::Units;
+use super::syn::Retry;
 use super::{Engine, Outputs};
 use crate::base::{Generation, Nanos, RuleId, WorkerId};
 use crate::flow::FlowKey;
+use crate::flow::table::Moved;
 use crate::packet::PacketBuf;
 
 /// One message.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a worker allocates nothing: a session travels in the queue itself"
+)]
 pub enum Message {
     /// Packets of this flow, which the owner function gives to the receiver, belong to `to`; `None`: to the receiver.
     Redirect {
         /// The flow.
         key: FlowKey,
+        /// What the owner function makes of it.
+        hash: u32,
         /// Who has its session.
         to: Option<WorkerId>,
     },
@@ -41,6 +50,37 @@ pub enum Message {
         amount: u32,
         /// Since when the rule has its limit.
         epoch: Generation,
+    },
+    /// A move ([`super::moving`]): the source asks for room for some sessions.
+    Room {
+        /// Who asks.
+        source: WorkerId,
+    },
+    /// There is room for so many; 0: the table is full.
+    Granted {
+        /// Sessions.
+        sessions: u16,
+        /// The receiver sends none before it has this policy, or a newer one.
+        policy: Generation,
+    },
+    /// A session, which is the receiver's from now on, with what it takes of limits.
+    Session(Moved, Units),
+    /// A SYN that the receiver is to send again if the server of this flow, whose session has come before, does not answer.
+    Retry {
+        /// The flow.
+        key: FlowKey,
+        /// The SYN.
+        retry: Retry,
+    },
+    /// What the receiver had given the sender before its [`super::Mark::Drain`] has been done.
+    Passed {
+        /// The mark's version.
+        version: u32,
+    },
+    /// All sessions of the buckets have been sent.
+    Moved {
+        /// Until then SYN cookies that the sender gave out may come back, to the receiver.
+        awaited_until: Nanos,
     },
 }
 
@@ -113,7 +153,13 @@ impl<B: PacketBuf> Engine<B> {
                 epoch,
             } => self.told(rule, sessions, epoch),
             Message::Open { rule, amount, epoch } => self.opened(rule, amount, epoch),
-            Message::Redirect { key, to } => self.redirect(key, to),
+            Message::Redirect { key, hash, to } => self.redirect(key, hash, to),
+            Message::Room { source } => self.make_room_for(source),
+            Message::Granted { sessions, policy } => self.granted(sessions, policy),
+            Message::Session(moved, units) => self.take_in(now, moved, units),
+            Message::Retry { key, retry } => self.take_retry(&key, &retry),
+            Message::Passed { .. } => self.drained(),
+            Message::Moved { awaited_until } => self.all_moved(awaited_until),
         }
     }
 }

@@ -17,6 +17,7 @@ mod limits;
 mod loans;
 mod martian;
 mod message;
+pub mod moving;
 pub mod outputs;
 mod pressure;
 mod process;
@@ -35,12 +36,14 @@ mod upkeep;
 pub use alert::Alert;
 pub use batch::{Batch, Hops, MAX_BATCH};
 pub use counters::{Counters, IMPLICIT_DROP, MAX_RULES, RuleCounters};
-pub use leases::Leasing;
+pub use leases::{Leasing, Units};
 pub use message::{Ask, Give, Limit, Message, Part};
+pub use moving::{Mark, Move};
 pub use outputs::{Note, Outputs, Place, Why};
 pub use reason::DropReason;
 pub use record::{Account, EndReason, Event, Record};
 pub use steer::Placement;
+pub use syn::Retry;
 pub use upkeep::Upkeep;
 
 use std::sync::Arc;
@@ -161,7 +164,7 @@ impl<B> Engine<B> {
 
     fn set_pressure(&mut self) {
         if !self.ignores_pressure {
-            self.pressure = Pressure::of(&self.policy, self.quota);
+            self.pressure = Pressure::of(&self.policy, self.share());
         }
     }
 
@@ -211,6 +214,7 @@ impl<B> Engine<B> {
             records: &mut self.records,
             resets,
             sources: &mut self.sources,
+            crew: self.crew.as_mut(),
         };
         books.end(&mut self.table, session, reason);
     }

@@ -1,6 +1,6 @@
 //! Where the engine's verdicts go: transmit queues on a worker, a list of verdicts in tests and `explain`.
 
-use super::{DropReason, Hops, Message};
+use super::{DropReason, Hops, Mark, Message};
 use crate::base::{PortId, SessionIx, WorkerId};
 
 /// By what a packet was judged.
@@ -69,9 +69,19 @@ pub trait Outputs<B> {
     ///
     /// # Errors
     /// Gives it back when the queue is full, or there is no such worker.
+    #[allow(
+        clippy::result_large_err,
+        reason = "nothing is boxed: a worker allocates nothing"
+    )]
     fn tell(&mut self, to: WorkerId, message: Message) -> Result<(), Message> {
         let _ = to;
         Err(message)
+    }
+    /// Puts a mark behind everything that was handed over to `to` so far, or given to it to be sent. When that has been judged there,
+    /// and what came of it sent, [`super::Engine::passed`] is called there. False: not now.
+    fn mark(&mut self, to: WorkerId, mark: Mark) -> bool {
+        let _ = (to, mark);
+        false
     }
     /// An empty buffer for a packet that the engine makes itself; `None`: the pool is empty, and it makes none.
     fn buffer(&mut self) -> Option<B>;

@@ -11,7 +11,7 @@ use super::record::Records;
 use super::redirect::Redirects;
 use super::session::ip_len;
 use super::sources::Sources;
-use super::steer::{Crew, steer_all};
+use super::steer::{Crew, steer_all, steer_moving};
 use super::syn::{Proxy, Syn, protects};
 use super::{
     Batch, Counters, DropReason, Engine, Hops, MAX_BATCH, Note, Outputs, Place, RuleCounters, Why, reject,
@@ -64,6 +64,11 @@ pub(super) struct Sight {
 }
 
 impl Sight {
+    /// The packet waits for its session.
+    pub(super) const fn set_waits(&mut self) {
+        self.parsed = Parsed::Waits;
+    }
+
     /// The packet is `owner`'s.
     pub(super) const fn set_elsewhere(&mut self, owner: WorkerId) {
         self.parsed = Parsed::Elsewhere;
@@ -85,6 +90,8 @@ impl Sight {
 pub(super) enum Parsed {
     /// It is another worker's.
     Elsewhere,
+    /// It is this worker's, and its session may still be on the way here.
+    Waits,
     /// Its metadata are in [`Scratch::metas`]; it belongs to no flow.
     #[default]
     Layer2,
@@ -201,13 +208,15 @@ pub(super) enum Verdict {
     Proxy(Proxy, Why),
     /// It is another worker's.
     Elsewhere(WorkerId),
+    /// It is this worker's by the owner function, and its session is there.
+    Redirect(WorkerId),
 }
 
 impl Verdict {
     pub(super) const fn why(self) -> Why {
         match self {
             Self::Forward(why) | Self::Drop(_, why) | Self::Reject(_, why) | Self::Proxy(_, why) => why,
-            Self::Elsewhere(_) => Why::Elsewhere,
+            Self::Elsewhere(_) | Self::Redirect(_) => Why::Elsewhere,
         }
     }
 }
@@ -229,7 +238,11 @@ impl<B: PacketBuf> Engine<B> {
         let several = self.crew.is_some();
         parse_all(policy, options, scratch, self.table.lookup(), batch, several);
         if let Some(crew) = &mut self.crew {
-            steer_all(crew, scratch, batch);
+            if crew.moving.concerns_packets() {
+                steer_moving(crew, scratch, batch, &self.table);
+            } else {
+                steer_all(crew, scratch, batch, &self.table);
+            }
         }
         let questions = find_all(policy, options, scratch, self.table.lookup(), batch);
         if questions > 0 {
@@ -523,7 +536,10 @@ impl Act<'_> {
         let answer = scratch.matches[question.filter(|_| !self.table_changed)?]?;
         let rule = self.policy.rules.get(answer as usize)?;
         let meta = &scratch.metas[place];
-        if !protects(rule) || meta.kind != PacketKind::Tcp || self.is_spoofed(meta) || self.is_astray(meta) {
+        if !protects(rule) || meta.kind != PacketKind::Tcp || self.is_spoofed(meta) {
+            return None;
+        }
+        if self.is_astray(meta, &scratch.sights[place].key, scratch.hops[place]) {
             return None;
         }
         let answers = self.answers_syn(meta, frame, rule);
@@ -545,7 +561,8 @@ impl Act<'_> {
                 break;
             };
             let (ingress, egress) = session.ports_of(sight.direction);
-            let odd = (ingress.0 ^ sight.ingress.0) | u16::from(session.flags & Session::PROXIED);
+            let odd =
+                (ingress.0 ^ sight.ingress.0) | u16::from(session.flags & (Session::PROXIED | Session::AWAY));
             if odd != 0 || session.generation != self.policy.generation {
                 break;
             }
@@ -607,6 +624,11 @@ impl Act<'_> {
             self.elsewhere(packet, way, Place::Batch(place), out);
             return;
         }
+        if sight.parsed == Parsed::Waits {
+            let hops = scratch.hops[place];
+            self.wait(packet, sight.ingress, hops, Place::Batch(place), hold, out);
+            return;
+        }
         scratch.complete(place, &packet, self.options);
         let (meta, sight) = (&scratch.metas[place], &scratch.sights[place]);
         if meta.kind == PacketKind::Fragment {
@@ -622,6 +644,7 @@ impl Act<'_> {
                 direction: sight.direction,
                 candidate: sight.candidate,
                 question: sight.question,
+                hops: scratch.hops[place],
             };
             self.flow(&flow, &scratch.matches)
         } else if meta.kind == PacketKind::IcmpError {
@@ -629,7 +652,7 @@ impl Act<'_> {
         } else {
             self.layer2(meta)
         };
-        let place = Place::Batch(place);
+        let (sight_place, place) = (place, Place::Batch(place));
         match verdict {
             Verdict::Forward(why) => {
                 self.counters.forwarded += 1;
@@ -658,8 +681,16 @@ impl Act<'_> {
                 self.proxy(proxy, Note { why, place }, of, packet, &mut scratch.answer, out);
             }
             Verdict::Elsewhere(owner) => {
-                // Only what came from a receive queue was believed without a look.
-                self.elsewhere(packet, (meta.ingress, owner, Hops::NONE), place, out);
+                let hops = scratch.hops[sight_place];
+                self.elsewhere(packet, (meta.ingress, owner, hops), place, out);
+            }
+            Verdict::Redirect(owner) => {
+                let hops = scratch.hops[sight_place].redirected();
+                if hops.next().is_none() && sight.parsed == Parsed::Flow {
+                    // It has come back: the entry that sends it away leads nowhere.
+                    self.leads_nowhere(meta, &sight.key);
+                }
+                self.elsewhere(packet, (meta.ingress, owner, hops), place, out);
             }
         }
     }
@@ -682,8 +713,8 @@ impl Act<'_> {
         if let Some(ix) = found {
             return self.session(flow, ix);
         }
-        if let Some(owner) = self.astray(flow) {
-            return Verdict::Elsewhere(owner);
+        if let Some(verdict) = self.astray(flow) {
+            return verdict;
         }
         let answer = match usize::from(flow.question) {
             // Stage 2 saw something: another flow's session, or one that an earlier packet of the batch ended.
@@ -775,4 +806,6 @@ pub(super) struct FlowPacket<'a> {
     pub(super) direction: Direction,
     pub(super) candidate: Candidate,
     pub(super) question: u8,
+    /// How it came to this worker.
+    pub(super) hops: Hops,
 }

@@ -9,9 +9,16 @@ use super::Engine;
 use crate::base::WorkerId;
 use crate::flow::{FlowKey, HashSeed};
 
+#[derive(Clone, Copy)]
+struct Entry {
+    to: WorkerId,
+    /// The flow's, by the owner function.
+    hash: u32,
+}
+
 /// One worker's entries; bounded, and allocated at the start.
 pub(super) struct Redirects {
-    entries: HashMap<FlowKey, WorkerId, ahash::RandomState>,
+    entries: HashMap<FlowKey, Entry, ahash::RandomState>,
     most: usize,
 }
 
@@ -32,22 +39,44 @@ impl Redirects {
         }
     }
 
+    /// Are there none?
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// Where a flow is, if not here.
     #[inline]
     pub(super) fn find(&self, key: &FlowKey) -> Option<WorkerId> {
         if self.entries.is_empty() {
             return None;
         }
-        self.entries.get(key).copied()
+        self.entries.get(key).map(|entry| entry.to)
     }
 
     /// Installs or moves an entry. False: there is no room.
-    fn set(&mut self, key: FlowKey, to: WorkerId) -> bool {
+    fn set(&mut self, key: FlowKey, hash: u32, to: WorkerId) -> bool {
         if self.entries.len() >= self.most && !self.entries.contains_key(&key) {
             return false;
         }
-        self.entries.insert(key, to);
+        self.entries.insert(key, Entry { to, hash });
         true
+    }
+
+    /// Takes an entry out, if there is one.
+    pub(super) fn remove(&mut self, key: &FlowKey) {
+        self.entries.remove(key);
+    }
+
+    /// Entries at most, which is also as many sessions as a worker keeps that are not its own.
+    pub(super) const fn most(&self) -> usize {
+        self.most
+    }
+
+    /// Some entry for a flow with such a hash.
+    pub(super) fn any(&self, goes: impl Fn(u32) -> bool) -> Option<(FlowKey, u32, WorkerId)> {
+        let found = self.entries.iter().find(|(_, entry)| goes(entry.hash));
+        found.map(|(key, entry)| (*key, entry.hash, entry.to))
     }
 }
 
@@ -59,13 +88,12 @@ impl<B> Engine<B> {
     }
 
     /// A message about a flow's place.
-    pub(super) fn redirect(&mut self, key: FlowKey, to: Option<WorkerId>) {
+    pub(super) fn redirect(&mut self, key: FlowKey, hash: u32, to: Option<WorkerId>) {
         match to {
-            Some(to) if !self.redirects.set(key, to) => self.counters.redirects_full += 1,
+            Some(to) if self.is_me(to) => self.is_home(&key),
+            Some(to) if !self.redirects.set(key, hash, to) => self.counters.redirects_full += 1,
             Some(_) => {}
-            None => {
-                self.redirects.entries.remove(&key);
-            }
+            None => self.redirects.remove(&key),
         }
     }
 }

@@ -4,7 +4,7 @@ use super::limits::move_session;
 use super::process::{Act, FlowPacket, Verdict, port_policy};
 use super::syn::Proxy;
 use super::upkeep::Books;
-use super::{DropReason, EndReason, IMPLICIT_DROP, Why};
+use super::{DropReason, EndReason, Hops, IMPLICIT_DROP, Why};
 use crate::base::SessionIx;
 use crate::flow::{Candidate, FlowKey, Options, Segment, SessionState, Tracked, echo, track};
 use crate::packet::parse::{may_relate, parse_embedded, protocol};
@@ -46,6 +46,12 @@ impl Act<'_> {
     /// A packet of the session at `ix`.
     pub(super) fn session(&mut self, flow: &FlowPacket<'_>, ix: SessionIx) -> Verdict {
         let meta = flow.meta;
+        let session = self.table.get(ix);
+        if session.is_away() && flow.hops == Hops::NONE {
+            if let Some(owner) = self.owner_of_away(ix) {
+                return Verdict::Elsewhere(owner);
+            }
+        }
         let session = self.table.get(ix);
         let (expected, _) = session.ports_of(flow.direction);
         if expected != meta.ingress && !self.same_side(expected, meta) {
@@ -130,7 +136,7 @@ impl Act<'_> {
         let (key, direction) = FlowKey::of(&embedded.meta, domain);
         let hash = self.table.hash(&key);
         let Some(ix) = self.table.find(&key, hash) else {
-            return UNRELATED;
+            return self.redirects.find(&key).map_or(UNRELATED, Verdict::Redirect);
         };
         let session = self.table.get(ix);
         let (expected, _) = session.ports_of(direction.reverse());
@@ -162,6 +168,7 @@ impl Act<'_> {
                 direction: direction.reverse(),
                 candidate: Candidate::NONE,
                 question: 0,
+                hops: Hops::NONE,
             };
             if let Err(verdict) = self.classify_again(&flow, ix) {
                 return verdict;
@@ -267,10 +274,15 @@ impl Act<'_> {
         let allowed = answer
             .and_then(|place| self.policy.rules.get(place as usize))
             .is_some_and(|rule| rule.action == Action::Allow);
+        let was_away = self.table.get(ix).is_away();
         if allowed {
             self.end(ix, EndReason::Reused);
         }
-        self.first(flow, answer)
+        let verdict = self.first(flow, answer);
+        if allowed && was_away {
+            self.stays_away(flow);
+        }
+        verdict
     }
 
     /// Ends a session; what an earlier stage found may be this one.
@@ -283,6 +295,7 @@ impl Act<'_> {
             records: self.records,
             resets: None,
             sources: self.sources,
+            crew: self.crew.as_deref_mut(),
         };
         books.end(self.table, ix, reason);
         self.table_changed = true;

@@ -126,7 +126,7 @@ impl Sources {
         source.paid_until = now.plus(Nanos(u64::try_from(ahead).unwrap_or(u64::MAX)));
     }
 
-    fn print(&self, rule: u32, address: &[u8; 16]) -> u64 {
+    pub(super) fn print(&self, rule: u32, address: &[u8; 16]) -> u64 {
         self.hasher.hash_one((rule, u128::from_ne_bytes(*address)))
     }
 

@@ -4,13 +4,15 @@
 use std::sync::Arc;
 
 use super::batch::{Batch, Hops};
-use super::process::{Act, FlowPacket, Parsed, Scratch, Sight};
+use super::fragments::{Hold, Waiting};
+use super::moving::{self, Moving};
+use super::process::{Act, FlowPacket, Parsed, Scratch, Sight, Verdict};
 use super::redirect::Redirects;
 use super::{DropReason, Engine, Note, Outputs, Place, Why};
-use crate::base::{PortId, WorkerId};
-use crate::flow::HashSeed;
+use crate::base::{PortId, SessionIx, WorkerId};
 use crate::flow::owner::{BucketTable, OwnerFunction, Side, Tuple};
 use crate::flow::proof::{Event, Kind, Kinds, Proof, RssState, Trust};
+use crate::flow::{FlowKey, HashSeed, Session, SessionTable};
 use crate::packet::parse::{fragment_field, parse_embedded};
 use crate::packet::{PacketBuf, PacketKind, PacketMeta};
 
@@ -41,18 +43,30 @@ impl Placement {
     #[must_use]
     pub fn owner(&self, port: PortId, meta: &PacketMeta, frame: &[u8]) -> Option<WorkerId> {
         let hash = match meta.kind {
+            PacketKind::Fragment => self.hash_of_datagram(port, meta, frame),
+            _ => self.flow_hash(port, meta, frame)?,
+        };
+        Some(self.buckets.owner(hash))
+    }
+
+    /// The hash of the flow that a packet belongs to; `None`: it belongs to none, or is a fragment, which does not say.
+    pub(super) fn flow_hash(&self, port: PortId, meta: &PacketMeta, frame: &[u8]) -> Option<u32> {
+        match meta.kind {
             PacketKind::Tcp | PacketKind::Udp | PacketKind::Echo | PacketKind::Icmp | PacketKind::OtherIp => {
-                self.hash(port, &Tuple::of(meta))
+                Some(self.hash(port, &Tuple::of(meta)))
             }
             // The flow's packets that it tells of go the other way.
             PacketKind::IcmpError => {
                 let embedded = parse_embedded(meta, frame)?;
-                self.hash(port, &Tuple::of(&embedded.meta).reverse())
+                Some(self.hash(port, &Tuple::of(&embedded.meta).reverse()))
             }
-            PacketKind::Fragment => self.hash_of_datagram(port, meta, frame),
-            _ => return None,
-        };
-        Some(self.buckets.owner(hash))
+            _ => None,
+        }
+    }
+
+    /// The hash of a session's flow.
+    pub(super) fn hash_of_session(&self, session: &Session) -> u32 {
+        self.hash(session.ingress, &Tuple::of_key(&session.key, session.opener))
     }
 
     /// Pieces of one datagram meet on one worker, those of different datagrams between two hosts on different ones.
@@ -72,8 +86,13 @@ impl Placement {
 
 /// What an engine knows of the other workers.
 pub(super) struct Crew {
-    me: WorkerId,
-    placement: Arc<Placement>,
+    pub(super) me: WorkerId,
+    pub(super) placement: Arc<Placement>,
+    /// The table of the start: by it devices place packets, and the pieces of a datagram meet. A move changes neither: pieces that
+    /// wait for others cannot go, and what a device brings to a bucket's old worker is handed over.
+    home: Box<BucketTable>,
+    /// The move of buckets that is under way, if one is.
+    pub(super) moving: Moving,
     /// How far the receive queues that this worker polls are believed, by port.
     proofs: Box<[Proof]>,
     /// What packets proved and disproved since it was last asked for: the newest of each port.
@@ -86,8 +105,43 @@ pub(super) struct Crew {
 impl Crew {
     /// Who else a packet belongs to.
     pub(super) fn other(&self, port: PortId, meta: &PacketMeta, frame: &[u8]) -> Option<WorkerId> {
-        let owner = self.placement.owner(port, meta, frame);
-        owner.filter(|owner| *owner != self.me)
+        let owner = if meta.kind == PacketKind::Fragment {
+            let hash = self.placement.hash_of_datagram(port, meta, frame);
+            self.home.owner(hash)
+        } else {
+            let hash = self.placement.flow_hash(port, meta, frame)?;
+            self.placement.buckets.owner(hash)
+        };
+        (owner != self.me).then_some(owner)
+    }
+
+    /// A session ended of which another worker has a redirect entry. False: it cannot be told.
+    #[cold]
+    pub(super) fn away_ended(&mut self, session: &Session) -> bool {
+        let hash = self.placement.hash_of_session(session);
+        self.moving.away_ended(&session.key, hash)
+    }
+
+    /// Is a packet kept that was handed over although it is another worker's? It belongs to a session that is away, or was handed
+    /// over before its bucket went.
+    #[cold]
+    fn keeps(&mut self, hops: Hops, key: &FlowKey, hash: u32, table: &SessionTable) -> bool {
+        if self.moving.is_older(hash) {
+            self.moving.kept = true;
+            return true;
+        }
+        if self.moving.has_away() && hops.is_redirected() {
+            let found = table.find(key, table.hash(key));
+            if found.is_some_and(|ix| table.get(ix).is_away()) {
+                self.moving.kept = true;
+                return true;
+            }
+        }
+        if hops.next().is_none() {
+            // Whoever handed it over has an entry that leads nowhere, and will hear of it.
+            let _ = self.moving.note(key, hash, false);
+        }
+        false
     }
 
     /// Who else a packet belongs to of which nothing is believed.
@@ -106,7 +160,7 @@ impl Crew {
 
     fn check_hash(&mut self, port: PortId, kind: Kind, device: Option<u32>, hash: u32) -> Option<WorkerId> {
         let owner = self.placement.buckets.owner(hash);
-        let here = owner == self.me;
+        let here = self.home.owner(hash) == self.me;
         if let Some(proof) = self.proofs.get_mut(port.index()) {
             let event = proof.check(kind, device, hash, here);
             // That one kind more is believed is nothing to tell, and must not hide what is.
@@ -116,7 +170,15 @@ impl Crew {
                 self.disproved |= matches!(event, Event::Mismatch(_));
             }
         }
-        (!here).then_some(owner)
+        (owner != self.me).then_some(owner)
+    }
+
+    /// Whose a packet is that was kept for a session that is here no more.
+    #[cold]
+    fn kept_in_vain(&self, flow: &FlowPacket<'_>) -> Option<WorkerId> {
+        let hash = self.placement.hash(flow.meta.ingress, &Tuple::of(flow.meta));
+        let owner = self.placement.buckets.owner(hash);
+        (owner != self.me && !self.moving.is_older(hash)).then_some(owner)
     }
 
     #[inline(never)]
@@ -176,11 +238,15 @@ impl Crew {
 impl<B> Engine<B> {
     /// From now on this engine is that of worker `me`, one of several, and judges its own packets alone.
     pub fn join(&mut self, me: WorkerId, placement: Arc<Placement>) {
-        self.redirects = Redirects::new((self.table.capacity() / 16).max(64) as usize, HashSeed::random());
+        let redirects = (self.table.capacity() / 16).max(64) as usize;
+        self.redirects = Redirects::new(redirects, HashSeed::random());
+        self.fragments.reserve_waiting(moving::WAITING);
         let ports = placement.sides.len();
         self.crew = Some(Crew {
             me,
+            home: Box::new(placement.buckets.clone()),
             placement,
+            moving: Moving::new(redirects),
             proofs: vec![Proof::default(); ports].into(),
             events: vec![None; ports].into(),
             news: false,
@@ -231,6 +297,17 @@ impl<B> Engine<B> {
         None
     }
 
+    /// The key of SYN cookies, the same for all workers of a node: a client's answer may come to another one, if its bucket has
+    /// moved meanwhile.
+    pub fn share_cookies(&mut self, seed: HashSeed) {
+        self.syn.share(seed);
+    }
+
+    /// Is this the worker?
+    pub(super) fn is_me(&self, worker: WorkerId) -> bool {
+        self.crew.as_ref().is_some_and(|crew| crew.me == worker)
+    }
+
     fn proof_mut(&mut self, port: PortId) -> Option<&mut Proof> {
         self.crew.as_mut()?.proofs.get_mut(port.index())
     }
@@ -238,11 +315,17 @@ impl<B> Engine<B> {
 
 /// Finds the packets that are not this worker's, and notes in their sights whose they are.
 #[inline(never)]
-pub(super) fn steer_all<B: PacketBuf>(crew: &mut Crew, scratch: &mut Scratch, batch: &Batch<B>) {
+pub(super) fn steer_all<B: PacketBuf>(
+    crew: &mut Crew,
+    scratch: &mut Scratch,
+    batch: &Batch<B>,
+    table: &SessionTable,
+) {
     let (packets, ingress) = batch.parts();
     let hops = batch.hops();
     crew.disproved = false;
     scratch.hops[..hops.len()].copy_from_slice(hops);
+    crew.moving.kept = false;
     let mut place = 0;
     while place < packets.len() {
         if batch.is_fresh() {
@@ -250,7 +333,9 @@ pub(super) fn steer_all<B: PacketBuf>(crew: &mut Crew, scratch: &mut Scratch, ba
         }
         if let (Some(packet), Some(port)) = (packets.get(place), ingress.get(place)) {
             if let Some(owner) = steer(crew, scratch, place, packet, *port) {
-                scratch.sights[place].set_elsewhere(owner);
+                if hops[place] == Hops::NONE || !crew.keeps_packet(scratch, place, *port, packet, table) {
+                    scratch.sights[place].set_elsewhere(owner);
+                }
             }
         }
         place += 1;
@@ -286,19 +371,186 @@ fn steer<B: PacketBuf>(
     }
 }
 
+impl Crew {
+    /// [`Crew::keeps`] of the packet at `place`.
+    #[cold]
+    fn keeps_packet<B: PacketBuf>(
+        &mut self,
+        scratch: &Scratch,
+        place: usize,
+        port: PortId,
+        packet: &B,
+        table: &SessionTable,
+    ) -> bool {
+        let (sight, hops) = (&scratch.sights[place], scratch.hops[place]);
+        if sight.parsed >= Parsed::Flow {
+            let hash = self
+                .placement
+                .hash(port, &Tuple::of_key(&sight.key, sight.direction));
+            return self.keeps(hops, &sight.key, hash, table);
+        }
+        let meta = &scratch.metas[place];
+        if meta.kind != PacketKind::IcmpError {
+            return false;
+        }
+        // (An error of a tagged packet, or of one from another pair, is about no flow of this key: that one is unrelated anywhere.)
+        let hash = self.placement.flow_hash(port, meta, packet.bytes());
+        hash.is_some_and(|hash| self.moving.is_older(hash))
+            || (hops.is_redirected() && self.moving.has_away())
+    }
+
+    /// Whose a packet is while buckets move.
+    fn place_of(
+        &mut self,
+        scratch: &Scratch,
+        place: usize,
+        (port, frame): (PortId, &[u8]),
+        table: &SessionTable,
+    ) -> Whose {
+        let (sight, hops) = (&scratch.sights[place], scratch.hops[place]);
+        let meta = &scratch.metas[place];
+        let is_flow = sight.parsed >= Parsed::Flow;
+        let hash = if is_flow {
+            let tuple = Tuple::of_key(&sight.key, sight.direction);
+            Some(self.placement.hash(port, &tuple))
+        } else {
+            self.placement.flow_hash(port, meta, frame)
+        };
+        let Some(hash) = hash else {
+            return self.other(port, meta, frame).map_or(Whose::Mine, Whose::Other);
+        };
+        let owner = self.placement.buckets.owner(hash);
+        if owner == self.me {
+            // Who had it before has sent it here, where the session was already: it is ahead of all that waits.
+            let waits = self.moving.waits(hash) && !hops.is_redirected();
+            return if waits { Whose::Waits } else { Whose::Mine };
+        }
+        let kept = hops != Hops::NONE
+            && if is_flow {
+                self.keeps(hops, &sight.key, hash, table)
+            } else {
+                self.moving.is_older(hash) || (hops.is_redirected() && self.moving.has_away())
+            };
+        if kept { Whose::Mine } else { Whose::Other(owner) }
+    }
+}
+
+/// Whose a packet is.
+enum Whose {
+    Mine,
+    Waits,
+    Other(WorkerId),
+}
+
+/// [`steer_all`] for a worker that gives or gets buckets now: software places everything.
+#[inline(never)]
+pub(super) fn steer_moving<B: PacketBuf>(
+    crew: &mut Crew,
+    scratch: &mut Scratch,
+    batch: &Batch<B>,
+    table: &SessionTable,
+) {
+    let (packets, ingress) = batch.parts();
+    let hops = batch.hops();
+    crew.disproved = false;
+    scratch.hops[..hops.len()].copy_from_slice(hops);
+    crew.moving.kept = false;
+    for (place, (packet, port)) in packets.iter().zip(ingress).enumerate() {
+        if hops[place].is_of_datagram() && scratch.sights[place].parsed < Parsed::Straight {
+            continue;
+        }
+        match crew.place_of(scratch, place, (*port, packet.bytes()), table) {
+            Whose::Mine => {}
+            Whose::Waits => scratch.sights[place].set_waits(),
+            Whose::Other(owner) => scratch.sights[place].set_elsewhere(owner),
+        }
+    }
+}
+
 impl Act<'_> {
     /// Whose a packet without a session is that was believed to be on its owner's queue, if another worker's. So no session is ever made
     /// on the wrong worker, whatever a device does: what it says is believed of packets that find their session, and of no others.
     #[inline]
-    pub(super) fn astray(&mut self, flow: &FlowPacket<'_>) -> Option<WorkerId> {
+    pub(super) fn astray(&mut self, flow: &FlowPacket<'_>) -> Option<Verdict> {
         let crew = self.crew.as_mut()?;
-        crew.astray(flow.meta).or_else(|| self.redirects.find(flow.key))
+        let owner = if flow.hops == Hops::NONE {
+            crew.astray(flow.meta)
+        } else if crew.moving.kept {
+            crew.kept_in_vain(flow)
+        } else {
+            None
+        };
+        let redirect = || self.redirects.find(flow.key).map(Verdict::Redirect);
+        owner.map(Verdict::Elsewhere).or_else(redirect)
     }
 
     /// The same of a SYN that would be answered without a session.
     #[inline]
-    pub(super) fn is_astray(&mut self, meta: &PacketMeta) -> bool {
-        self.crew.as_mut().is_some_and(|crew| crew.astray(meta).is_some())
+    pub(super) fn is_astray(&mut self, meta: &PacketMeta, key: &FlowKey, hops: Hops) -> bool {
+        let Some(crew) = &mut self.crew else {
+            return false;
+        };
+        if hops != Hops::NONE {
+            // The long way knows.
+            return crew.moving.kept || self.redirects.find(key).is_some();
+        }
+        crew.astray(meta).is_some() || self.redirects.find(key).is_some()
+    }
+
+    /// The owner of the flow of a session that is away.
+    #[cold]
+    pub(super) fn owner_of_away(&self, ix: SessionIx) -> Option<WorkerId> {
+        let crew = self.crew.as_ref()?;
+        let hash = crew.placement.hash_of_session(self.table.get(ix));
+        let owner = crew.placement.buckets.owner(hash);
+        (owner != crew.me).then_some(owner)
+    }
+
+    /// A session that was away ended for another one of its flow, which is away, too.
+    #[cold]
+    pub(super) fn stays_away(&mut self, flow: &FlowPacket<'_>) {
+        let (Some(crew), Some(ix)) = (&mut self.crew, self.table.find(flow.key, flow.hash)) else {
+            return;
+        };
+        let session = self.table.get_mut(ix);
+        session.flags |= Session::AWAY;
+        let hash = crew.placement.hash_of_session(session);
+        if !crew.moving.away_begins(flow.key, hash) {
+            self.counters.redirects_full += 1;
+        }
+    }
+
+    /// A packet has come back from where a redirect entry sent it.
+    #[cold]
+    pub(super) fn leads_nowhere(&mut self, meta: &PacketMeta, key: &FlowKey) {
+        if let Some(crew) = &mut self.crew {
+            let hash = crew.placement.hash(meta.ingress, &Tuple::of(meta));
+            // Without room for it the next packet will say so.
+            let _ = crew.moving.note(key, hash, false);
+        }
+    }
+
+    /// A packet of a bucket whose sessions are on their way here waits for them.
+    #[cold]
+    pub(super) fn wait<B: PacketBuf, O: Outputs<B>>(
+        &mut self,
+        packet: B,
+        ingress: PortId,
+        hops: Hops,
+        place: Place,
+        hold: &mut Hold<B>,
+        out: &mut O,
+    ) {
+        let waiting = Waiting {
+            packet,
+            ingress,
+            hops,
+        };
+        if let Err(packet) = hold.wait(waiting) {
+            self.counters.drops[DropReason::QueueFull.index()] += 1;
+            let why = Why::Elsewhere;
+            out.drop(packet, DropReason::QueueFull, Note { why, place });
+        }
     }
 
     /// Hands a packet to its owner; too often handed over already, it is dropped.

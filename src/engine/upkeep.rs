@@ -5,6 +5,7 @@ use std::cell::Cell;
 use super::limits::count_standing;
 use super::record::Records;
 use super::sources::Sources;
+use super::steer::Crew;
 use super::{Counters, EndReason, Engine, Outputs, Record, RuleCounters};
 use crate::base::{Nanos, SessionIx};
 use crate::flow::table::Entry;
@@ -124,6 +125,7 @@ impl<B: PacketBuf> Engine<B> {
             records: &mut self.records,
             resets: None,
             sources: &mut self.sources,
+            crew: self.crew.as_mut(),
         };
         // Each session that ends gives the others a longer timeout.
         let sessions = Cell::new(self.table.len());
@@ -201,7 +203,7 @@ impl<B> Engine<B> {
             return None;
         }
         let timeout = session.timeout(self.policy.state_timeouts(session.rule));
-        session.flags &= !(Session::COUNTED | Session::WAITS);
+        session.flags &= !(Session::COUNTED | Session::WAITS | Session::AWAY);
         let ix = self.table.insert(session, hash, idle_since, timeout).ok()?;
         count_standing(
             &mut self.sources,
@@ -262,6 +264,7 @@ impl<B> Engine<B> {
             records: &mut self.records,
             resets: None,
             sources: &mut self.sources,
+            crew: self.crew.as_mut(),
         };
         let mut killed = 0;
         let next = self.table.retain(from, budget, |entry| {
@@ -286,6 +289,8 @@ pub(super) struct Books<'a> {
     /// See [`super::record::Account::resets`].
     pub(super) resets: Option<[bool; 2]>,
     pub(super) sources: &'a mut Sources,
+    /// The other workers, if there are any.
+    pub(super) crew: Option<&'a mut Crew>,
 }
 
 impl Books<'_> {
@@ -310,6 +315,16 @@ impl Books<'_> {
         if logs_end(self.policy, session) {
             self.log_end(entry, reason);
         }
+        if session.is_away() {
+            self.tell_end(session);
+        }
+    }
+
+    /// Whoever has a redirect entry for it is to hear of it.
+    #[cold]
+    fn tell_end(&mut self, session: &Session) {
+        let noted = self.crew.as_mut().is_none_or(|crew| crew.away_ended(session));
+        self.counters.redirects_full += u64::from(!noted);
     }
 
     #[cold]

@@ -24,7 +24,7 @@ pub struct Session {
     /// The direction of the opener's packets; the replier's go the other way.
     pub opener: Direction,
     /// [`Session::LIBERAL`], [`Session::RESETS`], [`Session::LOG_END`], [`Session::COUNTED`], [`Session::WAITS`],
-    /// [`Session::PROXIED`], [`Session::OUTLIVED`]; the last is reserved for NAT, helper and HA ownership marks.
+    /// [`Session::PROXIED`], [`Session::OUTLIVED`], [`Session::AWAY`].
     pub flags: u8,
     /// ICMP and ICMPv6: the type of the packet that opened it.
     pub icmp_type: u8,
@@ -69,6 +69,10 @@ impl Session {
     /// In `flags`: an end went on after a RST that might have ended the connection. Who sends such RSTs guesses: they shorten
     /// nothing any more.
     pub const OUTLIVED: u8 = 64;
+
+    /// In `flags`: the owner function names another worker for its flow, which hands its packets over by a redirect entry
+    /// (`engine/redirect.rs`). What a receive queue of this worker brings goes there, too, and comes back: by one way, in order.
+    pub const AWAY: u8 = 128;
 
     /// A session that `opener` opens in `state` (see [`super::track::opening`]); nothing counted yet, rule and
     /// ports to be filled in.
@@ -135,6 +139,13 @@ impl Session {
     #[must_use]
     pub const fn is_proxied(&self) -> bool {
         self.flags & Self::PROXIED != 0
+    }
+
+    /// Is it on another worker than the owner function says?
+    #[inline]
+    #[must_use]
+    pub const fn is_away(&self) -> bool {
+        self.flags & Self::AWAY != 0
     }
 
     /// Where it stands; [`super::SessionTable::set_state`] moves it.

@@ -171,6 +171,10 @@ impl Mesh {
     ///
     /// # Errors
     /// Gives it back when the queue is full, or there is no such worker.
+    #[allow(
+        clippy::result_large_err,
+        reason = "nothing is boxed: a worker allocates nothing"
+    )]
     pub fn tell(&self, to: WorkerId, message: Message) -> Result<(), Message> {
         let Some(way) = self.ways.get(to.index()).and_then(Option::as_ref) else {
             return Err(message);

@@ -298,7 +298,7 @@ impl Steps for Worker<'_> {
         let mut out = Verdicts::default();
         self.judge
             .engine()
-            .receive(now, Message::Redirect { key, to }, &mut out);
+            .receive(now, Message::Redirect { key, hash: 0, to }, &mut out);
     }
 
     fn process(&mut self, now: Nanos) {

@@ -26,6 +26,7 @@ use self::cookie::{Cookies, Ends, Facts};
 pub(super) use self::handshake::Proxy;
 use self::learn::{Learnt, Offered, Server};
 use self::retry::Retries;
+pub use self::retry::Retry;
 pub(super) use self::translate::Rewrite;
 use super::process::{Act, FlowPacket};
 use super::session::segment;
@@ -62,6 +63,21 @@ impl Syn {
             // No packet goes to that one.
             last: (Server::default(), 0),
         })
+    }
+
+    /// Cookies are made and judged by the key of this seed.
+    pub(super) fn share(&mut self, seed: HashSeed) {
+        self.cookies = Cookies::new(seed);
+    }
+
+    /// Until then a cookie may come back.
+    pub(super) const fn awaited_until(&self) -> Nanos {
+        self.awaited_until
+    }
+
+    /// Another worker's cookies may come back here.
+    pub(super) fn await_until(&mut self, until: Nanos) {
+        self.awaited_until = self.awaited_until.max(until);
     }
 
     /// Does [`SynProtection::Auto`] answer by cookies?

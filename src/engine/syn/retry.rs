@@ -1,11 +1,12 @@
 //! A SYN that haechi sent in a client's place, and that the server did not answer, is sent again after 1, 2 and 4 seconds
 //! (RFC 6298's backoff): the client, which has its SYN+ACK, does not.
 
+use super::Syn;
 use crate::base::{Memory, Nanos, PortId, SessionIx, Slab};
 use crate::engine::process::Act;
 use crate::engine::{Engine, Outputs};
 use crate::flow::table::SessionId;
-use crate::flow::{SessionState, TableError};
+use crate::flow::{FlowKey, SessionState, TableError};
 use crate::packet::PacketBuf;
 
 /// SYNs that wait at a time, for each of the three times. One more is not sent again (`syn_retries_lost`).
@@ -41,6 +42,23 @@ impl Default for Waiting {
     }
 }
 
+/// A SYN on its way to another worker, where its session is now.
+#[derive(Clone)]
+pub struct Retry {
+    waiting: Waiting,
+    round: usize,
+}
+
+impl std::fmt::Debug for Retry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "Retry {{ round: {}, due: {:?} }}",
+            self.round, self.waiting.due
+        )
+    }
+}
+
 /// First in, first out.
 struct Queue {
     places: Slab<Waiting>,
@@ -59,6 +77,13 @@ impl Queue {
             }
             None => false,
         }
+    }
+
+    fn find(&self, id: SessionId) -> Option<usize> {
+        (0..self.len).map(|n| (self.first + n) % PLACES).find(|at| {
+            let waiting = &self.places[*at];
+            waiting.slot == id.ix.0 && waiting.version == id.version
+        })
     }
 
     /// The first one, if it is due.
@@ -91,6 +116,45 @@ impl Retries {
         Ok(Self {
             queues: [queue()?, queue()?, queue()?],
         })
+    }
+}
+
+impl Syn {
+    /// The SYN of this session, if it is to be sent again.
+    pub(in crate::engine) fn waiting_of(&self, id: SessionId) -> Option<Retry> {
+        let queues = self.retries.queues.iter().enumerate();
+        queues.into_iter().find_map(|(round, queue)| {
+            let waiting = *queue.places.get(queue.find(id)?)?;
+            Some(Retry { waiting, round })
+        })
+    }
+
+    /// It is another worker's to send: what is left in the queue names no session.
+    pub(in crate::engine) fn forget_waiting_of(&mut self, id: SessionId) {
+        for queue in &mut self.retries.queues {
+            if let Some(at) = queue.find(id) {
+                queue.places[at].slot = u32::MAX;
+            }
+        }
+    }
+}
+
+impl<B> Engine<B> {
+    /// The SYN of a session that has come from another worker. It may wait behind later ones, at most as long as one round.
+    pub(in crate::engine) fn take_retry(&mut self, key: &FlowKey, retry: &Retry) {
+        let found = self.table.find(key, self.table.hash(key));
+        let Some(entry) = found.and_then(|ix| self.table.entry(ix)) else {
+            return;
+        };
+        let waiting = Waiting {
+            slot: entry.id.ix.0,
+            version: entry.id.version,
+            ..retry.waiting
+        };
+        let queue = self.syn.retries.queues.get_mut(retry.round);
+        if !queue.is_some_and(|queue| queue.push(&waiting)) {
+            self.counters.syn_retries_lost += 1;
+        }
     }
 }
 

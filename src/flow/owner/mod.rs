@@ -8,7 +8,7 @@ mod keys;
 mod table;
 
 pub use keys::{KEY_BYTES, KeyError, KeySet, Method};
-pub use table::{BUCKETS, BucketTable, Unfit};
+pub use table::{BUCKETS, BucketSet, BucketTable, Unfit};
 
 use super::{Direction, FlowKey, KeyClass};
 use crate::packet::{PacketKind, PacketMeta};

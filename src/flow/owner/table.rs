@@ -14,6 +14,41 @@ pub struct BucketTable {
     pub workers: [WorkerId; BUCKETS],
 }
 
+/// Some of the buckets.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BucketSet([u64; BUCKETS / 64]);
+
+impl BucketSet {
+    /// Is this bucket among them?
+    #[inline]
+    #[must_use]
+    pub const fn has(&self, bucket: usize) -> bool {
+        (self.0[bucket % BUCKETS / 64] >> (bucket % 64)) & 1 == 1
+    }
+
+    /// Is the bucket of this hash?
+    #[inline]
+    #[must_use]
+    pub const fn has_hash(&self, hash: u32) -> bool {
+        self.has(BucketTable::bucket(hash))
+    }
+
+    /// In the order of their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..BUCKETS).filter(|bucket| self.has(*bucket))
+    }
+}
+
+impl FromIterator<usize> for BucketSet {
+    fn from_iter<I: IntoIterator<Item = usize>>(buckets: I) -> Self {
+        let mut set = Self::default();
+        for bucket in buckets {
+            set.0[bucket % BUCKETS / 64] |= 1 << (bucket % 64);
+        }
+        set
+    }
+}
+
 /// A device's table cannot say what the logical one says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unfit {
@@ -139,6 +174,15 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_set_has_what_was_put_in() {
+        let buckets = [0, 63, 64, 200, 511];
+        let set: BucketSet = buckets.into_iter().collect();
+        assert!(set.iter().eq(buckets));
+        assert!(set.has_hash(512 + 63) && !set.has_hash(62) && !set.has(1));
+        assert_eq!(BucketSet::default().iter().count(), 0);
     }
 
     #[test]

@@ -18,10 +18,12 @@
 
 mod expire;
 mod lookup;
+mod moved;
 mod walk;
 
 pub use expire::{Due, Expiry};
 pub use lookup::{Candidate, Lookup, MAX_BATCH};
+pub use moved::Moved;
 
 use super::evict::{EvictionClass, Queues};
 use super::hash::{HashKey, HashSeed, SecretHash};

@@ -49,6 +49,13 @@ impl<H: HashKey> SessionTable<H> {
         next
     }
 
+    /// Slots from here on were never used: no walk need go so far.
+    #[inline]
+    #[must_use]
+    pub const fn used(&self) -> u32 {
+        self.fresh
+    }
+
     fn page(&self, from: u32, budget: u32) -> (std::ops::Range<u32>, Option<u32>) {
         let end = from.saturating_add(budget).min(self.fresh);
         (from.min(end)..end, (end < self.fresh).then_some(end))

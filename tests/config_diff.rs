@@ -33,6 +33,9 @@ fn changes() -> Vec<Change> {
         ("node.name", true, |c| c.node.name = "x".to_owned()),
         ("node.workers", true, |c| c.node.workers.0 = vec![3]),
         ("node.idle", true, |c| c.node.idle = config::Idle::Poll),
+        ("node.rebalance", false, |c| {
+            c.node.rebalance = config::Rebalance::Auto
+        }),
         ("node.hugepages", true, |c| c.node.hugepages = false),
         ("node.memory_mib", true, |c| c.node.memory_mib += 1),
         ("node.packet_buffers", true, |c| c.node.packet_buffers += 1),

@@ -33,6 +33,7 @@ const KEYS: &[(&str, Does)] = &[
     ),
     ("node.workers", Change("'2'")),
     ("node.idle", Change("'poll'")),
+    ("node.rebalance", Change("'auto'")),
     ("node.hugepages", Change("false")),
     ("node.memory_mib", Change("2048")),
     ("node.packet_buffers", Change("32767")),
@@ -269,9 +270,10 @@ fn value(text: &str) -> Value {
         .unwrap()
 }
 
-/// Keys that the interface does not name: the queues between workers, and what a rule's SYN cookies announce by default.
-const BEYOND_THE_INTERFACE: [&str; 5] = [
+/// Keys that the interface does not name: the queues between workers, whether flows move between them, and what a rule's SYN cookies announce by default.
+const BEYOND_THE_INTERFACE: [&str; 6] = [
     "node.handover_queue",
+    "node.rebalance",
     "rule.syn_options.mss",
     "rule.syn_options.window_scale",
     "rule.syn_options.sack",

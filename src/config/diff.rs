@@ -26,6 +26,7 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
     compare!(restart, node.mode);
     compare!(restart, node.workers);
     compare!(restart, node.idle);
+    compare!(live, node.rebalance);
     compare!(restart, node.hugepages);
     compare!(restart, node.memory_mib);
     compare!(restart, node.packet_buffers);

@@ -35,4 +35,6 @@ pub use net::{AddressRef, CpuList, Device, PortRange, Service, ServiceRef};
 pub use schema::schema_json;
 pub use source::{Checked, DiskFiles, Files, NotUtf8, check, check_files, load, load_text};
 pub use units::{Rate, TimeSpan};
-pub use value::{Config, Conntrack, Idle, Log, Matcher, Mode, Node, Port, Rule, RxQueues, Transparent, Zone};
+pub use value::{
+    Config, Conntrack, Idle, Log, Matcher, Mode, Node, Port, Rebalance, Rule, RxQueues, Transparent, Zone,
+};

@@ -13,7 +13,7 @@ use super::read_rules::{address, read_conntrack, read_policy, read_rule, read_se
 use super::report::Report;
 use super::section::{Section, Walk, expect_string, parse, strings};
 use super::tree::{Span, Table, Value};
-use super::value::{Config, Idle, Mode, Node, Port, RxQueues, Transparent, Zone};
+use super::value::{Config, Idle, Mode, Node, Port, Rebalance, RxQueues, Transparent, Zone};
 use crate::policy::{PassOrDrop, SessionScope, VlanMode};
 
 /// What reading found out beside the value, for the checks that follow.
@@ -157,11 +157,17 @@ fn read_node<'t>(root: &mut Section<'t>, walk: &mut Walk<'_>) -> (Node, Section<
         &[("adaptive", Idle::Adaptive), ("poll", Idle::Poll)],
         walk,
     );
+    let rebalance = s.choice(
+        "rebalance",
+        &[("off", Rebalance::Off), ("auto", Rebalance::Auto)],
+        walk,
+    );
     let node = Node {
         name,
         mode: Mode::Transparent,
         workers,
         idle: idle.unwrap_or_default(),
+        rebalance: rebalance.unwrap_or_default(),
         hugepages: s.boolean("hugepages", walk).unwrap_or_else(defaults::yes),
         memory_mib: s
             .integer("memory_mib", 64..=1_048_576, walk)

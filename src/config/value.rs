@@ -68,6 +68,9 @@ pub struct Node {
     /// "adaptive" backs off when idle; "poll" never sleeps.
     #[schemars(default)]
     pub idle: Idle,
+    /// "auto": flows, with their sessions, go from a busy worker to an idle one while the node runs.
+    #[schemars(default)]
+    pub rebalance: Rebalance,
     /// false: ordinary memory, for a laptop or a CI machine.
     #[schemars(default = "super::defaults::yes")]
     pub hugepages: bool,
@@ -111,6 +114,17 @@ pub enum Idle {
     Adaptive,
     /// Never sleep.
     Poll,
+}
+
+/// Whether buckets of flows move between workers by themselves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Rebalance {
+    /// When `haechi workers rebalance` asks for it.
+    #[default]
+    Off,
+    /// When one worker has been much busier than another for some seconds.
+    Auto,
 }
 
 /// `[[port]]`

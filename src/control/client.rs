@@ -19,7 +19,7 @@ use self::patient::Patient;
 use super::SessionFilter;
 use super::node::{
     ApplyReport, ApplyRequest, Counters, Cursor, ErrorKind, ExplainReport, ExplainRequest, KillReport,
-    NodeError, PortStatus, RuleStatus, SessionPage, Status, WorkerStatus,
+    NodeError, PortStatus, RebalanceReport, RuleStatus, SessionPage, Status, WorkerStatus,
 };
 
 /// An answer at most: a page of the largest size with the longest names is well below it.
@@ -134,6 +134,16 @@ impl Client {
         }
         let target = format!("/v1/sessions?{}", query.finish());
         self.request(Method::DELETE, &target, Bytes::new())
+    }
+
+    /// `POST /v1/workers/rebalance`.
+    ///
+    /// # Errors
+    /// See [`Client::status`].
+    pub fn rebalance(&self, dry_run: bool) -> Result<RebalanceReport, NodeError> {
+        let query = if dry_run { "?dry_run=true" } else { "" };
+        let target = format!("/v1/workers/rebalance{query}");
+        self.request(Method::POST, &target, Bytes::new())
     }
 
     /// `POST /v1/apply`.

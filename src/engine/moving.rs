@@ -207,7 +207,7 @@ impl<B> Engine<B> {
     pub fn begin_move(
         &mut self,
         placement: Arc<Placement>,
-        of: Move,
+        of: &Move,
     ) -> Result<Arc<Placement>, Arc<Placement>> {
         let Some(crew) = self.crew.as_mut().filter(|crew| crew.moving.of.is_none()) else {
             return Err(placement);
@@ -237,7 +237,8 @@ impl<B> Engine<B> {
             };
         }
         let has_part = crew.me == of.from || crew.me == of.to;
-        moving.of = has_part.then_some(of);
+        // (A few words; nothing is allocated.)
+        moving.of = has_part.then(|| of.clone());
         Ok(std::mem::replace(&mut crew.placement, placement))
     }
 

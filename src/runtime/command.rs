@@ -12,9 +12,9 @@ use super::slots::PortQueues;
 use super::stats::WorkerStats;
 use crate::base::{Nanos, PortId, WorkerId};
 use crate::dpdk::wake::Bell;
-use crate::engine::RuleCounters;
+use crate::engine::{Move, Placement, RuleCounters};
 use crate::flow::table::{Entry, SessionId};
-use crate::flow::{FlowKey, Session, Translation};
+use crate::flow::{BUCKETS, FlowKey, Session, Translation};
 use crate::policy::{Policy, Scale};
 
 /// A live session as its worker saw it at one moment.
@@ -96,6 +96,15 @@ pub struct RuleScan {
     pub counters: Vec<RuleCounters>,
 }
 
+/// Counting the sessions in each bucket of the logical table.
+#[derive(Debug)]
+pub struct BucketScan {
+    /// The slot to go on with; `None`: all were looked at.
+    pub from: Option<u32>,
+    /// Sessions, by bucket.
+    pub sessions: [u32; BUCKETS],
+}
+
 /// Telling the log of all sessions that are there.
 #[derive(Debug)]
 pub struct Farewell {
@@ -119,6 +128,12 @@ pub enum Command {
     Lookup(Box<Lookup>),
     /// Copy rule counters.
     Rules(Box<RuleScan>),
+    /// Place packets by this table from now on; a move of buckets begins ([`crate::engine::moving`]). The target is asked first.
+    Move(Arc<Placement>, Box<Move>),
+    /// Is a move still under way here, and which table is in force?
+    Moving,
+    /// Count the sessions in each bucket.
+    Buckets(Box<BucketScan>),
     /// Give a port's queues back; what waits in them for transmission is sent or dropped first.
     TakePort(PortId),
     /// Own these queues from now on.
@@ -148,6 +163,12 @@ pub enum Reply {
     Lookup(Box<Lookup>),
     /// Copied.
     Rules(Box<RuleScan>),
+    /// The placement that was in force before, and what has to be freed; refused, the new one.
+    Move(Result<Arc<Placement>, Arc<Placement>>, Box<Move>),
+    /// Whether it is, and the version of the table in force.
+    Moving(bool, Option<u32>),
+    /// Counted.
+    Buckets(Box<BucketScan>),
     /// The queues, if the worker had any of that port.
     TakePort(Option<Box<PortQueues>>),
     /// Taken; queues that it still had of that port come back.

@@ -1,6 +1,6 @@
 //! Commands that take a worker several turns, a step a turn.
 
-use super::command::{Farewell, Kill, Lookup, RuleScan, SessionCopy, SessionScan};
+use super::command::{BucketScan, Farewell, Kill, Lookup, RuleScan, SessionCopy, SessionScan};
 use crate::base::{Nanos, RuleId};
 use crate::control::eventlog::RecordQueue;
 use crate::dpdk::Mbuf;
@@ -98,6 +98,14 @@ pub(super) fn step_lookup(engine: &Engine<Mbuf>, lookup: &mut Lookup, now: Nanos
         }
     }
     lookup.done >= lookup.keys.len()
+}
+
+/// Counts the sessions of some slots; true: of all.
+pub(super) fn step_buckets(engine: &Engine<Mbuf>, scan: &mut BucketScan) -> bool {
+    scan.from = scan
+        .from
+        .and_then(|from| engine.count_buckets(from, JOB_STEP, &mut scan.sessions));
+    scan.from.is_none()
 }
 
 /// Copies some rules' counters; true: done.

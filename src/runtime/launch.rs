@@ -211,7 +211,9 @@ impl Service {
             .iter()
             .map(|port| ports::side(&ports, port).unwrap_or_default());
         let queue = config.node.handover_queue;
-        let mut places = threads::places(&eal, &rss, sides.collect(), worker_count, queue)?.into_iter();
+        let places = threads::places(&eal, &rss, sides.collect(), worker_count, queue)?;
+        let placement = places.first().map(|place| Arc::clone(&place.placement));
+        let mut places = places.into_iter();
         for (id, cpu) in (0..).map(WorkerId).zip(workers) {
             let records = queues_of_log.get(id.index()).cloned();
             match threads::spawn(id, cpu, common.clone(), records, places.next()) {
@@ -239,6 +241,7 @@ impl Service {
             clock,
             pool,
             eal: eal.clone(),
+            placement,
             names,
             log: log.as_ref().map(EventLog::reports),
         }));
@@ -292,6 +295,10 @@ impl Service {
                     let stop = &stop;
                     move || keeper.run(&events, stop)
                 });
+            let balancer = self.balance(scope, &stop);
+            if let Err(e) = &balancer {
+                warn!("cannot start a thread to rebalance the workers: {e}");
+            }
             let result = match &keeper {
                 Ok(_) => self.wait(signals),
                 Err(e) => Err(failed(format!("cannot start a thread to watch the ports: {e}"))),
@@ -302,6 +309,33 @@ impl Service {
         self.keeper = keeper;
         self.node.set_state(NodeState::Draining);
         result
+    }
+
+    /// Starts the thread that moves buckets between workers, if there are several.
+    fn balance<'scope>(
+        &self,
+        scope: &'scope std::thread::Scope<'scope, '_>,
+        stop: &'scope AtomicBool,
+    ) -> std::io::Result<()> {
+        if self.node.workers().len() < 2 {
+            return Ok(());
+        }
+        let node = Arc::clone(&self.node);
+        std::thread::Builder::new()
+            .name("balancer".to_owned())
+            .spawn_scoped(scope, move || {
+                // Looks often enough not to keep the node from stopping.
+                for tenth in 1_u64.. {
+                    if stop.load(Ordering::Acquire) {
+                        return;
+                    }
+                    std::thread::sleep(Duration::from_millis(100));
+                    if tenth % 10 == 0 {
+                        node.balance();
+                    }
+                }
+            })
+            .map(|_| ())
     }
 
     fn wait(&self, signals: &Receiver<()>) -> Result<(), RunError> {

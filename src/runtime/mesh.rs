@@ -15,7 +15,7 @@ use crate::dpdk::mbuf::Mbuf;
 use crate::dpdk::ring::{Receiver, Sender, ring};
 use crate::dpdk::wake::Bell;
 use crate::dpdk::{Eal, Error, MAX_BURST};
-use crate::engine::{Hops, Message};
+use crate::engine::{Hops, Mark, Message};
 
 /// Messages that may wait for one worker.
 const MESSAGES: usize = 4096;
@@ -75,21 +75,49 @@ struct Door {
 struct Way {
     ring: Sender<Handed>,
     waiting: ArrayVec<Handed, MAX_BURST>,
+    /// Packets that the ring has taken, modulo 2^32.
+    pushed: u32,
     door: Arc<Door>,
-    inbox: Arc<ArrayQueue<Message>>,
+    inbox: Arc<ArrayQueue<Letter>>,
+}
+
+/// What comes by a worker's queue of messages.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a worker allocates nothing: a session travels in the queue itself"
+)]
+enum Letter {
+    Message(Message),
+    /// A mark of this worker, behind so many packets by its ring.
+    Mark(WorkerId, u32, Mark),
+}
+
+/// Marks of one worker whose packets are still on their way: of one move there are two at most.
+type Marks = ArrayVec<(u32, Mark), 4>;
+
+/// The way from one other worker.
+struct From {
+    worker: WorkerId,
+    ring: Receiver<Handed>,
+    /// Packets taken from the ring, modulo 2^32.
+    taken: u32,
+    marks: Marks,
 }
 
 /// One worker's ends of the mesh.
 pub struct Mesh {
     /// By worker; none to itself.
     ways: Vec<Option<Way>>,
+    me: WorkerId,
     /// From each other worker.
-    from: Vec<Receiver<Handed>>,
+    from: Vec<From>,
+    /// There are marks among them.
+    marked: bool,
     /// Where to begin the next time, so that none of them is always the last.
     next: usize,
     door: Arc<Door>,
     /// Messages of all others.
-    inbox: Arc<ArrayQueue<Message>>,
+    inbox: Arc<ArrayQueue<Letter>>,
 }
 
 /// The meshes of `workers` workers, with room for `capacity` packets on each way; the rings lie on their receivers' NUMA node
@@ -106,9 +134,12 @@ pub fn mesh(eal: &Eal, sockets: &[Option<u32>], capacity: u32) -> Result<Vec<Mes
     let mut meshes: Vec<Mesh> = doors
         .iter()
         .zip(&inboxes)
-        .map(|(door, inbox)| Mesh {
+        .zip((0..).map(WorkerId))
+        .map(|((door, inbox), me)| Mesh {
+            me,
             ways: Vec::new(),
             from: Vec::new(),
+            marked: false,
             next: 0,
             door: Arc::clone(door),
             inbox: Arc::clone(inbox),
@@ -124,10 +155,17 @@ pub fn mesh(eal: &Eal, sockets: &[Option<u32>], capacity: u32) -> Result<Vec<Mes
             meshes[sender].ways.push(Some(Way {
                 ring: tx,
                 waiting: ArrayVec::new(),
+                pushed: 0,
                 door: Arc::clone(&doors[receiver]),
                 inbox: Arc::clone(&inboxes[receiver]),
             }));
-            meshes[receiver].from.push(rx);
+            let worker = meshes[sender].me;
+            meshes[receiver].from.push(From {
+                worker,
+                ring: rx,
+                taken: 0,
+                marks: Marks::new(),
+            });
         }
     }
     Ok(meshes)
@@ -162,6 +200,7 @@ impl Mesh {
             return 0;
         }
         let pushed = way.ring.push_burst(&mut way.waiting);
+        way.pushed = way.pushed.wrapping_add(pushed as u32);
         way.waiting.drain(..).for_each(refused);
         way.door.announce();
         pushed
@@ -179,9 +218,49 @@ impl Mesh {
         let Some(way) = self.ways.get(to.index()).and_then(Option::as_ref) else {
             return Err(message);
         };
-        way.inbox.push(message)?;
+        way.inbox
+            .push(Letter::Message(message))
+            .map_err(|letter| match letter {
+                Letter::Message(message) => message,
+                // It is what was pushed.
+                Letter::Mark(_, _, Mark::Switched(version) | Mark::Drain(version)) => {
+                    Message::Passed { version }
+                }
+            })?;
         way.door.announce();
         Ok(())
+    }
+
+    /// Puts a mark behind all packets that have been flushed on their way to `to`. False: its queue of messages is full, or there is no
+    /// such worker.
+    #[must_use]
+    pub fn mark(&self, to: WorkerId, mark: Mark) -> bool {
+        let Some(way) = self.ways.get(to.index()).and_then(Option::as_ref) else {
+            return false;
+        };
+        let told = way.inbox.push(Letter::Mark(self.me, way.pushed, mark)).is_ok();
+        way.door.announce();
+        told
+    }
+
+    /// Were there marks whose packets are still on their way?
+    #[inline]
+    #[must_use]
+    pub const fn is_marked(&self) -> bool {
+        self.marked
+    }
+
+    /// A mark before which all packets have been taken.
+    pub fn next_passed(&mut self) -> Option<(WorkerId, Mark)> {
+        let is_here = |from: &From| {
+            let first = from.marks.first();
+            // Either may have gone round.
+            first.is_some_and(|(pushed, _)| from.taken.wrapping_sub(*pushed) < 1 << 31)
+        };
+        let passed = self.from.iter_mut().find(|from| is_here(from));
+        let passed = passed.map(|from| (from.worker, from.marks.remove(0).1));
+        self.marked = self.from.iter().any(|from| !from.marks.is_empty());
+        passed
     }
 
     /// How many messages wait: those that whatever packets are here may depend on are among them.
@@ -192,10 +271,21 @@ impl Mesh {
         self.inbox.len()
     }
 
-    /// The oldest message.
+    /// The oldest message; marks before it are noted ([`Mesh::next_passed`]).
     #[must_use]
-    pub fn next_message(&self) -> Option<Message> {
-        self.inbox.pop()
+    pub fn next_message(&mut self) -> Option<Message> {
+        loop {
+            match self.inbox.pop()? {
+                Letter::Message(message) => return Some(message),
+                Letter::Mark(worker, pushed, mark) => {
+                    self.marked = true;
+                    if let Some(from) = self.from.iter_mut().find(|from| from.worker == worker) {
+                        let noted = from.marks.try_push((pushed, mark));
+                        debug_assert!(noted.is_ok(), "one move at a time");
+                    }
+                }
+            }
+        }
     }
 
     /// Of what waits for `to`, how many packets are to be sent, not judged.
@@ -226,7 +316,7 @@ impl Mesh {
     #[inline]
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.inbox.is_empty() && self.from.iter().all(Receiver::is_empty)
+        self.inbox.is_empty() && self.from.iter().all(|from| from.ring.is_empty())
     }
 
     /// Takes what others have handed over, as long as there is room behind the end of `packets`, from each of them in turn.
@@ -235,7 +325,9 @@ impl Mesh {
         let ways = self.from.len();
         for place in 0..ways {
             let from = &mut self.from[(self.next + place) % ways];
-            from.pop_burst(packets, N);
+            let before = packets.len();
+            from.ring.pop_burst(packets, N);
+            from.taken = from.taken.wrapping_add((packets.len() - before) as u32);
         }
         self.next = (self.next + 1) % ways.max(1);
     }

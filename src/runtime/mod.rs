@@ -22,6 +22,7 @@ pub mod notify;
 mod policy;
 pub mod ports;
 pub mod propagation;
+pub mod rebalance;
 pub mod rss;
 pub mod slots;
 pub mod stats;

@@ -12,23 +12,26 @@ use super::command::{
 use super::lock::ControlLock;
 use super::policy;
 use super::ports::NodePort;
+use super::rebalance::{Balancer, MoveError};
 use super::stats::{Counts, PortCounts};
 use crate::base::{Generation, Nanos, WorkerId};
-use crate::config::{Config, RuleIds};
+use crate::config::{Config, Rebalance, RuleIds};
 use crate::control::SessionFilter;
 use crate::control::apply;
 use crate::control::eventlog::Reports;
 use crate::control::explain::live::{Live, explain};
 use crate::control::node::{
     ApplyReport, ApplyRequest, Counters, Cursor, ErrorKind, ExplainReport, ExplainRequest, KillReport, Node,
-    NodeError, NodeState, PortStatus, RuleStatus, SessionPage, SessionQuery, Status, WorkerStatus,
+    NodeError, NodeState, PortStatus, RebalanceReport, RuleStatus, SessionPage, SessionQuery, Status,
+    WorkerStatus,
 };
 use crate::control::rules;
 use crate::control::view::{LiveSession, Names};
 use crate::dpdk::tsc::TscClock;
 use crate::dpdk::{Eal, Mempool};
-use crate::engine::{DropReason, IMPLICIT_DROP, RuleCounters};
+use crate::engine::{DropReason, IMPLICIT_DROP, Placement, RuleCounters};
 use crate::flow::FlowKey;
+use crate::flow::owner::balance::WorkerLoad;
 use crate::flow::table::SessionId;
 use crate::packet::Malformed;
 use crate::policy::{Policy, Scale};
@@ -66,6 +69,8 @@ pub struct NodeParts {
     pub pool: Mempool,
     /// In its memory policies are compiled.
     pub eal: Eal,
+    /// Where flows belong at the start; `None`: there is one worker.
+    pub placement: Option<Arc<Placement>>,
     /// The names of `config`.
     pub names: Arc<Names>,
     /// The logs of sessions and alerts, if there are any.
@@ -86,6 +91,8 @@ pub struct RunningNode {
     in_force: ControlLock<InForce>,
     /// Held over a whole apply, so that they run one after the other while others read on.
     applying: ControlLock<()>,
+    /// Held over a whole move of buckets.
+    balancer: ControlLock<Balancer>,
     ports: Arc<[NodePort]>,
     workers: Arc<[WorkerLink]>,
     clock: TscClock,
@@ -115,6 +122,7 @@ impl RunningNode {
                 ids: parts.ids,
             }),
             applying: ControlLock::new(()),
+            balancer: ControlLock::new(Balancer::new(parts.placement)),
             ports: parts.ports,
             workers: parts.workers,
             clock: parts.clock,
@@ -278,6 +286,51 @@ impl RunningNode {
         Ok(whole.is_continue().then_some(refused))
     }
 
+    /// How loaded the workers are now.
+    fn loads(&self) -> Result<Vec<WorkerLoad>, NodeError> {
+        let capacity = u64::from(self.in_force().config.conntrack.max_sessions);
+        let capacity = capacity.div_ceil(self.workers.len() as u64);
+        let load = |worker: &WorkerLink| {
+            let (counts, _) = Self::counts_now(worker)?;
+            Ok(WorkerLoad {
+                busy_ppm: counts.busy_ppm,
+                room: capacity.saturating_sub(counts.sessions),
+            })
+        };
+        self.workers.iter().map(load).collect()
+    }
+
+    /// Once a second, on a control thread: a move that a stalled worker kept from ending goes on, and with `rebalance = "auto"` a new one
+    /// begins where it pays.
+    pub fn balance(&self) {
+        let mut balancer = self.balancer.lock();
+        if !matches!(balancer.go_on(&self.workers), Ok(true)) {
+            return;
+        }
+        if self.in_force().config.node.rebalance != Rebalance::Auto {
+            return;
+        }
+        let Ok(loads) = self.loads() else { return };
+        if !balancer.is_time(&loads) {
+            return;
+        }
+        let moved = balancer.proposal(&self.workers, &loads).and_then(|proposal| {
+            balancer.carry_out(&self.workers, &proposal)?;
+            Ok(proposal)
+        });
+        match moved {
+            Ok(proposal) => tracing::info!(
+                from = proposal.from.0,
+                to = proposal.to.0,
+                buckets = proposal.buckets.iter().count(),
+                sessions = proposal.sessions,
+                "buckets moved"
+            ),
+            Err(MoveError::Balanced(_)) => {}
+            Err(e) => tracing::warn!("rebalance: {e}"),
+        }
+    }
+
     fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         for port in self.ports.iter() {
@@ -331,6 +384,11 @@ impl From<NoAnswer> for NodeError {
         Self::new(ErrorKind::Unavailable, error.to_string())
             .fix("look at `haechi show workers`, and try again")
     }
+}
+
+fn not_moved(why: &MoveError) -> NodeError {
+    NodeError::new(ErrorKind::Unavailable, why.to_string())
+        .fix("look at `haechi show workers`, and try again")
 }
 
 fn defect() -> NodeError {
@@ -616,6 +674,40 @@ impl Node for RunningNode {
         );
         report.applied = true;
         report.generation = next.0;
+        Ok(report)
+    }
+
+    fn rebalance(&self, dry_run: bool) -> Result<RebalanceReport, NodeError> {
+        if self.life() == NodeState::Draining {
+            return Err(NodeError::new(ErrorKind::Unavailable, "the node is stopping"));
+        }
+        let mut balancer = self.balancer.lock();
+        let loads = self.loads()?;
+        let busy = loads.iter().map(|load| load.busy_ppm / 10_000);
+        let mut report = RebalanceReport {
+            busy_percent: busy.collect(),
+            version: balancer.version(),
+            ..RebalanceReport::default()
+        };
+        let proposal = match balancer.proposal(&self.workers, &loads) {
+            Ok(proposal) => proposal,
+            Err(MoveError::Balanced(why)) => {
+                report.reason = Some(why.to_string());
+                return Ok(report);
+            }
+            Err(e) => return Err(not_moved(&e)),
+        };
+        report.from = Some(proposal.from.0);
+        report.to = Some(proposal.to.0);
+        report.buckets = proposal.buckets.iter().count() as u64;
+        report.sessions = proposal.sessions;
+        if !dry_run {
+            balancer
+                .carry_out(&self.workers, &proposal)
+                .map_err(|e| not_moved(&e))?;
+            report.moved = true;
+            report.version = balancer.version();
+        }
         Ok(report)
     }
 

@@ -13,7 +13,7 @@ use crate::base::{Nanos, PortId, WorkerId};
 use crate::dpdk::mbuf::{Burst, free_burst};
 use crate::dpdk::wake::Announcer;
 use crate::dpdk::{MAX_BURST, Mbuf, Mempool, RxQueue, TxQueue};
-use crate::engine::{DropReason, Hops, Message, Note, Outputs};
+use crate::engine::{DropReason, Hops, Mark, Message, Note, Outputs};
 use crate::packet::PacketBuf;
 use crate::packet::view::link_header;
 
@@ -484,6 +484,13 @@ impl Outputs<Mbuf> for WorkerOutputs {
             Some(mesh) => mesh.tell(to, message),
             None => Err(message),
         }
+    }
+
+    #[cold]
+    fn mark(&mut self, to: WorkerId, mark: Mark) -> bool {
+        // What is for another worker's ports goes by the same rings.
+        self.flush();
+        self.mesh.as_ref().is_some_and(|mesh| mesh.mark(to, mark))
     }
 
     fn buffer(&mut self) -> Option<Mbuf> {

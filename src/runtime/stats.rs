@@ -101,6 +101,12 @@ counts! {
     sessions_created,
     /// Sessions ended.
     sessions_ended,
+    /// Sessions that came from other workers with their buckets.
+    sessions_moved_in,
+    /// Sessions that went to other workers with their buckets.
+    sessions_moved_out,
+    /// Flows whose sessions are on other workers than the owner function says.
+    redirects,
     /// Sessions that gave way to others.
     sessions_evicted,
     /// Sessions refused because there was no place to count their source.
@@ -156,6 +162,9 @@ impl Counts {
         self.half_open += other.half_open;
         self.sessions_created += other.sessions_created;
         self.sessions_ended += other.sessions_ended;
+        self.sessions_moved_in += other.sessions_moved_in;
+        self.sessions_moved_out += other.sessions_moved_out;
+        self.redirects += other.redirects;
         self.sessions_evicted += other.sessions_evicted;
         self.sources_full += other.sources_full;
         self.redirects_full += other.redirects_full;

@@ -55,6 +55,8 @@ pub struct Place {
     pub mesh: Mesh,
     /// The secret that they have in common.
     pub seed: HashSeed,
+    /// The key of SYN cookies.
+    pub cookies: HashSeed,
 }
 
 /// The places of all workers; none if there is but one. `rss`: the node's choice; `sides`: of all ports; `queue`: room for so many
@@ -79,9 +81,10 @@ pub fn places(
     });
     let sockets = vec![None; usize::from(workers)];
     let meshes = mesh::mesh(eal, &sockets, queue)?;
-    let seed = HashSeed::random();
+    let (seed, cookies) = (HashSeed::random(), HashSeed::random());
     let place = |mesh| Place {
         seed,
+        cookies,
         placement: Arc::clone(&placement),
         mesh,
     };
@@ -171,6 +174,7 @@ fn prepare(
     }
     let mesh = place.map(|place| {
         engine.join(id, place.placement);
+        engine.share_cookies(place.cookies);
         place.mesh
     });
     let setup = WorkerSetup {

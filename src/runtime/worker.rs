@@ -22,7 +22,7 @@ use arrayvec::ArrayVec;
 
 use super::command::{Command, Mailbox, Reply};
 use super::idle::{Idle, Wait, WakeUp};
-use super::jobs::{pass_records, step_farewell, step_kill, step_lookup, step_rules, step_scan};
+use super::jobs::{pass_records, step_buckets, step_farewell, step_kill, step_lookup, step_rules, step_scan};
 use super::mesh::{Handed, Mesh, What};
 use super::slots::{PortFlags, PortQueues, Slot, WorkerOutputs};
 use super::stats::{Counts, WorkerStats};
@@ -36,6 +36,8 @@ use crate::engine::{Batch, Engine, MAX_BATCH, Upkeep};
 
 /// So many batches of handed-over packets are taken in one turn at most: a worker that others flood still polls its own queues.
 const TAKE_OVERS: usize = 4;
+/// A step of a move looks at so many slots of the table; a session that goes counts as eight.
+const MOVE_BUDGET: u32 = 1024;
 /// Counters are published so often.
 const PUBLISH_EVERY: Nanos = Nanos::MILLISECOND;
 /// Seconds that the longest loop gap is kept for.
@@ -169,6 +171,9 @@ impl Worker {
         if let Some(woken) = self.slept.take() {
             self.out.slots.iter_mut().for_each(|slot| slot.heard(woken));
         }
+        if self.engine.is_moving() || self.out.mesh.as_ref().is_some_and(Mesh::is_marked) {
+            self.step_move(now);
+        }
         if self.job.is_some() {
             self.step_job(now);
         }
@@ -190,7 +195,8 @@ impl Worker {
             self.reap.next(now);
         }
         // A worker that slept with timers to serve would serve them once a sleep.
-        let busy = self.job.is_some() || self.unsent.is_some() || self.upkeep.pending;
+        let busy =
+            self.job.is_some() || self.unsent.is_some() || self.upkeep.pending || self.engine.is_moving();
         let worked = received > 0 || commanded || busy;
         match self.idle.after_turn(now, worked) {
             Some(idle_for) => self.rest(idle_for, now),
@@ -213,6 +219,16 @@ impl Worker {
                 slot.flags.rss.report(self.id, event);
             }
         }
+    }
+
+    /// What this turn took has been judged and sent by now: marks behind it have passed.
+    #[cold]
+    fn step_move(&mut self, now: Nanos) {
+        while let Some((from, mark)) = self.out.mesh.as_mut().and_then(Mesh::next_passed) {
+            self.engine.passed(from, mark);
+        }
+        self.engine.step_move(now, MOVE_BUDGET, &mut self.out);
+        self.out.flush();
     }
 
     /// What others have handed over: what is to be judged goes into the batch, what is to be sent is sent. Returns how many
@@ -390,7 +406,16 @@ impl Worker {
                 self.job = Some((number, Command::Farewell(farewell)));
                 return;
             }
-            job @ (Command::Sessions(_) | Command::Kill(_) | Command::Lookup(_) | Command::Rules(_)) => {
+            Command::Move(placement, of) => {
+                let done = self.engine.begin_move(placement, &of);
+                Reply::Move(done, of)
+            }
+            Command::Moving => Reply::Moving(self.engine.is_moving(), self.engine.table_version()),
+            job @ (Command::Sessions(_)
+            | Command::Kill(_)
+            | Command::Lookup(_)
+            | Command::Rules(_)
+            | Command::Buckets(_)) => {
                 self.job = Some((number, job));
                 return;
             }
@@ -421,6 +446,7 @@ impl Worker {
             Command::Kill(kill) => step_kill(&mut self.engine, kill, now),
             Command::Lookup(lookup) => step_lookup(&self.engine, lookup, now),
             Command::Rules(rules) => step_rules(&self.engine, rules),
+            Command::Buckets(scan) => step_buckets(&self.engine, scan),
             Command::Farewell(farewell) => {
                 step_farewell(&mut self.engine, self.records.as_deref(), farewell, now)
             }
@@ -435,6 +461,7 @@ impl Worker {
             Command::Kill(kill) => Reply::Kill(kill),
             Command::Lookup(lookup) => Reply::Lookup(lookup),
             Command::Rules(rules) => Reply::Rules(rules),
+            Command::Buckets(scan) => Reply::Buckets(scan),
             Command::Farewell(_) => Reply::Farewell,
             _ => return,
         };
@@ -491,7 +518,7 @@ impl Worker {
             log_records_lost: engine.log_records_lost,
             fragments: engine.fragments,
             fragments_reassembled: engine.fragments_reassembled,
-            fragments_held: self.engine.held(),
+            fragments_held: self.engine.fragments_held(),
             held: self.out.held() + self.engine.held(),
             syn_cookies_sent: engine.syn_cookies_sent,
             syn_cookies_accepted: engine.syn_cookies_accepted,
@@ -505,6 +532,9 @@ impl Worker {
             half_open: u64::from(self.engine.table().half_open()),
             sessions_created: engine.sessions_created,
             sessions_ended: engine.sessions_ended,
+            sessions_moved_in: engine.sessions_moved_in,
+            sessions_moved_out: engine.sessions_moved_out,
+            redirects: self.engine.redirects() as u64,
             sessions_evicted: engine.sessions_evicted,
             sources_full: engine.sources_full,
             redirects_full: engine.redirects_full,
@@ -556,7 +586,7 @@ impl Steps for Worker {
     }
 
     fn take_message(&mut self, now: Nanos) {
-        if let Some(message) = self.out.mesh.as_ref().and_then(Mesh::next_message) {
+        if let Some(message) = self.out.mesh.as_mut().and_then(Mesh::next_message) {
             self.engine.receive(now, message, &mut self.out);
         }
     }

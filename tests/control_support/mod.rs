@@ -24,7 +24,7 @@ use haechi::control::api::{ControlSocket, Limits, serve_within};
 use haechi::control::explain::live::{Live, explain};
 use haechi::control::node::{
     ApplyReport, ApplyRequest, Counters, Cursor, ErrorKind, ExplainReport, ExplainRequest, KillReport, Node,
-    NodeState, PortStatus, Rss, RuleStatus, SessionPage, SessionQuery, Status, WorkerStatus,
+    NodeState, PortStatus, RebalanceReport, Rss, RuleStatus, SessionPage, SessionQuery, Status, WorkerStatus,
 };
 use haechi::control::view::{LiveSession, Names};
 use haechi::control::{NodeError, SessionFilter, apply, rules};
@@ -439,6 +439,19 @@ impl Node for TestNode {
             drop(worker.engine.set_policy(Arc::new(policy)));
             plan.report.applied = true;
             Ok(plan.report)
+        })
+    }
+
+    fn rebalance(&self, dry_run: bool) -> Result<RebalanceReport, NodeError> {
+        Ok(RebalanceReport {
+            moved: !dry_run,
+            from: Some(0),
+            to: Some(1),
+            buckets: 100,
+            sessions: 1,
+            busy_percent: vec![90, 10],
+            version: 1,
+            reason: None,
         })
     }
 

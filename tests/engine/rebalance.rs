@@ -247,7 +247,7 @@ impl World {
     fn give(&mut self) {
         let Some(giving) = &mut self.giving else { return };
         if let Some(worker) = giving.left.pop() {
-            let given = self.engines[worker].begin_move(Arc::clone(&giving.placement), giving.of.clone());
+            let given = self.engines[worker].begin_move(Arc::clone(&giving.placement), &giving.of);
             assert!(given.is_ok(), "worker {worker} is still busy");
         }
         if giving.left.is_empty() {

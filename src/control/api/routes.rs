@@ -39,6 +39,7 @@ pub(super) fn router(node: Arc<dyn Node>, limits: Limits) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/ports", get(ports))
         .route("/v1/workers", get(workers))
+        .route("/v1/workers/rebalance", post(rebalance))
         .route("/v1/rules", get(rules))
         .route("/v1/counters", get(counters))
         .route("/v1/sessions", get(sessions).delete(kill))
@@ -148,6 +149,22 @@ async fn workers(State(shared): State<Shared>, RawQuery(query): RawQuery) -> Ans
     shared
         .call(|node| Ok(serde_json::json!({ "workers": node.workers()? })))
         .await
+}
+
+async fn rebalance(State(shared): State<Shared>, RawQuery(query): RawQuery) -> Answer {
+    let mut dry_run = false;
+    for (key, value) in parameters(query.as_deref()) {
+        match (key.as_str(), value.as_str()) {
+            ("dry_run", "true") => dry_run = true,
+            ("dry_run", _) => {
+                return Err(bad(format!(
+                    "query: `dry_run` is `true` or not there, but it is `{value}`"
+                )));
+            }
+            _ => return Err(bad(format!("query: there is no parameter `{key}`"))),
+        }
+    }
+    shared.call(move |node| node.rebalance(dry_run)).await
 }
 
 async fn rules(State(shared): State<Shared>, RawQuery(query): RawQuery) -> Answer {

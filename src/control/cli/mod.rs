@@ -43,6 +43,9 @@ pub enum Command {
     /// Act on the sessions of a running node
     #[command(subcommand)]
     Sessions(Sessions),
+    /// Act on the workers of a running node
+    #[command(subcommand)]
+    Workers(Workers),
     /// Put a changed configuration in force on a running node; all of it or nothing
     Apply(ApplyArgs),
     /// Print the JSON Schema of the configuration file, for editors
@@ -229,6 +232,25 @@ pub struct KillArgs {
     output: Output,
 }
 
+/// `haechi workers`.
+#[derive(Debug, Subcommand)]
+pub enum Workers {
+    /// Move flows, with their sessions, from the busiest worker to the least busy one
+    Rebalance(RebalanceArgs),
+}
+
+/// `haechi workers rebalance`.
+#[derive(Debug, Args)]
+pub struct RebalanceArgs {
+    /// Only say what would be moved
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    node: NodeSocket,
+    #[command(flatten)]
+    output: Output,
+}
+
 /// `haechi apply`.
 #[derive(Debug, Args)]
 pub struct ApplyArgs {
@@ -306,6 +328,7 @@ fn dispatch(command: Command) -> (bool, Result<(), Failure>) {
         Command::Explain(args) => (args.output.json, explain::explain(&args)),
         Command::Show(what) => show(what),
         Command::Sessions(Sessions::Kill(args)) => (args.output.json, show::kill(&args)),
+        Command::Workers(Workers::Rebalance(args)) => (args.output.json, show::rebalance(&args)),
         Command::Apply(args) => match args.confirm {
             Some(_) => (args.output.json, Err(Failure::not_supported("apply --confirm"))),
             None => (args.output.json, files::apply(&args)),

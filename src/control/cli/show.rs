@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 
 use super::output::{self, Failure};
-use super::{KillArgs, NodeSocket, ShowArgs, ShowCountersArgs, ShowSessionsArgs};
+use super::{KillArgs, NodeSocket, RebalanceArgs, ShowArgs, ShowCountersArgs, ShowSessionsArgs};
 use crate::control::SessionFilter;
 use crate::control::client::Client;
 use crate::control::node::{
@@ -94,6 +94,24 @@ pub(super) fn kill(args: &KillArgs) -> Done {
         return output::print_json(&report);
     }
     output::print(&format!("{} ended\n", counted(report.killed, "session")))
+}
+
+pub(super) fn rebalance(args: &RebalanceArgs) -> Done {
+    let report = client(&args.node)?.rebalance(args.dry_run)?;
+    if args.output.json {
+        return output::print_json(&report);
+    }
+    let line = match (report.from, report.to) {
+        (Some(from), Some(to)) => format!(
+            "{} {} of 512 with {} from worker {from} to worker {to}; the table's version is {}\n",
+            if report.moved { "moved" } else { "would move" },
+            counted(report.buckets, "bucket"),
+            counted(report.sessions, "session"),
+            report.version
+        ),
+        _ => format!("nothing to move: {}\n", report.reason.unwrap_or_default()),
+    };
+    output::print(&line)
 }
 
 fn filter(words: &[String]) -> Result<SessionFilter, Failure> {

@@ -5,6 +5,7 @@
 
 mod apply;
 mod explain;
+mod rebalance;
 mod sessions;
 mod status;
 
@@ -16,6 +17,7 @@ use super::filter::SessionFilter;
 
 pub use apply::{ApplyReport, ApplyRequest, SourceFile};
 pub use explain::{ExplainPacket, ExplainReport, ExplainRequest, Fate, Verdict};
+pub use rebalance::RebalanceReport;
 pub use sessions::{BadCursor, Cursor, KillReport, NatInfo, Owner, SessionInfo, SessionPage, SessionQuery};
 pub use status::{Counters, NodeState, PortStatus, Rss, RuleStatus, Status, WorkerStatus};
 
@@ -79,6 +81,13 @@ pub trait Node: Send + Sync + 'static {
     /// # Errors
     /// [`ErrorKind::Refused`] with all diagnostics, when it is wrong or needs a restart; see [`NodeError`].
     fn apply(&self, request: &ApplyRequest) -> Result<ApplyReport, NodeError>;
+
+    /// Moves buckets of flows, with their sessions, from the busiest worker to the least busy one, or with `dry_run` says what it
+    /// would move. Returns when the move is over.
+    ///
+    /// # Errors
+    /// See [`NodeError`].
+    fn rebalance(&self, dry_run: bool) -> Result<RebalanceReport, NodeError>;
 
     /// Says what would happen to packets, from the live policy and copies of the live sessions. Changes nothing.
     ///

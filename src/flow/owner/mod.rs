@@ -4,6 +4,7 @@
 //! What a card puts into the hash is Microsoft's layout ("RSS hashing types"): source address, destination address, and for
 //! TCP and UDP source port, destination port, in network byte order.
 
+pub mod balance;
 mod keys;
 mod table;
 

@@ -18,6 +18,7 @@ use super::keeper::Keeper;
 use super::links::KernelLinks;
 use super::node::{NodeParts, RunningNode};
 use super::notify::notify;
+use super::numa::{self, Topology};
 use super::policy;
 use super::ports::{self, NodePort};
 use super::stats::Counts;
@@ -211,7 +212,8 @@ impl Service {
             .iter()
             .map(|port| ports::side(&ports, port).unwrap_or_default());
         let queue = config.node.handover_queue;
-        let places = threads::places(&eal, &rss, sides.collect(), worker_count, queue)?;
+        let sockets = placed(&config, &workers);
+        let places = threads::places(&eal, &rss, sides.collect(), &sockets, queue)?;
         let placement = places.first().map(|place| Arc::clone(&place.placement));
         let mut places = places.into_iter();
         for (id, cpu) in (0..).map(WorkerId).zip(workers) {
@@ -439,6 +441,25 @@ fn stop_workers(links: &[WorkerLink], threads: Vec<WorkerThread>) -> Result<(), 
         }
     }
     result
+}
+
+/// The workers' NUMA nodes. What lies badly is warned of.
+fn placed(config: &Config, workers: &[usize]) -> Vec<Option<u32>> {
+    let sys = Path::new("/sys");
+    let topology = Topology::read(sys);
+    let node = |port: &config::Port| match &port.device {
+        config::Device::Pci(address) => numa::node_of_device(sys, address),
+        config::Device::Virtual(_) => None,
+    };
+    let ports: Vec<_> = config
+        .ports
+        .iter()
+        .map(|port| (port.name.clone(), node(port)))
+        .collect();
+    for warning in topology.warnings(workers, &ports) {
+        warn!("{warning}");
+    }
+    topology.sockets(workers)
 }
 
 fn worker_cpus(config: &Config) -> Vec<usize> {

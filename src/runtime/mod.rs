@@ -19,6 +19,7 @@ pub mod lock;
 pub mod mesh;
 pub mod node;
 pub mod notify;
+pub mod numa;
 mod policy;
 pub mod ports;
 pub mod propagation;

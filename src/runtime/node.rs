@@ -543,6 +543,8 @@ impl Node for RunningNode {
             sessions_evicted: total.sessions_evicted,
             sources_full: total.sources_full,
             handed_over: total.handed_over,
+            sessions_moved: total.sessions_moved_out,
+            redirects: total.redirects,
             redirects_full: total.redirects_full,
             drops: drops.collect(),
             malformed: kinds.map(|(kind, n)| (kind.name().to_owned(), n)).collect(),

@@ -59,8 +59,8 @@ pub struct Place {
     pub cookies: HashSeed,
 }
 
-/// The places of all workers; none if there is but one. `rss`: the node's choice; `sides`: of all ports; `queue`: room for so many
-/// packets from each worker to each other one.
+/// The places of all workers; none if there is but one. `rss`: the node's choice; `sides`: of all ports; `sockets`: the
+/// workers' NUMA nodes, where queues to them lie; `queue`: room for so many packets from each worker to each other one.
 ///
 /// # Errors
 /// When there is no memory for the queues between them.
@@ -68,10 +68,10 @@ pub fn places(
     eal: &Eal,
     rss: &NodeRss,
     sides: Vec<Side>,
-    workers: u16,
+    sockets: &[Option<u32>],
     queue: u32,
 ) -> Result<Vec<Place>, Error> {
-    if workers < 2 {
+    if sockets.len() < 2 {
         return Ok(Vec::new());
     }
     let placement = Arc::new(Placement {
@@ -79,8 +79,7 @@ pub fn places(
         buckets: BucketTable::clone(&rss.table),
         sides: sides.into(),
     });
-    let sockets = vec![None; usize::from(workers)];
-    let meshes = mesh::mesh(eal, &sockets, queue)?;
+    let meshes = mesh::mesh(eal, sockets, queue)?;
     let (seed, cookies) = (HashSeed::random(), HashSeed::random());
     let place = |mesh| Place {
         seed,

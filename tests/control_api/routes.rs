@@ -92,6 +92,8 @@ fn every_read_route_answers_with_its_shape() {
         "sessions_evicted",
         "sources_full",
         "handed_over",
+        "sessions_moved",
+        "redirects",
         "redirects_full",
     ] {
         assert!(counters[key].is_u64(), "counters have {key}");

@@ -368,6 +368,8 @@ impl Node for TestNode {
                 sessions_evicted: counters.sessions_evicted,
                 sources_full: counters.sources_full,
                 handed_over: counters.handed_over,
+                sessions_moved: counters.sessions_moved_out,
+                redirects: 0,
                 redirects_full: counters.redirects_full,
                 drops: drops.collect(),
                 malformed: kinds.map(|(kind, n)| (kind.name().to_owned(), n)).collect(),

@@ -42,7 +42,7 @@ impl Crew {
         let rss = ports::prepare(&ports, eal, WORKERS).unwrap();
         let sides = ports.iter().map(|port| ports::side(&ports, port).unwrap());
         let capacity = config.node.handover_queue;
-        let places = places(eal, &rss, sides.collect(), WORKERS, capacity).unwrap();
+        let places = places(eal, &rss, sides.collect(), &[None; WORKERS as usize], capacity).unwrap();
         let queues: Vec<_> = ports
             .iter()
             .map(|port| (port.id(), port.open(eal, WORKERS).unwrap()))

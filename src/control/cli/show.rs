@@ -451,6 +451,13 @@ fn counters_text(counters: &Counters, all: bool, width: Option<u16>) -> String {
             "{refused} refused because there was no place to count the source\n"
         ));
     }
+    if counters.sessions_moved > 0 {
+        text.push_str(&format!(
+            "{} moved from worker to worker; {} elsewhere than their owner, whose table was full\n",
+            counted(counters.sessions_moved, "session"),
+            counters.redirects
+        ));
+    }
     if counters.redirects_full > 0 {
         let lost = counted(counters.redirects_full, "message");
         text.push_str(&format!(

@@ -273,6 +273,12 @@ pub struct Counters {
     /// Packets handed from worker to worker, to their owners.
     #[serde(default)]
     pub handed_over: u64,
+    /// Sessions that went from worker to worker with their buckets.
+    #[serde(default)]
+    pub sessions_moved: u64,
+    /// Sessions that are on another worker than their flow's owner, whose table was full.
+    #[serde(default)]
+    pub redirects: u64,
     /// Messages between workers about flows that are elsewhere for which there was no room.
     #[serde(default)]
     pub redirects_full: u64,

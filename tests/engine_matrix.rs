@@ -42,6 +42,8 @@ mod martians;
 mod pressure;
 #[path = "engine/rebalance.rs"]
 mod rebalance;
+#[path = "engine/rebalance_limits.rs"]
+mod rebalance_limits;
 #[path = "engine/reject.rs"]
 mod reject;
 #[path = "engine/related.rs"]

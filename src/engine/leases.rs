@@ -280,15 +280,12 @@ impl Leases {
         };
         if let Some(share) = self.rules.get_mut(rule.id.index()) {
             if share.epoch != rule.limits.since {
-                let carried = if share.carried_in == rule.limits.since {
-                    share.carried
-                } else {
-                    0
-                };
+                let known = share.known(rule.limits.since);
                 *share = Share {
-                    lease: live.max(carried),
-                    carried,
-                    carried_in: rule.limits.since,
+                    lease: live.max(known),
+                    // Sessions may have come that have followed more policies than this worker.
+                    carried: share.carried,
+                    carried_in: share.carried_in,
                     low: (limit / workers / LOW).max(1),
                     epoch: rule.limits.since,
                     state: State::Changed,
@@ -349,15 +346,14 @@ impl Leases {
         if share.state == State::Changed && !arriving {
             let report = Message::Report {
                 rule: id,
-                sessions: share.lease - share.carried,
+                sessions: share.lease - share.known(epoch),
                 epoch,
             };
             if is_home {
-                self.at_home(id, epoch, Some(share.lease - share.carried), 0);
+                self.at_home(id, epoch, Some(share.lease - share.known(epoch)), 0);
             }
             if is_home || tell(home, report) {
                 next.state = State::Told;
-                next.carried = 0;
             }
         }
         let freed = next.unused(live);

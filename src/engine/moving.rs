@@ -372,18 +372,23 @@ impl<B> Engine<B> {
         }
     }
 
-    /// The flow of a redirect entry is this worker's own now: its session is no longer away.
-    pub(super) fn is_home(&mut self, key: &FlowKey) {
-        let hash = self.table.hash(key);
-        let Some(ix) = self.table.find(key, hash) else {
-            return;
-        };
-        let session = self.table.get_mut(ix);
-        if session.is_away() {
-            session.flags &= !Session::AWAY;
-            if let Some(crew) = &mut self.crew {
+    /// A redirect entry that leads here has gone to another worker, or here: then its session is no longer away. `hash`: the owner
+    /// function's.
+    pub(super) fn entry_moved(&mut self, key: &FlowKey, hash: u32) {
+        let found = self.table.find(key, self.table.hash(key));
+        let away = found.filter(|ix| self.table.get(*ix).is_away());
+        let Some(crew) = &mut self.crew else { return };
+        let is_home = crew.placement.buckets.owner(hash) == crew.me;
+        match away {
+            Some(ix) if is_home => {
+                self.table.get_mut(ix).flags &= !Session::AWAY;
                 crew.moving.away = crew.moving.away.saturating_sub(1);
             }
+            // It has ended: the entry leads nowhere. Without room for a note the next packet will say so.
+            None if !is_home => {
+                let _ = crew.moving.note(key, hash, false);
+            }
+            _ => {}
         }
     }
 }
@@ -623,8 +628,14 @@ impl<B: PacketBuf> Engine<B> {
             let Some((key, hash, to)) = self.redirects.any(|hash| of.buckets.has_hash(hash)) else {
                 return true;
             };
-            let to = Some(to);
-            if out.tell(of.to, Message::Redirect { key, hash, to }).is_err() {
+            // Whoever has the session hears of it, too: it may have ended since, and the target have been told before this.
+            let entry = Message::Redirect {
+                key,
+                hash,
+                to: Some(to),
+            };
+            let told = out.tell(of.to, entry.clone()).is_ok();
+            if !told || (to != of.to && out.tell(to, entry).is_err()) {
                 return false;
             }
             self.redirects.remove(&key);

@@ -90,7 +90,7 @@ impl<B> Engine<B> {
     /// A message about a flow's place.
     pub(super) fn redirect(&mut self, key: FlowKey, hash: u32, to: Option<WorkerId>) {
         match to {
-            Some(to) if self.is_me(to) => self.is_home(&key),
+            Some(to) if self.is_me(to) => self.entry_moved(&key, hash),
             Some(to) if !self.redirects.set(key, hash, to) => self.counters.redirects_full += 1,
             Some(_) => {}
             None => self.redirects.remove(&key),

@@ -29,7 +29,7 @@ use crate::control::rules;
 use crate::control::view::{LiveSession, Names};
 use crate::dpdk::tsc::TscClock;
 use crate::dpdk::{Eal, Mempool};
-use crate::engine::{DropReason, IMPLICIT_DROP, Placement, RuleCounters};
+use crate::engine::{DropReason, IMPLICIT_DROP, Leasing, Placement, RuleCounters};
 use crate::flow::FlowKey;
 use crate::flow::owner::balance::WorkerLoad;
 use crate::flow::table::SessionId;
@@ -288,8 +288,8 @@ impl RunningNode {
 
     /// How loaded the workers are now.
     fn loads(&self) -> Result<Vec<WorkerLoad>, NodeError> {
-        let capacity = u64::from(self.in_force().config.conntrack.max_sessions);
-        let capacity = capacity.div_ceil(self.workers.len() as u64);
+        let sessions = self.in_force().config.conntrack.max_sessions;
+        let capacity = u64::from(Leasing::capacity(sessions, self.workers.len() as u16));
         let load = |worker: &WorkerLink| {
             let (counts, _) = Self::counts_now(worker)?;
             Ok(WorkerLoad {

@@ -8,11 +8,13 @@ use haechi::base::slab::HeapMemory;
 use haechi::base::{Generation, Nanos, PortId, WorkerId};
 use haechi::config::{self, RuleIds};
 use haechi::engine::{
-    Batch, DropReason, Engine, Hops, MAX_BATCH, Mark, Message, Move, Note, Outputs, Placement, moving,
+    Batch, DropReason, Engine, Hops, Leasing, MAX_BATCH, Mark, Message, Move, Note, Outputs, Placement,
+    moving,
 };
 use haechi::flow::owner::{BUCKETS, BucketSet, BucketTable, Method, Side, Tuple};
 use haechi::flow::{HashSeed, Session};
 use haechi::packet::VecPacket;
+use haechi::policy::Policy;
 
 use crate::crew::function;
 use crate::node::{config, frame};
@@ -33,15 +35,15 @@ enum Item {
 }
 
 /// What the workers share: queues, and what left.
-struct Between {
+pub(crate) struct Between {
     /// Packets by receiver and sender.
     rings: Vec<Vec<VecDeque<Item>>>,
-    inboxes: Vec<VecDeque<Message>>,
+    pub(crate) inboxes: Vec<VecDeque<Message>>,
     /// Messages that an inbox takes.
-    room: usize,
+    pub(crate) room: usize,
     forwarded: Vec<(u16, Vec<u8>)>,
     originated: u64,
-    drops: BTreeMap<&'static str, u64>,
+    pub(crate) drops: BTreeMap<&'static str, u64>,
     redirects_told: u64,
 }
 
@@ -91,13 +93,13 @@ struct Giving {
     left: Vec<usize>,
 }
 
-struct World {
-    engines: Vec<Engine>,
-    now: Nanos,
-    between: Between,
+pub(crate) struct World {
+    pub(crate) engines: Vec<Engine>,
+    pub(crate) now: Nanos,
+    pub(crate) between: Between,
     /// Receive queues of the workers.
     queues: Vec<VecDeque<(u16, Vec<u8>)>>,
-    placement: Arc<Placement>,
+    pub(crate) placement: Arc<Placement>,
     giving: Option<Giving>,
     random: u64,
     sent: u64,
@@ -109,7 +111,17 @@ impl World {
     fn new(seed: u64, method: Method, capacities: &[u32], table: BucketTable) -> Self {
         let config = config::load_text("test.toml", &config(RULES)).unwrap_or_else(|e| panic!("{e}"));
         let policy = config::compile(&config, Generation(1), &mut RuleIds::new()).expect("a policy");
-        let policy = Arc::new(policy);
+        Self::of((seed, method), Arc::new(policy), capacities, table, false)
+    }
+
+    /// `leased`: the workers share the limits.
+    pub(crate) fn of(
+        (seed, method): (u64, Method),
+        policy: Arc<Policy>,
+        capacities: &[u32],
+        table: BucketTable,
+        leased: bool,
+    ) -> Self {
         let placement = Arc::new(Placement {
             function: function(method),
             buckets: table,
@@ -123,6 +135,15 @@ impl World {
             let mut engine = Engine::new(*capacity, Arc::clone(&policy), &HeapMemory, seed)
                 .expect("memory")
                 .with_records(1000, true);
+            if leased {
+                let leasing = Leasing {
+                    me,
+                    workers: workers as u16,
+                    max_sessions: policy.max_sessions,
+                    seed: HashSeed([5, 6, 7, 8]),
+                };
+                engine.lease(leasing, &HeapMemory).expect("memory");
+            }
             engine.join(me, Arc::clone(&placement));
             engine.share_cookies(HashSeed([7; 4]));
             engine
@@ -150,7 +171,7 @@ impl World {
         }
     }
 
-    fn random(&mut self, below: usize) -> usize {
+    pub(crate) fn random(&mut self, below: usize) -> usize {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
@@ -159,7 +180,7 @@ impl World {
 
     /// A packet of a flow in a direction comes in at the worker whose queue has that direction of it. Behind the IP packet stands which
     /// one it is.
-    fn arrive(&mut self, flow: u16, back: u16, mut frame: Vec<u8>) {
+    pub(crate) fn arrive(&mut self, flow: u16, back: u16, mut frame: Vec<u8>) {
         let number = self.numbers.entry((flow, back)).or_default();
         frame.extend(flow.to_be_bytes());
         frame.extend(back.to_be_bytes());
@@ -176,7 +197,7 @@ impl World {
     }
 
     /// A worker's turn: `most` packets at most from each of its queues.
-    fn turn(&mut self, worker: usize, most: usize, budget: u32) {
+    pub(crate) fn turn(&mut self, worker: usize, most: usize, budget: u32) {
         let mut batch = Batch::new();
         let mut marks = vec![];
         for _ in 0..most.min(MAX_BATCH / 4) {
@@ -220,8 +241,14 @@ impl World {
         assert_eq!(engine.away() as usize, away, "worker {worker}");
     }
 
+    /// A worker's upkeep.
+    pub(crate) fn upkeep(&mut self, worker: usize) {
+        let mut out = Out(&mut self.between, worker);
+        while self.engines[worker].upkeep(self.now, 10_000, &mut out).lag > Nanos(0) {}
+    }
+
     /// Begins to give a move to the workers: the target first, then the others in this order.
-    fn begin(&mut self, from: u16, to: u16, buckets: BucketSet, mut order: Vec<usize>) {
+    pub(crate) fn begin(&mut self, from: u16, to: u16, buckets: BucketSet, mut order: Vec<usize>) {
         assert!(self.giving.is_none() && !self.is_moving());
         order.retain(|worker| *worker != usize::from(to));
         order.insert(0, usize::from(to));
@@ -244,7 +271,7 @@ impl World {
     }
 
     /// Gives the move to the next worker.
-    fn give(&mut self) {
+    pub(crate) fn give(&mut self) {
         let Some(giving) = &mut self.giving else { return };
         if let Some(worker) = giving.left.pop() {
             let given = self.engines[worker].begin_move(Arc::clone(&giving.placement), &giving.of);
@@ -255,12 +282,12 @@ impl World {
         }
     }
 
-    fn is_moving(&self) -> bool {
+    pub(crate) fn is_moving(&self) -> bool {
         self.giving.is_some() || self.engines.iter().any(Engine::is_moving)
     }
 
     /// All buckets of `from`, or a random half of them.
-    fn buckets_of(&mut self, from: u16, all: bool) -> BucketSet {
+    pub(crate) fn buckets_of(&mut self, from: u16, all: bool) -> BucketSet {
         let table = self.placement.buckets.clone();
         (0..BUCKETS)
             .filter(|b| table.workers[*b] == WorkerId(from) && (all || self.random(2) == 0))
@@ -268,7 +295,7 @@ impl World {
     }
 
     /// Everybody takes turns until nothing is on its way.
-    fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         for round in 0.. {
             self.give();
             for worker in 0..self.engines.len() {
@@ -285,7 +312,7 @@ impl World {
     }
 
     /// A whole move, while nothing else comes.
-    fn move_now(&mut self, from: u16, to: u16) {
+    pub(crate) fn move_now(&mut self, from: u16, to: u16) {
         let (buckets, order) = (self.buckets_of(from, true), (0..self.engines.len()).collect());
         self.begin(from, to, buckets, order);
         self.settle();
@@ -337,7 +364,7 @@ impl World {
     }
 
     /// Every session is on its owner, or away with an entry there.
-    fn check_places(&self) {
+    pub(crate) fn check_places(&self) {
         let mut away = 0;
         for (me, engine) in (0..).map(WorkerId).zip(&self.engines) {
             engine.table().scan(0, u32::MAX, |entry| {
@@ -354,7 +381,7 @@ impl World {
         assert_eq!(entries, away, "entries and sessions that are away");
     }
 
-    fn sum(&self, of: impl Fn(&Engine) -> u64) -> u64 {
+    pub(crate) fn sum(&self, of: impl Fn(&Engine) -> u64) -> u64 {
         self.engines.iter().map(of).sum()
     }
 }

@@ -25,13 +25,25 @@ pub struct Units {
 }
 
 impl Units {
-    /// Does it bring one of its source's part?
-    pub(in crate::engine) const fn of_source(self) -> bool {
+    /// It takes one of its rule's limit; since when that is what it is.
+    #[must_use]
+    pub const fn of_rule(self) -> Option<Generation> {
+        self.rule
+    }
+
+    /// Does it take one of its source's part?
+    #[must_use]
+    pub const fn of_source(self) -> bool {
         self.source
     }
 }
 
 impl Share {
+    /// Sessions here that home knows of in this epoch although this worker has not told of them.
+    pub(super) fn known(&self, epoch: Generation) -> u32 {
+        if self.carried_in == epoch { self.carried } else { 0 }
+    }
+
     /// A session comes with one of the limit of this epoch.
     fn carry_in(&mut self, epoch: Generation) {
         if self.epoch == epoch {
@@ -44,7 +56,10 @@ impl Share {
             self.lease = self.lease.saturating_add(1);
             return;
         }
-        // Not to be told of, now or when the policy is here.
+        // Not to be told of, now or when the policy is here. Only the newest counts: it is the one that will be in force.
+        if is_older(epoch, self.carried_in) {
+            return;
+        }
         if self.carried_in != epoch {
             self.carried = 0;
             self.carried_in = epoch;
@@ -60,9 +75,11 @@ impl<B> Engine<B> {
             return;
         };
         leases.table.lease = leases.table.lease.saturating_add(1);
-        let share = leases.rules.get_mut(rule.index());
-        if let (Some(share), Some(epoch)) = (share, units.rule) {
-            share.carry_in(epoch);
+        match (leases.rules.get_mut(rule.index()), units.rule) {
+            (Some(share), Some(epoch)) => share.carry_in(epoch),
+            // The source knows of no limit yet: home is told of it by this worker.
+            (Some(share), None) if share.state == State::Changed => share.lease += 1,
+            _ => {}
         }
     }
 

@@ -2,9 +2,9 @@
 //! does the model of three workers that `tests/mesh_model.rs` checks in every order of their steps.
 //!
 //! What it guarantees: a worker that judges a packet knows every message that was told before any packet left which that packet
-//! answers. Whoever sends the first one tells first ([`tell_then_send`]), so the message is in its receiver's queue when the packet
-//! leaves; the answer comes in by a receive queue or from another worker after that; and the messages that wait are counted after
-//! the last packet of the batch was taken, and all of these are taken before the batch is judged.
+//! answers. Whoever judges the first one tells before that one leaves, so the message is in its receiver's queue then; the answer comes
+//! in by a receive queue or from another worker after that; and the messages that wait are counted after the last packet of the batch
+//! was taken, and all of these are taken before the batch is judged.
 
 use super::Nanos;
 
@@ -51,19 +51,4 @@ fn drain(steps: &mut impl Steps, now: Nanos) {
     for _ in 0..steps.messages() {
         steps.take_message(now);
     }
-}
-
-/// Lets a packet leave whose answers another worker has to know of: it is told first.
-///
-/// # Errors
-/// Gives back what `tell` gives back, when that worker's queue is full; nothing was sent then.
-#[inline]
-pub fn tell_then_send<O, M>(
-    out: &mut O,
-    tell: impl FnOnce(&mut O) -> Result<(), M>,
-    send: impl FnOnce(&mut O),
-) -> Result<(), M> {
-    tell(out)?;
-    send(out);
-    Ok(())
 }

@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use haechi::base::slab::HeapMemory;
-use haechi::base::turn::{self, Steps, tell_then_send};
+use haechi::base::turn::{self, Steps};
 use haechi::base::{Generation, Nanos, PortId, WorkerId};
 use haechi::config::{self, RuleIds};
 use haechi::engine::{Batch, DropReason, Engine, Hops, Message, Note, Outputs, Placement};
@@ -355,17 +355,17 @@ fn own(order: Order, node: &Node, sessions: usize) {
     for session in 0..sessions {
         let tell = |node: &mut &Node| {
             node.inbox.push(session);
-            Ok::<_, usize>(())
         };
         let mut send = |node: &mut &Node| node.network.push_burst(&mut pushed, &mut vec![session]);
         let mut node = node;
-        let sent = if order == Order::SendsFirst {
+        if order == Order::SendsFirst {
             send(&mut node);
-            tell(&mut node)
+            tell(&mut node);
         } else {
-            tell_then_send(&mut node, tell, send)
-        };
-        sent.expect("there is room");
+            // As the engine does: it tells while it judges, and what it forwards leaves after.
+            tell(&mut node);
+            send(&mut node);
+        }
     }
 }
 

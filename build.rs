@@ -103,7 +103,7 @@ mod dpdk {
             .allowlist_function("rte_(thread_register|thread_unregister|lcore_id|get_tsc_hz|strerror)")
             .allowlist_function("rte_(dev_probe|dev_remove|log_set_global_level|openlog_stream)")
             .allowlist_function("rte_malloc_get_socket_stats")
-            .allowlist_function("rte_eth_dev_(info_get|set_mtu|start|stop|close|set_link_(up|down))")
+            .allowlist_function("rte_eth_dev_(info_get|socket_id|set_mtu|start|stop|close|set_link_(up|down))")
             .allowlist_function("rte_eth_dev_(adjust_nb_rx_tx_desc|callback_(register|unregister))")
             .allowlist_function("rte_eth_(rx|tx)_queue_setup")
             .allowlist_function("rte_eth_dev_rx_intr_(enable|disable|ctl_q_get_fd)")

@@ -44,6 +44,8 @@ pub(super) struct Pool {
     pub(super) room: u16,
     pub(super) size: u32,
     pub(super) layout: Layout,
+    /// The NUMA node that it was to be on; -1: any.
+    pub(super) node: i32,
 }
 
 // SAFETY: mempools are made for use by many threads (a lock-free stack or a ring, a cache for each lcore id).
@@ -65,14 +67,15 @@ impl Pool {
         unsafe { sys::rte_mempool_calc_obj_size(element, 0, std::ptr::null_mut()) }
     }
 
-    /// A pool of `size` buffers; `whose` is for the error message. `room` is [`Self::PAGE_ROOM`] where a page is the layout.
+    /// A pool of `size` buffers; `whose` is for the error message. `room` is [`Self::PAGE_ROOM`] where a page is the layout. `node`: the
+    /// NUMA node that it should be on, -1: any; where that has no memory for it, any.
     pub(super) fn create(
         eal: &Eal,
         number: u32,
         whose: &str,
         size: u32,
-        room: u16,
-        layout: Layout,
+        (room, layout): (u16, Layout),
+        node: i32,
     ) -> Result<Self> {
         if size == 0 {
             return Err(Error::Memory(format!(
@@ -88,8 +91,16 @@ impl Pool {
                 let data_room = (sys::HX_HEADROOM as u16)
                     .checked_add(room)
                     .ok_or_else(too_little)?;
-                // SAFETY: the EAL runs (an `Eal` is held); the name is a C string; -1 is any NUMA node.
-                unsafe { sys::hx_pool_create(name.as_ptr(), size, cache, data_room, -1) }
+                let create = |node| {
+                    // SAFETY: the EAL runs (an `Eal` is held); the name is a C string; -1 is any NUMA node.
+                    unsafe { sys::hx_pool_create(name.as_ptr(), size, cache, data_room, node) }
+                };
+                let near = create(node);
+                if near.is_null() && node >= 0 {
+                    create(-1)
+                } else {
+                    near
+                }
             }
             // SAFETY: as above.
             Layout::Pages => unsafe { sys::hx_page_pool_create(name.as_ptr(), size, Self::PAGE) },
@@ -100,6 +111,7 @@ impl Pool {
             room,
             size,
             layout,
+            node,
         })
     }
 
@@ -212,8 +224,9 @@ impl Mempool {
             control.pools_made,
             name,
             packet_buffers,
-            room,
-            Layout::Cached,
+            (room, Layout::Cached),
+            // All workers take from it.
+            -1,
         )?;
         drop(control);
         Ok(Self {

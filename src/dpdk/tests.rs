@@ -178,7 +178,7 @@ fn what_the_device_says_of_checksums() {
 #[test]
 fn only_lost_buffers_are_reclaimed() {
     let eal = &shared().0;
-    let pool = Pool::create(eal, 9999, "test", 100, Pool::PAGE_ROOM, Layout::Pages).unwrap();
+    let pool = Pool::create(eal, 9999, "test", 100, (Pool::PAGE_ROOM, Layout::Pages), -1).unwrap();
     // A driver's: allocated, never received. haechi's: adopted, or received with a port number.
     let mut taken = [std::ptr::null_mut(); 30];
     // SAFETY: room for 30 pointers.

@@ -338,8 +338,12 @@ impl Open {
         }
         let mut control = self.eal.control();
         let layout = self.kind.layout();
-        let fits =
-            |p: &Pool| p.room == self.frames.room && p.size == setup.packet_buffers && p.layout == layout;
+        // SAFETY: only reads what is known of the port; -1: nothing is.
+        let node = unsafe { sys::rte_eth_dev_socket_id(self.id) };
+        let fits = |p: &Pool| {
+            (p.room, p.size) == (self.frames.room, setup.packet_buffers)
+                && (p.layout, p.node) == (layout, node)
+        };
         if let Some(at) = control.idle_pools.iter().position(fits) {
             self.pool = Some(control.idle_pools.swap_remove(at));
             return Ok(());
@@ -347,7 +351,14 @@ impl Open {
         control.pools_made += 1;
         let whose = format!("port '{}'", self.name);
         let (buffers, room) = (setup.packet_buffers, self.frames.room);
-        let pool = Pool::create(&self.eal, control.pools_made, &whose, buffers, room, layout)?;
+        let pool = Pool::create(
+            &self.eal,
+            control.pools_made,
+            &whose,
+            buffers,
+            (room, layout),
+            node,
+        )?;
         drop(control);
         self.pool = Some(pool);
         Ok(())

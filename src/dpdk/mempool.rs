@@ -48,7 +48,7 @@ pub(super) struct Pool {
     pub(super) node: i32,
 }
 
-// SAFETY: mempools are made for use by many threads (a lock-free stack or a ring, a cache for each lcore id).
+// SAFETY: mempools are made for use by many threads (a locked stack or a ring, a cache for each lcore id).
 unsafe impl Send for Pool {}
 // SAFETY: as above.
 unsafe impl Sync for Pool {}

@@ -69,12 +69,12 @@ bool hx_vlan_restore(struct rte_mbuf *packet)
 /*
  * What keeps the buffers that no worker's cache has room for. A stack hands out the ones that came back last, which are still in the
  * CPU's caches; DPDK's default is a queue that goes round all of them. (Workers that hand packets over put back what others took, so
- * their caches overflow all the time.) Lock-free: a worker that is stopped in the middle stops nobody else. NULL: DPDK decides, or who
- * wrote --mbuf-pool-ops-name, or whoever made a device with buffers of its own.
+ * their caches overflow all the time.) "lf_stack" is slower than either: a bulk of buffers is a walk along a list that other CPUs
+ * wrote. NULL: DPDK decides, or who wrote --mbuf-pool-ops-name, or whoever made a device with buffers of its own.
  */
 static const char *pool_ops(void)
 {
-	static const char name[] = "lf_stack";
+	static const char name[] = "stack";
 	uint32_t i;
 
 	if (rte_eal_mbuf_user_pool_ops() != NULL || rte_mbuf_platform_mempool_ops() != NULL)

@@ -10,8 +10,9 @@
 
 use std::collections::VecDeque;
 
-use super::process::{Act, FlowPacket, Scratch, Verdict, port_policy};
+use super::process::{Act, FlowPacket, Verdict, port_policy};
 use super::rate::TokenBucket;
+use super::sight::Scratch;
 use super::syn::{Proxy, Rewrite};
 use super::{Counters, DropReason, Engine, Hops, Note, Outputs, Place, Why, reject};
 use crate::base::{Nanos, PortId, WorkerId};

@@ -15,6 +15,7 @@ mod jobs;
 pub mod keeper;
 pub mod launch;
 pub mod links;
+mod load;
 pub mod lock;
 pub mod mesh;
 pub mod node;

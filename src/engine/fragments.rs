@@ -451,11 +451,21 @@ impl Act<'_> {
                     // Whose it is was looked at.
                     hops: first.hops.of_datagram(),
                 };
+                if first.hops.is_of_datagram() && self.is_in_vain(&flow) {
+                    return Verdict::Drop(DropReason::HandoverLoop, Why::Elsewhere);
+                }
                 self.alone(&flow)
             }
             PacketKind::IcmpError => self.related(whole, frame),
             _ => self.layer2(whole),
         }
+    }
+
+    /// Was a datagram handed over for a session that has ended here meanwhile, and is another worker's otherwise? It opens none.
+    fn is_in_vain(&self, flow: &FlowPacket<'_>) -> bool {
+        let crew = self.crew.as_ref();
+        crew.is_some_and(|crew| crew.kept_in_vain(flow).is_some())
+            && self.table.find(flow.key, flow.hash).is_none()
     }
 
     /// A packet of a flow that no stage has looked at before.

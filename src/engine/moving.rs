@@ -239,7 +239,7 @@ impl<B> Engine<B> {
         let has_part = crew.me == of.from || crew.me == of.to;
         // (A few words; nothing is allocated.)
         moving.of = has_part.then(|| of.clone());
-        Ok(std::mem::replace(&mut crew.placement, placement))
+        Ok(crew.place_by(placement))
     }
 
     /// Has this worker anything to do with a move, or to say of one? Then [`Engine::step_move`] is to be called with every turn.

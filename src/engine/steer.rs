@@ -92,6 +92,8 @@ pub(super) struct Crew {
     /// The table of the start: by it devices place packets, and the pieces of a datagram meet. A move changes neither: pieces that
     /// wait for others cannot go, and what a device brings to a bucket's old worker is handed over.
     home: Box<BucketTable>,
+    /// A bucket has moved: a device that is believed brings what is in it to its old worker.
+    moved: bool,
     /// The move of buckets that is under way, if one is.
     pub(super) moving: Moving,
     /// How far the receive queues that this worker polls are believed, by port.
@@ -176,7 +178,7 @@ impl Crew {
 
     /// Whose a packet is that was kept for a session that is here no more.
     #[cold]
-    fn kept_in_vain(&self, flow: &FlowPacket<'_>) -> Option<WorkerId> {
+    pub(super) fn kept_in_vain(&self, flow: &FlowPacket<'_>) -> Option<WorkerId> {
         let hash = self.placement.hash(flow.meta.ingress, &Tuple::of(flow.meta));
         let owner = self.placement.buckets.owner(hash);
         (owner != self.me && !self.moving.is_older(hash)).then_some(owner)
@@ -190,13 +192,12 @@ impl Crew {
         if !(proof.believes(kind) || self.disproved) {
             return None;
         }
-        let owner = self.other_by_tuple(meta.ingress, &Tuple::of(meta));
-        if owner.is_some() {
-            // The device's own hash was on the packet, and says nothing of why: the queue is what is wrong.
-            let hash = self.placement.hash(meta.ingress, &Tuple::of(meta));
-            self.check_hash(meta.ingress, kind, Some(hash), hash);
+        let hash = self.placement.hash(meta.ingress, &Tuple::of(meta));
+        if self.placement.buckets.owner(hash) == self.me {
+            return None;
         }
-        owner
+        // The device's own hash was on the packet, and says nothing of why: the queue is what is wrong.
+        self.check_hash(meta.ingress, kind, Some(hash), hash)
     }
 
     /// So many packets from a receive queue of `port`, of those that were seen, are on their owner's queue without another look:
@@ -207,7 +208,7 @@ impl Crew {
             return 0;
         };
         let believed = proof.believed();
-        if believed.is_empty() {
+        if believed.is_empty() || self.moved {
             return 0;
         }
         let is_believed =
@@ -216,6 +217,20 @@ impl Crew {
         let run = sights.iter().take(quiet).take_while(is_believed).count();
         proof.skip(run as u16);
         run
+    }
+
+    /// From now on flows belong where this says.
+    pub(super) fn place_by(&mut self, placement: Arc<Placement>) -> Arc<Placement> {
+        self.moved = placement.buckets.workers != self.home.workers;
+        std::mem::replace(&mut self.placement, placement)
+    }
+
+    /// Who else a packet belongs to that is believed to be on the queue which its device's table says. A hash that is believed is the
+    /// owner function's.
+    #[inline(always)]
+    fn other_by_device(&self, hash: Option<u32>) -> Option<WorkerId> {
+        let owner = self.placement.buckets.owner(hash.filter(|_| self.moved)?);
+        (owner != self.me).then_some(owner)
     }
 
     /// What to do with a packet of this kind: what was handed over says nothing of a queue.
@@ -246,6 +261,7 @@ impl<B> Engine<B> {
         self.crew = Some(Crew {
             me,
             home: Box::new(placement.buckets.clone()),
+            moved: false,
             placement,
             moving: Moving::new(redirects),
             proofs: vec![Proof::default(); ports].into(),
@@ -356,7 +372,7 @@ fn steer<B: PacketBuf>(
     if matches!(sight.parsed, Parsed::Straight | Parsed::Plain) {
         let tuple = Tuple::of_key(&sight.key, sight.direction);
         return match crew.trust_of(port, hops, || Kinds::of_lane(sight.kinds)) {
-            (Trust::Here, _) => None,
+            (Trust::Here, _) => crew.other_by_device(packet.rx_hash()),
             (Trust::Check, Some(kind)) => crew.check(port, kind, &tuple, packet.rx_hash()),
             _ => crew.other_by_tuple(port, &tuple),
         };
@@ -366,7 +382,7 @@ fn steer<B: PacketBuf>(
     }
     let meta = &scratch.metas[place];
     match crew.trust_of(port, hops, || Kind::of(meta)) {
-        (Trust::Here, _) => None,
+        (Trust::Here, _) => crew.other_by_device(packet.rx_hash()),
         (Trust::Check, Some(kind)) => crew.check(port, kind, &Tuple::of(meta), packet.rx_hash()),
         _ => crew.other(port, meta, packet.bytes()),
     }

@@ -382,3 +382,29 @@ fn a_port_that_another_worker_distrusts_is_steered_in_software() {
     crew.burst(0, &talk(1..8));
     assert!(crew.done.handed_over > 0);
 }
+
+/// Pieces that were handed over for a session which has ended meanwhile open none where they are: by the owner function the flow is
+/// another worker's.
+#[test]
+fn a_datagram_that_came_for_a_session_in_vain_opens_none() {
+    let hops = Hops::NONE.next().unwrap().of_datagram().redirected();
+    let opened = [0, 1].map(|worker| {
+        let mut crew = Crew::new(&config(RULES), 2, Method::Sorted);
+        let pieces = Cut::udp(false, (1000, 53), 2000).pieces(800);
+        for piece in &pieces {
+            crew.plant(worker, (VecPacket::new(piece.clone()), PortId(0), hops));
+        }
+        crew.settle();
+        let sessions: u32 = crew.engines.iter().map(|engine| engine.table().len()).sum();
+        let dropped = crew.done.drops.get("handover_loop").copied().unwrap_or(0);
+        let all = pieces.len() as u64;
+        let passed = crew.done.forwarded.len() as u64;
+        assert_eq!((dropped, passed), if sessions == 0 { (all, 0) } else { (0, all) });
+        sessions
+    });
+    assert_eq!(
+        opened.iter().sum::<u32>(),
+        1,
+        "the owner alone opens one: {opened:?}"
+    );
+}

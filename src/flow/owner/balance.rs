@@ -3,6 +3,11 @@
 use super::{BUCKETS, BucketSet, BucketTable};
 use crate::base::WorkerId;
 
+/// Sessions that go at a time, unless one bucket alone has more. Until the last of them is there the packets of all of them wait, in a
+/// queue of 4,096 ([`crate::engine::moving::WAITING`]): four sessions to each place, and some milliseconds' work of the two workers. What
+/// is to go beyond it goes with the next move.
+pub const MOST_SESSIONS: u64 = 16_384;
+
 /// What is known of one worker when buckets are chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WorkerLoad {
@@ -96,6 +101,9 @@ pub fn propose(
             was_full = true;
             continue;
         }
+        if its > 0 && moved > 0 && moved + its > MOST_SESSIONS {
+            continue;
+        }
         left -= weight(bucket);
         room -= its;
         moved += its;
@@ -173,6 +181,26 @@ mod tests {
             propose(&table, &loads(&[99]), &[1; BUCKETS], 0),
             Err(Balanced::Alone)
         );
+    }
+
+    #[test]
+    fn many_sessions_go_by_and_by() {
+        let mut table = BucketTable::even(2);
+        let mut loads = loads(&[90, 10]);
+        loads.iter_mut().for_each(|load| load.room = 10_000_000);
+        let mut sessions = [1000; BUCKETS];
+        for version in 1..=3 {
+            let proposal = propose(&table, &loads, &sessions, LEAST).unwrap();
+            assert_eq!(proposal.sessions, 16_000);
+            table = table.moved(proposal.buckets.iter().map(|bucket| (bucket, proposal.to)));
+            assert_eq!(table.version, version);
+        }
+        // One bucket goes however many it has; those without sessions go with it.
+        sessions = [20_000; BUCKETS];
+        sessions[100] = 0;
+        let proposal = propose(&table, &loads, &sessions, LEAST).unwrap();
+        assert_eq!(proposal.sessions, 20_000);
+        assert!(proposal.buckets.has(100) && proposal.buckets.iter().count() == 2);
     }
 
     #[test]

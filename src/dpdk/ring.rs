@@ -35,7 +35,8 @@ pub struct Sender<T>(Arc<Ring<T>>);
 /// The end that pops: one consumer, likewise.
 pub struct Receiver<T>(Arc<Ring<T>>);
 
-/// A ring for exactly `capacity` elements, at least 1, in memory of the NUMA node `socket` (`None`: any).
+/// A ring for exactly `capacity` elements, at least 1, in memory of the NUMA node `socket` (`None`: any), or of
+/// any where that has none for it.
 ///
 /// # Errors
 /// When there is no memory for it.
@@ -49,9 +50,16 @@ pub fn ring<T: Send>(eal: &Eal, capacity: u32, socket: Option<u32>) -> Result<(S
         ))
     };
     let name = CString::new(format!("haechi_ring_{number}")).map_err(|_| failed())?;
-    let socket = socket.and_then(|s| i32::try_from(s).ok()).unwrap_or(-1);
-    // SAFETY: the EAL runs (an `Eal` is held); the name is a C string; -1 is any NUMA node.
-    let raw = unsafe { sys::hx_ring_create(name.as_ptr(), capacity.max(1), socket) };
+    let create = |node| {
+        // SAFETY: the EAL runs (an `Eal` is held); the name is a C string; -1 is any NUMA node.
+        unsafe { sys::hx_ring_create(name.as_ptr(), capacity.max(1), node) }
+    };
+    let node = socket.and_then(|s| i32::try_from(s).ok()).unwrap_or(-1);
+    let mut raw = create(node);
+    if raw.is_null() && node >= 0 {
+        // DPDK takes a node at its word.
+        raw = create(-1);
+    }
     let raw = NonNull::new(raw).ok_or_else(failed)?;
     let ring = Arc::new(Ring {
         raw,

@@ -23,10 +23,11 @@ use super::leases::{Units, is_older};
 use super::limits::count_standing;
 use super::message::Message;
 use super::steer::Placement;
+use super::upkeep::Books;
 use super::{DropReason, EndReason, Engine, Outputs};
 use crate::base::{Generation, Nanos, SessionIx, WorkerId};
 use crate::flow::owner::{BucketSet, BucketTable};
-use crate::flow::table::{Moved, SessionId};
+use crate::flow::table::{Moved, SessionId, SessionTable};
 use crate::flow::{FlowKey, Session, SessionState};
 use crate::packet::PacketBuf;
 
@@ -191,11 +192,25 @@ impl Moving {
         self.note(key, hash, false)
     }
 
+    /// The bucket of a session that is away has come to where it is.
+    fn comes_home(&mut self, table: &mut SessionTable, key: &FlowKey) {
+        if let Some(ix) = away_in(table, key) {
+            table.get_mut(ix).flags &= !Session::AWAY;
+            self.away = self.away.saturating_sub(1);
+        }
+    }
+
     /// A session is away, and whoever owns its flow is to be told.
     pub(super) fn away_begins(&mut self, key: &FlowKey, hash: u32) -> bool {
         self.away += 1;
         self.note(key, hash, true)
     }
+}
+
+/// The session of a flow, if it is away.
+fn away_in(table: &SessionTable, key: &FlowKey) -> Option<SessionIx> {
+    let found = table.find(key, table.hash(key));
+    found.filter(|ix| table.get(*ix).is_away())
 }
 
 impl<B> Engine<B> {
@@ -306,21 +321,40 @@ impl<B> Engine<B> {
         let taken = (!is_double).then(|| self.table.unpack(&moved, now.tick(), timeout));
         self.take_units(rule, units);
         self.set_arriving(arriving);
-        let Some(Ok(ix)) = taken else {
-            // There was room for it. Should there be none, it ends as one that gave way.
-            self.counters.sessions_evicted += 1;
-            self.counters.sessions_ended += 1;
-            return;
-        };
         self.counters.sessions_moved_in += 1;
         if let Some(rule) = self.rules.get_mut(rule.index()) {
             rule.sessions += 1;
         }
+        let Some(Ok(ix)) = taken else {
+            return self.gives_way(now, &moved, units);
+        };
         let session = self.table.get_mut(ix);
         count_standing(&mut self.sources, session, self.policy.rule(rule));
         // One that is not counted frees nothing when it ends.
         let counts = session.flags & Session::COUNTED != 0 || !units.of_source();
         if units.of_source() && (!counts || !self.sources.came_along(rule, &source, now)) {
+            self.counters.sources_full += 1;
+        }
+    }
+
+    /// There was room for a session that came. Should there be none, or another one of its flow, it ends as one that gave way.
+    #[cold]
+    fn gives_way(&mut self, now: Nanos, moved: &Moved, units: Units) {
+        self.counters.sessions_evicted += 1;
+        let mut books = Books {
+            now,
+            policy: &self.policy,
+            counters: &mut self.counters,
+            rules: &mut self.rules,
+            records: &mut self.records,
+            resets: None,
+            sources: &mut self.sources,
+            crew: self.crew.as_mut(),
+        };
+        books.ended(&moved.entry(), EndReason::Evicted);
+        // What it brought of its source's part is paid back as every loan that nobody needs.
+        let (rule, source) = (moved.session.rule, moved.session.source());
+        if units.of_source() && !self.sources.came_along(rule, &source, now) {
             self.counters.sources_full += 1;
         }
     }
@@ -375,20 +409,12 @@ impl<B> Engine<B> {
     /// A redirect entry that leads here has gone to another worker, or here: then its session is no longer away. `hash`: the owner
     /// function's.
     pub(super) fn entry_moved(&mut self, key: &FlowKey, hash: u32) {
-        let found = self.table.find(key, self.table.hash(key));
-        let away = found.filter(|ix| self.table.get(*ix).is_away());
         let Some(crew) = &mut self.crew else { return };
-        let is_home = crew.placement.buckets.owner(hash) == crew.me;
-        match away {
-            Some(ix) if is_home => {
-                self.table.get_mut(ix).flags &= !Session::AWAY;
-                crew.moving.away = crew.moving.away.saturating_sub(1);
-            }
+        if crew.placement.buckets.owner(hash) == crew.me {
+            crew.moving.comes_home(&mut self.table, key);
+        } else if away_in(&self.table, key).is_none() {
             // It has ended: the entry leads nowhere. Without room for a note the next packet will say so.
-            None if !is_home => {
-                let _ = crew.moving.note(key, hash, false);
-            }
-            _ => {}
+            let _ = crew.moving.note(key, hash, false);
         }
     }
 }
@@ -457,8 +483,11 @@ impl<B: PacketBuf> Engine<B> {
             };
             let owner = crew.placement.buckets.owner(hash);
             if owner == crew.me {
-                // An entry that led nowhere.
-                if !is_here {
+                if is_here {
+                    // Its bucket has come to where it is.
+                    crew.moving.comes_home(&mut self.table, &key);
+                } else {
+                    // An entry that led nowhere.
                     self.redirects.remove(&key);
                 }
             } else {

@@ -19,7 +19,7 @@ use haechi::policy::Policy;
 use crate::crew::function;
 use crate::node::{config, frame};
 
-const RULES: &str = "[[rule]]\nname = \"web\"\nfrom = \"lan\"\nservice = [\"tcp\", \"udp\", \"icmp\"]\naction = \"allow\"\nlog = \"end\"\n\
+pub(crate) const RULES: &str = "[[rule]]\nname = \"web\"\nfrom = \"lan\"\nservice = [\"tcp\", \"udp\", \"icmp\"]\naction = \"allow\"\nlog = \"end\"\n\
     max_sessions_per_source = 1000\n[log]\nsessions = \"/dev/null\"\n";
 
 const METHODS: [Method; 4] = [
@@ -760,4 +760,44 @@ fn an_entry_that_leads_nowhere_heals() {
     assert_eq!(world.sum(|e| e.redirects() as u64), 0);
     assert_eq!(world.between.drops, [("handover_loop", entries)].into());
     assert_eq!(world.sessions().len(), 30);
+}
+
+/// A flow opens anew where it is away, and its bucket comes there before its owner has heard of that: however much of it was told, the
+/// session is at home then.
+#[test]
+fn what_is_told_too_late_is_settled_here() {
+    for rounds in 1..16 {
+        let mut table = BucketTable::even(2);
+        table.version = 5;
+        let mut world = World::new(3, Method::Sorted, &[1000, 1000, 8], table);
+        for (back, what) in [
+            (0, "syn seq=100"),
+            (1, "syn,ack seq=500 ack=101"),
+            (0, "rst seq=101"),
+        ] {
+            for flow in 0..30 {
+                world.arrive(flow, back, tcp(flow, back, what));
+            }
+            world.settle();
+        }
+        world.move_now(0, 2);
+        let away = world.engines[0].away();
+        assert!(away > 2, "{away}");
+        let buckets = world.buckets_of(2, true);
+        world.begin(2, 0, buckets, vec![0, 1, 2]);
+        for flow in 0..30 {
+            world.arrive(flow, 0, tcp(flow, 0, "syn seq=90000"));
+        }
+        world.between.room = 1;
+        for _ in 0..rounds {
+            for worker in [1, 2, 0] {
+                world.turn(worker, 16, 64);
+            }
+        }
+        world.between.room = usize::MAX;
+        world.settle();
+        world.check_places();
+        assert_eq!(world.sum(|e| u64::from(e.away())), 0);
+        assert_eq!(world.sum(|e| e.counters().sessions_created), 60, "all are new");
+    }
 }

@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use haechi::base::{Generation, Nanos, RuleId};
 use haechi::config::{self, RuleIds};
-use haechi::engine::{Limit, Message};
+use haechi::engine::{EndReason, Event, Limit, Message};
 use haechi::flow::Session;
 use haechi::flow::owner::{BucketTable, Method};
 use haechi::policy::Policy;
 
 use crate::node::{config, frame};
-use crate::rebalance::World;
+use crate::rebalance::{RULES, World};
 
 const RULE: Limit = Limit::Rule(RuleId(0));
 const METHODS: [Method; 3] = [Method::SymmetricToeplitz, Method::Sorted, Method::TwoSided];
@@ -328,4 +328,58 @@ fn full_limits_stay_full_wherever_their_sessions_are() {
         assert_eq!(live(&world), 0);
         fill(&mut world, next, most);
     }
+}
+
+/// A session that comes where its flow has another one by then gives way: every account has it, and what it brought is paid back.
+#[test]
+fn a_session_that_finds_no_place_is_in_all_books() {
+    let text = config(&format!("{RULES}[conntrack]\nmax_sessions = 64\n"));
+    let config = config::load_text("test.toml", &text).unwrap_or_else(|e| panic!("{e}"));
+    let policy = config::compile(&config, Generation(1), &mut RuleIds::new()).expect("a policy");
+    let mut world = world(1, &Arc::new(policy), &[64; 2]);
+    for flow in 0..20 {
+        open(&mut world, flow);
+    }
+    calm(&mut world, 3, Nanos::from_millis(6));
+    assert_eq!(live(&world), 20);
+    let buckets = world.buckets_of(0, true);
+    world.begin(0, 1, buckets, vec![1, 0]);
+    let coming = |world: &World| match world.between.inboxes[1].back() {
+        Some(Message::Session(moved, units)) if units.of_source() => Some(*moved),
+        _ => None,
+    };
+    for round in 0.. {
+        world.give();
+        world.turn(1, 16, 8);
+        world.turn(0, 16, 8);
+        if coming(&world).is_some() {
+            break;
+        }
+        assert!(round < 1000, "none goes");
+    }
+    let moved = coming(&world).expect("one");
+    let now = world.now;
+    assert!(
+        world.engines[1]
+            .adopt(moved.session, moved.translation, now)
+            .is_some()
+    );
+    // Every turn checks the worker's account.
+    world.settle();
+    assert_eq!(world.sum(|e| e.counters().sessions_evicted), 1);
+    assert_eq!(live(&world), 20);
+    check_shown(&world, None, 0);
+    assert!(loans_are_even(&world));
+    let mut ends = vec![];
+    while let Some(record) = world.engines[1].next_record() {
+        if let Event::End(reason, _) = record.event {
+            ends.push((record.key, reason));
+        }
+    }
+    assert_eq!(ends, [(moved.session.key, EndReason::Evicted)]);
+    for engine in &mut world.engines {
+        engine.kill_where(now, 0, u32::MAX, |_| true);
+    }
+    calm(&mut world, 30, Nanos::from_secs(2));
+    assert_eq!(world.sum(|e| e.loans().1[0] + e.loans().1[1]), 0);
 }

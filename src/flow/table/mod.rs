@@ -472,9 +472,6 @@ fn deadline(session: &Session, timeout: u32) -> Tick {
 }
 
 fn entry<'a>(slot: u32, session: &'a Session, translation: Translation, cold: &Cold) -> Entry<'a> {
-    let by_direction: [u64; 2] =
-        std::array::from_fn(|d| (u64::from(cold.carry[d]) << 32) | u64::from(session.packets[d]));
-    let opener = session.opener.index();
     Entry {
         id: SessionId {
             ix: SessionIx(slot),
@@ -483,8 +480,16 @@ fn entry<'a>(slot: u32, session: &'a Session, translation: Translation, cold: &C
         session,
         translation,
         created: cold.created,
-        packets: [by_direction[opener], by_direction[1 - opener]],
+        packets: packets(session, cold.carry),
     }
+}
+
+/// `[opener's, replier's]`, of counters and what they carried, by direction.
+fn packets(session: &Session, carry: [u16; 2]) -> [u64; 2] {
+    let by_direction: [u64; 2] =
+        std::array::from_fn(|d| (u64::from(carry[d]) << 32) | u64::from(session.packets[d]));
+    let opener = session.opener.index();
+    [by_direction[opener], by_direction[1 - opener]]
 }
 
 #[cfg(test)]

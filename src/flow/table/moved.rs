@@ -1,6 +1,6 @@
 //! Sessions that go from one worker's table to another's, with everything that a table keeps of them.
 
-use super::{SessionTable, TableFull, deadline, index};
+use super::{Entry, SessionId, SessionTable, TableFull, deadline, index, packets};
 use crate::base::{Nanos, SessionIx, Tick};
 use crate::flow::{HashKey, Session, Translation};
 use crate::packet::LinkHeader;
@@ -17,6 +17,23 @@ pub struct Moved {
     /// By direction; mean something with [`Session::RESETS`] or [`Session::PROXIED`].
     pub links: [LinkHeader; 2],
     carry: [u16; 2],
+}
+
+impl Moved {
+    /// What is to be written down of it where no table takes it: its name is no session's.
+    #[must_use]
+    pub fn entry(&self) -> Entry<'_> {
+        Entry {
+            id: SessionId {
+                ix: SessionIx(u32::MAX),
+                version: 0,
+            },
+            session: &self.session,
+            translation: self.translation,
+            created: self.created,
+            packets: packets(&self.session, self.carry),
+        }
+    }
 }
 
 impl<H: HashKey> SessionTable<H> {
@@ -104,6 +121,12 @@ mod tests {
         from.translations[ix.index()].sequence = 99;
         from.note_link(ix, Direction::LowToHigh, &[7; 60], 14);
         let moved = from.pack(ix).unwrap();
+        let (its, of_moved) = (from.entry(ix).unwrap(), moved.entry());
+        assert_eq!(its.packets, of_moved.packets);
+        assert_eq!(
+            (its.created, its.translation),
+            (of_moved.created, of_moved.translation)
+        );
         assert!(from.remove(ix));
         assert!(from.pack(ix).is_none());
 

@@ -96,11 +96,13 @@ pub struct RuleScan {
     pub counters: Vec<RuleCounters>,
 }
 
-/// Counting the sessions in each bucket of the logical table.
+/// Counting the sessions in each bucket of the logical table, in some slots of a worker's.
 #[derive(Debug)]
 pub struct BucketScan {
     /// The slot to go on with; `None`: all were looked at.
     pub from: Option<u32>,
+    /// How many slots are still to be looked at.
+    pub slots: u32,
     /// Sessions, by bucket.
     pub sessions: [u32; BUCKETS],
 }

@@ -100,12 +100,14 @@ pub(super) fn step_lookup(engine: &Engine<Mbuf>, lookup: &mut Lookup, now: Nanos
     lookup.done >= lookup.keys.len()
 }
 
-/// Counts the sessions of some slots; true: of all.
+/// Counts the sessions of some slots; true: of as many as it was asked for, or of all.
 pub(super) fn step_buckets(engine: &Engine<Mbuf>, scan: &mut BucketScan) -> bool {
+    let budget = JOB_STEP.min(scan.slots);
     scan.from = scan
         .from
-        .and_then(|from| engine.count_buckets(from, JOB_STEP, &mut scan.sessions));
-    scan.from.is_none()
+        .and_then(|from| engine.count_buckets(from, budget, &mut scan.sessions));
+    scan.slots -= budget;
+    scan.from.is_none() || scan.slots == 0
 }
 
 /// Copies some rules' counters; true: done.

@@ -11,6 +11,8 @@ use crate::flow::owner::{BUCKETS, BucketTable};
 
 /// How long a worker may take to answer.
 const ASK: Duration = Duration::from_secs(1);
+/// Slots of a session table that one command counts: a small part of [`ASK`], so that others' commands get their turn.
+const COUNT_SLOTS: u32 = 8192;
 /// How long whoever asked for a move waits until it is over.
 const WAIT: Duration = Duration::from_secs(10);
 /// An operator who asks knows why: so far the workers have to be apart, in millionths.
@@ -31,6 +33,9 @@ pub enum MoveError {
     /// A worker is stalled.
     #[error("{0}: the move goes on when it does")]
     NoAnswer(#[from] NoAnswer),
+    /// A worker is stalled, and nothing has begun.
+    #[error("{0}: nothing was moved")]
+    NotBegun(NoAnswer),
     /// It takes its time.
     #[error("the move is still under way")]
     UnderWay,
@@ -85,11 +90,18 @@ impl Balancer {
         propose(table, loads, &[0; BUCKETS], LEAST_ASKED)?;
         let mut sessions = [0; BUCKETS];
         for worker in workers {
-            let scan = BucketScan {
-                from: Some(0),
-                sessions: [0; BUCKETS],
-            };
-            if let Reply::Buckets(scan) = worker.ask(Command::Buckets(Box::new(scan)), ASK)? {
+            let mut from = Some(0);
+            while let Some(slot) = from {
+                let scan = BucketScan {
+                    from: Some(slot),
+                    slots: COUNT_SLOTS,
+                    sessions: [0; BUCKETS],
+                };
+                let reply = worker.ask(Command::Buckets(Box::new(scan)), ASK);
+                let Reply::Buckets(scan) = reply.map_err(MoveError::NotBegun)? else {
+                    break;
+                };
+                from = scan.from;
                 for (total, one) in sessions.iter_mut().zip(scan.sessions) {
                     *total += one;
                 }
@@ -173,12 +185,19 @@ impl Balancer {
         Ok(true)
     }
 
-    /// Once a second with `rebalance = "auto"`: is it time to move something?
+    /// Once a second with `rebalance = "auto"`: is it time to move something? Whatever comes of it, the next time is after a rest: to
+    /// find out that nothing can be moved takes a walk over all tables.
     #[must_use]
+    #[allow(clippy::disallowed_methods, reason = "a control thread's clock")]
     pub fn is_time(&mut self, loads: &[WorkerLoad]) -> bool {
         let rested = self.last.is_none_or(|last| last.elapsed() >= REST);
         self.seen = if is_uneven(loads) { self.seen + 1 } else { 0 };
-        self.placement.is_some() && rested && self.seen >= SEEN
+        let is_time = self.placement.is_some() && rested && self.seen >= SEEN;
+        if is_time {
+            self.seen = 0;
+            self.last = Some(Instant::now());
+        }
+        is_time
     }
 }
 
@@ -217,6 +236,10 @@ mod tests {
         let (uneven, even) = (loads([90, 20]), loads([50, 45]));
         let times = [uneven, uneven, even, uneven, uneven, uneven].map(|loads| balancer.is_time(&loads));
         assert_eq!(times, [false, false, false, false, false, true]);
+        // Nothing came of it: it rests all the same.
+        assert!((0..5).all(|_| !balancer.is_time(&uneven)));
+        balancer.last = balancer.last.and_then(|last| last.checked_sub(REST));
+        assert!(balancer.is_time(&uneven) && !balancer.is_time(&uneven));
         let mut alone = Balancer::new(None);
         assert!((0..5).all(|_| !alone.is_time(&uneven)));
         assert_eq!(

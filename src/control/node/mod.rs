@@ -63,13 +63,14 @@ pub trait Node: Send + Sync + 'static {
 
     /// One page of the sessions that match. A page may hold fewer sessions than the limit, even none, and still have a
     /// cursor: the node looks at a bounded number of slots a page. Sessions that live through all pages are listed
-    /// once; others may or may not be.
+    /// once, but for those that move to another worker meanwhile; others may or may not be.
     ///
     /// # Errors
     /// See [`NodeError`].
     fn sessions(&self, query: &SessionQuery) -> Result<SessionPage, NodeError>;
 
-    /// Ends every session that matches, without a packet to its ends. Returns when they are gone.
+    /// Ends every session that matches, without a packet to its ends. Returns when they are gone. Waits two seconds at most
+    /// for a move of buckets to be over: in a longer one it may miss sessions that are on their way.
     ///
     /// # Errors
     /// See [`NodeError`].
@@ -83,7 +84,7 @@ pub trait Node: Send + Sync + 'static {
     fn apply(&self, request: &ApplyRequest) -> Result<ApplyReport, NodeError>;
 
     /// Moves buckets of flows, with their sessions, from the busiest worker to the least busy one, or with `dry_run` says what it
-    /// would move. Returns when the move is over.
+    /// would move: some 16,384 sessions at a time. Returns when the move is over.
     ///
     /// # Errors
     /// See [`NodeError`].

@@ -25,7 +25,7 @@ use haechi::flow::owner::BUCKETS;
 use haechi::flow::owner::balance::Proposal;
 use haechi::runtime::command::{Command, Reply, WorkerLink};
 use haechi::runtime::launch::rest_workers;
-use haechi::runtime::rebalance::Balancer;
+use haechi::runtime::rebalance::{Balancer, MoveError};
 use haechi::runtime::stats::Counts;
 use rssdev::{RssDevice, kinds};
 use runtime::{start_eal, two_ports};
@@ -92,7 +92,7 @@ fn rebalance(placement: &Arc<Placement>, links: &[WorkerLink], device: &RssDevic
             }
             passes
         });
-        let mut balancer = Balancer::new(Some(Arc::clone(placement)));
+        let mut balancer = Balancer::new(Some(Arc::clone(placement)), Arc::default());
         let mut table = placement.buckets.clone();
         for number in 0..MOVES {
             let [from, to] = [[0, 1], [1, 0]][number as usize % 2].map(WorkerId);
@@ -105,7 +105,17 @@ fn rebalance(placement: &Arc<Placement>, links: &[WorkerLink], device: &RssDevic
                 sessions: 0,
             };
             let before = counts(links).tx_packets;
-            balancer.carry_out(links, &proposal).unwrap();
+            // However late a worker gets its CPU.
+            let mut over = balancer.carry_out(links, &proposal).map(|()| true);
+            wait_for("the move is over", || {
+                match &over {
+                    Ok(true) => return true,
+                    Ok(false) | Err(MoveError::NoAnswer(_) | MoveError::UnderWay) => {}
+                    Err(e) => panic!("{e}"),
+                }
+                over = balancer.go_on(links);
+                false
+            });
             table = table.moved(proposal.buckets.iter().map(|bucket| (bucket, to)));
             assert_eq!(balancer.version(), number + 1);
             // Some go where they belong now before the next move.

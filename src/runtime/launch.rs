@@ -305,11 +305,12 @@ impl Service {
                 Ok(_) => self.wait(signals),
                 Err(e) => Err(failed(format!("cannot start a thread to watch the ports: {e}"))),
             };
+            // Before the threads are waited for: a move under way would keep them.
+            self.node.set_state(NodeState::Draining);
             stop.store(true, Ordering::Release);
             (result, keeper.ok().and_then(|thread| thread.join().ok()))
         });
         self.keeper = keeper;
-        self.node.set_state(NodeState::Draining);
         result
     }
 
@@ -388,6 +389,7 @@ impl Service {
 
     /// Has the workers tell the log of the sessions that end with the node.
     fn farewell(&self) {
+        let _none_begins = self.node.settled();
         for worker in self.node.workers() {
             let until = self.node.now().plus(LOG_TIMEOUT.into());
             let farewell = Command::Farewell(Farewell { until, from: Some(0) });

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -46,6 +46,8 @@ const SCAN_FOUND: usize = 1024;
 const PAGE_SLOTS: u64 = 1 << 20;
 /// What a dry run takes to count the sessions that it would end: well within the time of a request.
 const COUNT: Duration = Duration::from_secs(20);
+/// How long what concerns all sessions waits for a move of buckets to be over.
+const SETTLE: Duration = Duration::from_secs(2);
 /// Keys that one command looks up.
 const LOOKUP_KEYS: usize = 4096;
 
@@ -91,7 +93,7 @@ pub struct RunningNode {
     in_force: ControlLock<InForce>,
     /// Held over a whole apply, so that they run one after the other while others read on.
     applying: ControlLock<()>,
-    /// Held over a whole move of buckets.
+    /// Held over a whole move of buckets, and by what no move is to begin under.
     balancer: ControlLock<Balancer>,
     ports: Arc<[NodePort]>,
     workers: Arc<[WorkerLink]>,
@@ -102,6 +104,8 @@ pub struct RunningNode {
     eal: Eal,
     log: Option<Reports>,
     state: AtomicU8,
+    /// It drains: whoever waits for a move gives up.
+    stopping: Arc<AtomicBool>,
     /// The clock's time at which the node came into service, in ns.
     ready_at: std::sync::atomic::AtomicU64,
 }
@@ -113,6 +117,7 @@ impl RunningNode {
     pub fn new(parts: NodeParts) -> Self {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let epoch = unix.saturating_sub(parts.clock.now().to_duration());
+        let stopping = Arc::new(AtomicBool::new(false));
         Self {
             in_force: ControlLock::new(InForce {
                 names: parts.names,
@@ -122,7 +127,7 @@ impl RunningNode {
                 ids: parts.ids,
             }),
             applying: ControlLock::new(()),
-            balancer: ControlLock::new(Balancer::new(parts.placement)),
+            balancer: ControlLock::new(Balancer::new(parts.placement, Arc::clone(&stopping))),
             ports: parts.ports,
             workers: parts.workers,
             clock: parts.clock,
@@ -131,6 +136,7 @@ impl RunningNode {
             eal: parts.eal,
             log: parts.log,
             state: AtomicU8::new(NodeState::Starting as u8),
+            stopping,
             ready_at: std::sync::atomic::AtomicU64::new(0),
         }
     }
@@ -159,6 +165,8 @@ impl RunningNode {
             self.ready_at.store(self.clock.now().0, Ordering::Relaxed);
         }
         self.state.store(state as u8, Ordering::Release);
+        self.stopping
+            .store(state == NodeState::Draining, Ordering::Release);
     }
 
     fn life(&self) -> NodeState {
@@ -252,8 +260,29 @@ impl RunningNode {
         }
     }
 
+    /// Waits until no move of buckets is under way, [`SETTLE`] at most; while what comes back is held none begins. `None`: it takes
+    /// longer, and what is asked of all sessions may miss some that are on their way.
+    #[allow(clippy::disallowed_methods, reason = "a control thread's clock")]
+    pub(super) fn settled(&self) -> Option<MutexGuard<'_, Balancer>> {
+        let deadline = Instant::now() + SETTLE;
+        loop {
+            if let Some(mut balancer) = self.balancer.try_lock() {
+                if matches!(balancer.go_on(&self.workers), Ok(true)) {
+                    return Some(balancer);
+                }
+            }
+            if Instant::now() >= deadline {
+                tracing::warn!(
+                    "a move of buckets is under way: sessions that are on their way may be left out"
+                );
+                return None;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Shows all sessions, a step of a worker's table after the other, until `show` says that it has seen enough. A
-    /// session that lives all the while is shown exactly once.
+    /// session that lives all the while is shown exactly once, unless it moves to another worker ([`Self::settled`]).
     fn walk(
         &self,
         mut show: impl FnMut(&WorkerLink, &SessionScan) -> Result<ControlFlow<()>, NodeError>,
@@ -303,7 +332,10 @@ impl RunningNode {
     /// Once a second, on a control thread: a move that a stalled worker kept from ending goes on, and with `rebalance = "auto"` a new one
     /// begins where it pays.
     pub fn balance(&self) {
-        let mut balancer = self.balancer.lock();
+        // Whoever has it may take long, and a stop waits for this thread.
+        let Some(mut balancer) = self.balancer.try_lock() else {
+            return;
+        };
         if !matches!(balancer.go_on(&self.workers), Ok(true)) {
             return;
         }
@@ -326,7 +358,7 @@ impl RunningNode {
                 sessions = proposal.sessions,
                 "buckets moved"
             ),
-            Err(MoveError::Balanced(_)) => {}
+            Err(MoveError::Balanced(_) | MoveError::Stopping) => {}
             Err(e) => tracing::warn!("rebalance: {e}"),
         }
     }
@@ -593,6 +625,7 @@ impl Node for RunningNode {
     fn kill(&self, filter: &SessionFilter) -> Result<KillReport, NodeError> {
         let (names, policy) = self.names_and_policy();
         let mut report = KillReport::default();
+        let _none_begins = self.settled();
         let _all = self.walk(|worker, scan| {
             let meant = scan.found.iter().filter(|copy| {
                 filter.matches(&names.session(&policy, &live(copy, worker.id(), scan.scale), scan.now))

@@ -2,6 +2,7 @@
 //! target first, then to all others, and over when no worker has anything left to do for it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::command::{BucketScan, Command, NoAnswer, Reply, WorkerLink};
@@ -36,6 +37,9 @@ pub enum MoveError {
     /// A worker is stalled, and nothing has begun.
     #[error("{0}: nothing was moved")]
     NotBegun(NoAnswer),
+    /// None begins any more.
+    #[error("the node is stopping: nothing was moved")]
+    Stopping,
     /// It takes its time.
     #[error("the move is still under way")]
     UnderWay,
@@ -56,17 +60,20 @@ pub struct Balancer {
     /// How often in a row the workers were far apart.
     seen: u32,
     last: Option<Instant>,
+    /// The node stops: nobody waits for a move, and none begins.
+    stopping: Arc<AtomicBool>,
 }
 
 impl Balancer {
-    /// At the start.
+    /// At the start. `stopping` is true when the node stops: then nobody waits for a move, and none begins.
     #[must_use]
-    pub const fn new(placement: Option<Arc<Placement>>) -> Self {
+    pub const fn new(placement: Option<Arc<Placement>>, stopping: Arc<AtomicBool>) -> Self {
         Self {
             placement,
             under_way: None,
             seen: 0,
             last: None,
+            stopping,
         }
     }
 
@@ -76,6 +83,10 @@ impl Balancer {
         self.placement.as_ref().map_or(0, |p| p.buckets.version)
     }
 
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
     fn table(&self) -> Result<&BucketTable, Balanced> {
         self.placement.as_ref().map(|p| &p.buckets).ok_or(Balanced::Alone)
     }
@@ -83,7 +94,7 @@ impl Balancer {
     /// What would be moved now, by the loads of the last second.
     ///
     /// # Errors
-    /// Nothing, or a worker does not answer.
+    /// Nothing, or a worker does not answer, or the node stops.
     pub fn proposal(&self, workers: &[WorkerLink], loads: &[WorkerLoad]) -> Result<Proposal, MoveError> {
         let table = self.table()?;
         // Sessions are counted only if it comes to that.
@@ -92,6 +103,9 @@ impl Balancer {
         for worker in workers {
             let mut from = Some(0);
             while let Some(slot) = from {
+                if self.is_stopping() {
+                    return Err(MoveError::Stopping);
+                }
                 let scan = BucketScan {
                     from: Some(slot),
                     slots: COUNT_SLOTS,
@@ -116,6 +130,9 @@ impl Balancer {
     /// It goes on by [`Balancer::go_on`] when it can.
     pub fn carry_out(&mut self, workers: &[WorkerLink], proposal: &Proposal) -> Result<(), MoveError> {
         self.finish(workers)?;
+        if self.is_stopping() {
+            return Err(MoveError::Stopping);
+        }
         let Some(current) = &self.placement else {
             return Err(Balanced::Alone.into());
         };
@@ -140,12 +157,12 @@ impl Balancer {
         self.finish(workers)
     }
 
-    /// Goes on with a move until it is over.
+    /// Goes on with a move until it is over, or the node stops.
     #[allow(clippy::disallowed_methods, reason = "a control thread's clock")]
     fn finish(&mut self, workers: &[WorkerLink]) -> Result<(), MoveError> {
         let deadline = Instant::now() + WAIT;
         while !self.go_on(workers)? {
-            if Instant::now() >= deadline {
+            if self.is_stopping() || Instant::now() >= deadline {
                 return Err(MoveError::UnderWay);
             }
             std::thread::sleep(Duration::from_millis(1));
@@ -215,6 +232,7 @@ fn has(worker: &WorkerLink, version: u32) -> Result<bool, NoAnswer> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::WorkerId;
     use crate::flow::{KeySet, Method, OwnerFunction};
 
     fn loads(busy: [u64; 2]) -> [WorkerLoad; 2] {
@@ -232,7 +250,8 @@ mod tests {
             buckets: BucketTable::even(2),
             sides: Box::default(),
         };
-        let mut balancer = Balancer::new(Some(Arc::new(placement)));
+        let stopping = Arc::new(AtomicBool::new(false));
+        let mut balancer = Balancer::new(Some(Arc::new(placement)), Arc::clone(&stopping));
         let (uneven, even) = (loads([90, 20]), loads([50, 45]));
         let times = [uneven, uneven, even, uneven, uneven, uneven].map(|loads| balancer.is_time(&loads));
         assert_eq!(times, [false, false, false, false, false, true]);
@@ -240,7 +259,21 @@ mod tests {
         assert!((0..5).all(|_| !balancer.is_time(&uneven)));
         balancer.last = balancer.last.and_then(|last| last.checked_sub(REST));
         assert!(balancer.is_time(&uneven) && !balancer.is_time(&uneven));
-        let mut alone = Balancer::new(None);
+        // A stop: none begins.
+        let proposal = Proposal {
+            from: WorkerId(0),
+            to: WorkerId(1),
+            buckets: [0].into_iter().collect(),
+            sessions: 0,
+        };
+        stopping.store(true, Ordering::Release);
+        let stopped = balancer.carry_out(&[], &proposal);
+        assert!(matches!(stopped, Err(MoveError::Stopping)));
+        assert_eq!(balancer.version(), 0);
+        stopping.store(false, Ordering::Release);
+        assert!(balancer.carry_out(&[], &proposal).is_ok());
+        assert_eq!(balancer.version(), 1);
+        let mut alone = Balancer::new(None, stopping);
         assert!((0..5).all(|_| !alone.is_time(&uneven)));
         assert_eq!(
             alone.proposal(&[], &uneven).unwrap_err().to_string(),

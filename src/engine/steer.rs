@@ -200,6 +200,16 @@ impl Crew {
         self.check_hash(meta.ingress, kind, Some(hash), hash)
     }
 
+    /// A batch begins. Returns how its packets came.
+    #[inline(always)]
+    fn begin<'a, B>(&mut self, scratch: &mut Scratch, batch: &'a Batch<B>) -> &'a [Hops] {
+        let hops = batch.hops();
+        scratch.hops[..hops.len()].copy_from_slice(hops);
+        self.disproved = false;
+        self.moving.kept = false;
+        hops
+    }
+
     /// So many packets from a receive queue of `port`, of those that were seen, are on their owner's queue without another look:
     /// nearly all of them, where a port is proven.
     #[inline(always)]
@@ -339,10 +349,7 @@ pub(super) fn steer_all<B: PacketBuf>(
     table: &SessionTable,
 ) {
     let (packets, ingress) = batch.parts();
-    let hops = batch.hops();
-    crew.disproved = false;
-    scratch.hops[..hops.len()].copy_from_slice(hops);
-    crew.moving.kept = false;
+    let hops = crew.begin(scratch, batch);
     let mut place = 0;
     while place < packets.len() {
         if batch.is_fresh() {
@@ -468,10 +475,7 @@ pub(super) fn steer_moving<B: PacketBuf>(
     table: &SessionTable,
 ) {
     let (packets, ingress) = batch.parts();
-    let hops = batch.hops();
-    crew.disproved = false;
-    scratch.hops[..hops.len()].copy_from_slice(hops);
-    crew.moving.kept = false;
+    let hops = crew.begin(scratch, batch);
     for (place, (packet, port)) in packets.iter().zip(ingress).enumerate() {
         if hops[place].is_of_datagram() && scratch.sights[place].parsed < Parsed::Straight {
             continue;

@@ -90,17 +90,6 @@ impl Kind {
         Some(Self::ALL[tagged + ipv6 + content])
     }
 
-    /// Of a packet of the straight path ([`crate::packet::Straight`], [`crate::packet::Lanes`]), by its IP protocol: TCP or UDP.
-    #[inline(always)]
-    #[must_use]
-    pub const fn of_straight(ip_protocol: u8, destination_port: u16) -> Option<Self> {
-        match ip_protocol {
-            protocol::TCP => Some(Self::Ipv4Tcp),
-            _ if is_tunnel(destination_port) => None,
-            _ => Some(Self::Ipv4Udp),
-        }
-    }
-
     /// As the log has it.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -146,7 +135,7 @@ impl Kinds {
         (self.0 >> kind as u16) & 1 != 0
     }
 
-    /// Of eight packets of the straight path what [`Kind::of_straight`] says of each, as [`Kinds::bits`] below 256.
+    /// Of eight packets of the straight path what [`Kind::of`] says of each, as [`Kinds::bits`] below 256.
     #[inline(always)]
     #[must_use]
     pub fn of_lanes(lanes: &Lanes) -> u32x8 {

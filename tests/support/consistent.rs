@@ -167,7 +167,7 @@ pub fn three_paths(
             (straight.l4_len + 20, 0xff00 | i as u16)
         );
         assert_eq!(key.ipv4_word(), row.ipv4_word());
-        let kind = Kind::of_straight(meta.protocol, meta.destination_port);
+        let kind = Kind::of(&meta);
         let bit = kind.map_or(0, |kind| 1 << kind as u32);
         assert_eq!(Kinds::of_lane(bit as u8), kind);
         assert_eq!(kinds.to_array()[i], bit);

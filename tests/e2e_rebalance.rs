@@ -202,8 +202,9 @@ fn connections_move_while_they_talk_and_none_is_lost() {
             );
             assert_eq!(bench.places(), places);
             assert_eq!(bench.moved(), moved);
-            let said = wait_for_within(LONG, "something is moved", || {
+            let said = wait_for_within(LONG, "the hot worker gives something away", || {
                 heat(node, socket, *to);
+                let places = bench.places();
                 let said: Value = if round % 2 == 0 {
                     serde_json::from_str(&node.cli("workers rebalance --json")).unwrap()
                 } else {
@@ -212,23 +213,27 @@ fn connections_move_while_they_talk_and_none_is_lost() {
                         .unwrap()
                         .body
                 };
-                if said["moved"] == true {
+                if said["moved"] == false {
+                    return Err(said.to_string());
+                }
+                version += 1;
+                assert_eq!(number(&said, "version"), version, "{said}");
+                let (from, to) = (number(&said, "from"), number(&said, "to"));
+                assert_eq!(from, 1 - to, "{said}");
+                let after = bench.places();
+                let gone = places.iter().filter(|(flow, worker)| after[*flow] != **worker);
+                let gone: Vec<_> = gone.collect();
+                assert!(gone.iter().all(|(_, worker)| **worker == from), "{said}");
+                assert_eq!(number(&said, "sessions"), gone.len() as u64, "{said}");
+                moved += gone.len() as u64;
+                assert_eq!(bench.moved(), moved);
+                // On a machine that others share, the cold worker may have been the busy one for once.
+                if from == hot as u64 {
                     Ok(said)
                 } else {
                     Err(said.to_string())
                 }
             });
-            version += 1;
-            assert_eq!(number(&said, "version"), version, "{said}");
-            let (from, to) = (number(&said, "from"), number(&said, "to"));
-            assert_eq!([from, to], [hot as u64, 1 - hot as u64], "{said}");
-            let after = bench.places();
-            let gone = places.iter().filter(|(flow, worker)| after[*flow] != **worker);
-            let gone: Vec<_> = gone.collect();
-            assert!(gone.iter().all(|(_, worker)| **worker == from), "{said}");
-            assert_eq!(number(&said, "sessions"), gone.len() as u64, "{said}");
-            moved += gone.len() as u64;
-            assert_eq!(bench.moved(), moved);
             println!("{said}");
         }
         drop(ends);

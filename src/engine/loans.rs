@@ -269,7 +269,7 @@ impl Sources {
         address: &[u8; 16],
         limits: &Limits,
     ) -> Result<bool, NoPlace> {
-        let name = (rule, self.print(rule.0 + 1, address));
+        let name = (rule, self.print(rule, address));
         let (Some(limit), Some(loans)) = (limits.per_source, &mut self.loans) else {
             return Ok(false);
         };
@@ -283,7 +283,7 @@ impl Sources {
 
     /// One of a source's part goes: [`Self::may_send_along`] has found a place.
     pub(super) fn send_along(&mut self, rule: RuleId, address: &[u8; 16], now: Nanos) {
-        let name = (rule, self.print(rule.0 + 1, address));
+        let name = (rule, self.print(rule, address));
         let Some(loans) = &mut self.loans else { return };
         let most = loans.most;
         if let Some(place) = loans.place(name, most) {
@@ -295,7 +295,7 @@ impl Sources {
 
     /// What [`Self::send_along`] sent is here. False: there is no place to note that, and the source has less from now on.
     pub(super) fn came_along(&mut self, rule: RuleId, address: &[u8; 16], now: Nanos) -> bool {
-        let name = (rule, self.print(rule.0 + 1, address));
+        let name = (rule, self.print(rule, address));
         let Some(loans) = &mut self.loans else {
             return true;
         };

@@ -1,8 +1,8 @@
 //! Sessions by rule and source address, for `max_sessions_per_source` and `new_sessions_per_source`: a hash table of fixed
-//! capacity, allocated at start: 30 bytes a session of the session table, untouched without such rules. It has room for more
+//! capacity, allocated at start: 22.5 bytes a session of the session table, untouched without such rules. It has room for more
 //! entries than there can be sessions.
 //!
-//! An address stands in it by 64 bits of a secret hash: two sources of one rule are taken for one with a chance of one in 2^64,
+//! A rule and an address stand in it by 64 bits of a secret hash: two of them are taken for one with a chance of one in 2^64,
 //! which refuses too much, never too little.
 //!
 //! An entry counts live sessions and remembers the rate. It goes with its last session, unless the source opened sessions
@@ -21,21 +21,27 @@ use crate::base::{Nanos, RuleId, Slab};
 use crate::flow::HashSeed;
 use crate::policy::Limits;
 
-/// One source under one rule.
+/// One source under one rule. Packed: there may be as many as sessions, and four bytes of each would say nothing.
 #[derive(Clone, Copy, Debug, Default)]
+#[repr(C, packed(4))]
 struct Source {
-    /// The secret hash of rule and address; its high bits say where it belongs.
+    /// The secret hash of rule and address; its high bits say where it belongs. 0: a free place.
     print: u64,
     /// The rate's state: when the sessions opened so far would have been opened at exactly the rate (the "theoretical arrival
     /// time" of the generic cell rate algorithm, ITU-T I.371, annex A). Up to now: the burst is whole.
     paid_until: Nanos,
-    /// The rule's id plus one; 0: a free place.
-    rule: u32,
     /// Live sessions.
     sessions: u32,
 }
 
-const _: () = assert!(size_of::<Source>() == 24);
+impl Source {
+    /// Its rate counts none of its sessions any more.
+    const fn is_whole(&self, now: Nanos) -> bool {
+        self.paid_until.0 <= now.0
+    }
+}
+
+const _: () = assert!(size_of::<Source>() == 20);
 
 /// Why a source may not open a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +77,7 @@ fn interval(rate: u32) -> u64 {
 impl Sources {
     pub(super) fn new(sessions: u32, memory: &impl Memory, seed: HashSeed) -> Result<Self, MemoryError> {
         let sessions = sessions as usize;
-        let places = memory.slab(sessions + sessions / 4 + 16)?;
+        let places = memory.slab(sessions + sessions / 8 + 16)?;
         // Another hash than the session table's, which has the same secret.
         let [a, b, c, d] = seed.0;
         Ok(Self {
@@ -102,22 +108,22 @@ impl Sources {
     }
 
     /// Live sessions of a source.
-    pub(super) fn live(&self, (rule, print): (RuleId, u64)) -> u32 {
-        let place = self.search(rule.0 + 1, print);
+    pub(super) fn live(&self, (_, print): (RuleId, u64)) -> u32 {
+        let place = self.search(print);
         place.map_or(0, |place| self.places[place].sessions)
     }
 
     /// How many sessions its rate still counts of a source that may open `rate` a second here, rounded up.
-    pub(super) fn opened_of_late(&self, (rule, print): (RuleId, u64), rate: u32, now: Nanos) -> u32 {
-        let place = self.search(rule.0 + 1, print);
+    pub(super) fn opened_of_late(&self, (_, print): (RuleId, u64), rate: u32, now: Nanos) -> u32 {
+        let place = self.search(print);
         let ahead = place.map_or(0, |place| self.places[place].paid_until.since(now).0);
         let opened = (u128::from(ahead) * u128::from(rate)).div_ceil(u128::from(Nanos::SECOND.0));
         u32::try_from(opened).unwrap_or(u32::MAX)
     }
 
     /// A source's rate changes here: the sessions that it still counts stay as many.
-    pub(super) fn rescale(&mut self, (rule, print): (RuleId, u64), from: u32, to: u32, now: Nanos) {
-        let Ok(place) = self.search(rule.0 + 1, print) else {
+    pub(super) fn rescale(&mut self, (_, print): (RuleId, u64), from: u32, to: u32, now: Nanos) {
+        let Ok(place) = self.search(print) else {
             return;
         };
         let source = &mut self.places[place];
@@ -126,8 +132,11 @@ impl Sources {
         source.paid_until = now.plus(Nanos(u64::try_from(ahead).unwrap_or(u64::MAX)));
     }
 
-    pub(super) fn print(&self, rule: u32, address: &[u8; 16]) -> u64 {
-        self.hasher.hash_one((rule, u128::from_ne_bytes(*address)))
+    /// What stands for a rule's source; never 0.
+    pub(super) fn print(&self, rule: RuleId, address: &[u8; 16]) -> u64 {
+        self.hasher
+            .hash_one((rule.0, u128::from_ne_bytes(*address)))
+            .max(1)
     }
 
     /// The place where the search for an entry begins.
@@ -147,15 +156,15 @@ impl Sources {
     }
 
     /// The entry, or the free place where it would stand.
-    fn search(&self, rule: u32, print: u64) -> Result<usize, usize> {
+    fn search(&self, print: u64) -> Result<usize, usize> {
         let mut place = self.home(print);
         loop {
-            let source = &self.places[place];
-            if source.rule == rule && source.print == print {
+            let here = self.places[place].print;
+            if here == print {
                 return Ok(place);
             }
             // There is a free place: `used` is below all of them.
-            if source.rule == 0 {
+            if here == 0 {
                 return Err(place);
             }
             place = self.next(place);
@@ -163,8 +172,7 @@ impl Sources {
     }
 
     fn find(&self, rule: RuleId, address: &[u8; 16]) -> Result<usize, usize> {
-        let rule = rule.0 + 1;
-        self.search(rule, self.print(rule, address))
+        self.search(self.print(rule, address))
     }
 
     /// May this source open one more session under the rule now? If other workers may have room for it they are asked.
@@ -175,9 +183,9 @@ impl Sources {
         limits: &Limits,
         now: Nanos,
     ) -> Result<(), Refusal> {
-        let print = self.print(rule.0 + 1, address);
+        let print = self.print(rule, address);
         let limits = self.parts(rule, print, limits);
-        let refused = self.check_parts(rule, print, &limits, now);
+        let refused = self.check_parts(print, &limits, now);
         if let (Err(refusal), Some(loans)) = (refused, &mut self.loans) {
             match refusal {
                 Refusal::Sessions => loans.want((rule, print), Part::Sessions),
@@ -188,7 +196,7 @@ impl Sources {
         refused
     }
 
-    fn check_parts(&self, rule: RuleId, print: u64, limits: &Limits, now: Nanos) -> Result<(), Refusal> {
+    fn check_parts(&self, print: u64, limits: &Limits, now: Nanos) -> Result<(), Refusal> {
         // A part may be nothing.
         if limits.per_source == Some(0) {
             return Err(Refusal::Sessions);
@@ -196,7 +204,7 @@ impl Sources {
         if limits.new_per_source == Some(0) {
             return Err(Refusal::Rate);
         }
-        let Ok(place) = self.search(rule.0 + 1, print) else {
+        let Ok(place) = self.search(print) else {
             return if self.used < self.limit {
                 Ok(())
             } else {
@@ -237,9 +245,8 @@ impl Sources {
     }
 
     fn join(&mut self, rule: RuleId, address: &[u8; 16]) -> Option<usize> {
-        let rule = rule.0 + 1;
         let print = self.print(rule, address);
-        let place = match self.search(rule, print) {
+        let place = match self.search(print) {
             Ok(place) => {
                 self.lingering -= usize::from(self.places[place].sessions == 0);
                 place
@@ -249,7 +256,6 @@ impl Sources {
                 self.used += 1;
                 self.places[place] = Source {
                     print,
-                    rule,
                     ..Source::default()
                 };
                 place
@@ -270,7 +276,7 @@ impl Sources {
             return;
         }
         self.lingering += 1;
-        if source.paid_until <= now {
+        if source.is_whole(now) {
             self.free(place);
         }
     }
@@ -283,7 +289,7 @@ impl Sources {
         let distance = |from: usize, to: usize| if to >= from { to - from } else { to + len - from };
         let mut hole = place;
         let mut place = self.next(hole);
-        while self.places[place].rule != 0 {
+        while self.places[place].print != 0 {
             let source = self.places[place];
             let home = self.home(source.print);
             if distance(home, place) >= distance(hole, place) {
@@ -300,8 +306,8 @@ impl Sources {
         let mut budget = (budget as usize).min(self.len());
         while self.lingering > 0 && budget > 0 {
             budget -= 1;
-            let source = &self.places[self.hand];
-            if source.rule != 0 && source.sessions == 0 && source.paid_until <= now {
+            let source = self.places[self.hand];
+            if source.print != 0 && source.sessions == 0 && source.is_whole(now) {
                 // Another may have moved up into its place.
                 self.free(self.hand);
             } else {

@@ -8,6 +8,7 @@
 //! - [`flow`]: flow key, session table, TCP tracker, timers
 //! - [`policy`]: rules, zones, sets, classifiers: compiled and immutable
 //! - [`engine`]: `process()`: the stages in order, verdicts and reasons
+//! - [`ha`]: the protocol between the two nodes of an HA pair
 //! - [`config`]: the configuration file, its validation, and its compilation to a policy
 //! - `dpdk`: safe bindings to DPDK (feature `dpdk`)
 //! - [`control`]: control API, command line, apply
@@ -20,6 +21,7 @@ pub mod control;
 pub mod dpdk;
 pub mod engine;
 pub mod flow;
+pub mod ha;
 pub mod packet;
 pub mod policy;
 #[cfg(feature = "dpdk")]

@@ -1,0 +1,123 @@
+//! What the owner of a session tells the other node of an HA pair of it: everything by which that node could go on with it, in terms
+//! that both nodes share. Slots, timers and rule numbers are each node's own and not in it.
+
+use std::hash::Hasher as _;
+
+use siphasher::sip::SipHasher13;
+
+use super::{Direction, FlowKey, Session, SessionState, TcpSender, Translation};
+use crate::base::{Nanos, PortId};
+use crate::packet::LinkHeader;
+
+/// Tells the sessions that one flow has had apart: each has a later birth than the one before, whichever node made it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Birth(pub u64);
+
+/// One of [`BUCKETS`] parts of a node's sessions, by a hash that both nodes key alike: the same on both, whatever their sizes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Bucket(pub u16);
+
+/// How many there are.
+pub const BUCKETS: usize = 512;
+
+/// What keys the digests of a pair's sessions, and their buckets; made of the pair's key.
+#[derive(Clone, Copy, Default)]
+pub struct DigestKey(pub [u64; 2]);
+
+impl DigestKey {
+    /// The bucket of a flow.
+    #[must_use]
+    pub fn bucket(&self, key: &FlowKey) -> Bucket {
+        let mut hasher = SipHasher13::new_with_keys(self.0[0], self.0[1]);
+        for word in key.words() {
+            hasher.write_u128(word.to_le());
+        }
+        Bucket((hasher.finish() % BUCKETS as u64) as u16)
+    }
+}
+
+/// A session as its owner has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Image {
+    /// The flow. Pairs and VLANs are numbered alike on both nodes, which have the same ports in the same order.
+    pub key: FlowKey,
+    /// Which of the flow's sessions.
+    pub birth: Birth,
+    /// Where it stands.
+    pub state: SessionState,
+    /// The direction of the opener's packets.
+    pub opener: Direction,
+    /// The port that the opener's packets come in by, by its place in the configuration.
+    pub ingress: PortId,
+    /// The port that the replier's packets come in by.
+    pub egress: PortId,
+    /// [`crate::flow::Session::flags`], of them [`Image::FLAGS`].
+    pub flags: u8,
+    /// ICMP and ICMPv6: type and code of the packet that opened it.
+    pub icmp: [u8; 2],
+    /// The rule that allowed it, by its name: [`Image::rule_of`].
+    pub rule: u64,
+    /// TCP: what is known of each sender, by [`Direction`]; of other protocols what the tracker keeps in its place.
+    pub tcp: [TcpSender; 2],
+    /// Means something with [`crate::flow::Session::PROXIED`].
+    pub translation: Translation,
+    /// By [`Direction`]; mean something with [`crate::flow::Session::RESETS`] or [`crate::flow::Session::PROXIED`].
+    pub links: [LinkHeader; 2],
+    // Not in the digest: what every packet changes.
+    /// Bytes of IP packets by [`Direction`].
+    pub bytes: [u64; 2],
+    /// Packets by [`Direction`].
+    pub packets: [u64; 2],
+    /// Since it was made.
+    pub age: Nanos,
+    /// Since its last packet.
+    pub idle: Nanos,
+}
+
+impl Image {
+    /// Of [`Session::flags`] what the other node needs; the others follow from its rules.
+    pub const FLAGS: u8 = Session::PROXIED | Session::OUTLIVED;
+
+    /// What stands for a rule's name, on both nodes.
+    #[must_use]
+    pub fn rule_of(name: &str) -> u64 {
+        let mut hasher = SipHasher13::new_with_keys(0, 0);
+        hasher.write(name.as_bytes());
+        hasher.finish()
+    }
+
+    /// By this two nodes find out that they have the same session in the same state. Timers and counters are not in it, nor what the
+    /// rule says: each node has that of its own rules.
+    #[must_use]
+    pub fn digest(&self, key: &DigestKey) -> u64 {
+        let mut hasher = SipHasher13::new_with_keys(!key.0[0], key.0[1]);
+        for word in self.key.words() {
+            hasher.write_u128(word.to_le());
+        }
+        hasher.write_u64(self.birth.0.to_le());
+        hasher.write(&[
+            self.state as u8,
+            self.opener as u8,
+            self.flags & Self::FLAGS,
+            self.icmp[0],
+            self.icmp[1],
+        ]);
+        hasher.write(&self.ingress.0.to_le_bytes());
+        hasher.write(&self.egress.0.to_le_bytes());
+        for sender in &self.tcp {
+            for number in [sender.end, sender.max_end, sender.acked] {
+                hasher.write_u32(number.to_le());
+            }
+            hasher.write(&sender.max_win.to_le_bytes());
+            hasher.write(&[sender.flags, sender.scale]);
+        }
+        if self.flags & Session::PROXIED != 0 {
+            let of = &self.translation;
+            for number in [of.sequence, of.timestamp, of.cookie] {
+                hasher.write_u32(number.to_le());
+            }
+            hasher.write(&[of.flags, of.mss, of.told_scale, of.client_scale]);
+        }
+        hasher.finish()
+    }
+}

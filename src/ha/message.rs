@@ -1,0 +1,171 @@
+//! What the nodes of a pair tell each other. A datagram carries one or more [`Frame`]s.
+
+use crate::base::Nanos;
+use crate::flow::FlowKey;
+use crate::flow::image::{Birth, Bucket, Image};
+
+/// `[ha] node_id`: 1 or 2.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(pub u8);
+
+/// A way between the nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Path {
+    /// `[ha] link`.
+    Link,
+    /// `[ha] second_link`: heartbeats only.
+    Second,
+    /// A data port, by its place in the configuration: heartbeats only.
+    Port(u16),
+}
+
+/// What a node is in its pair.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Role {
+    /// It has just started, and does not know of its peer yet. It forwards nothing.
+    #[default]
+    Waiting = 0,
+    /// The peer leads: it takes sessions in and drops every packet.
+    Standby = 1,
+    /// It forwards.
+    Leader = 2,
+    /// It led, and hears neither its peer nor the witness: it forwards nothing.
+    Isolated = 3,
+    /// Active-active: it forwards, and so may its peer.
+    Active = 4,
+}
+
+/// When a lead began: a later one beats an earlier one of the same node, so that what an old heartbeat says is not taken for news.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Lead(pub u64);
+
+/// How far one worker has come: a counter that moves as long as it turns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Which worker.
+    pub worker: u16,
+    /// Its turns, modulo 2^32.
+    pub turns: u32,
+}
+
+/// Sent over every path, every `heartbeat`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Heartbeat {
+    /// Who sends it.
+    pub node: NodeId,
+    /// What it is.
+    pub role: Role,
+    /// Its lead, or its last one.
+    pub lead: Lead,
+    /// `[ha] priority`.
+    pub priority: u8,
+    /// It could lead: its tracked ports have a link, its workers turn, it is not stopping.
+    pub healthy: bool,
+    /// It has all of its peer's sessions, and the digests were equal.
+    pub in_sync: bool,
+    /// It gives its lead up to the peer: everything that it knew has been sent up to this sync number, and acknowledged.
+    pub yields: bool,
+    /// The operator wants the other node to lead (`haechi ha switchover`): asked of the leader by a standby.
+    pub asks_to_lead: bool,
+    /// Digest of the policy: rules, zones, timeouts, limits.
+    pub policy: u64,
+    /// Digest of what has to be equal if sessions are to be understood: mode, ports and pairs in their order, session scope. Nodes that
+    /// differ in this do not synchronise.
+    pub layout: u64,
+    /// The sender's clock, and that of the last heartbeat that it heard of its peer by this path, 0 for none: for the round trip.
+    pub sent: Nanos,
+    /// See [`Self::sent`].
+    pub heard: Nanos,
+    /// Workers that turn.
+    pub progress: Vec<Progress>,
+    /// The version of the protocol that the sender speaks at most.
+    pub version: u16,
+}
+
+/// News of one session.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "it travels in queues that allocate nothing"
+)]
+pub enum Update {
+    /// The session as it is now.
+    Session(Image),
+    /// The session of this birth has ended, or any earlier one of the flow.
+    Gone {
+        /// The flow.
+        key: FlowKey,
+        /// Which of its sessions.
+        birth: Birth,
+    },
+}
+
+/// What a node acknowledges of its peer's updates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ack {
+    /// The highest sync number that was taken in.
+    pub highest: u64,
+    /// Bit n: the number `highest - 1 - n` was taken in.
+    pub before: u64,
+}
+
+/// What a node finds at a [`Frame::Barrier`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DigestReport {
+    /// The barrier's number.
+    pub barrier: u64,
+    /// The buckets whose digests differ.
+    pub differ: Vec<Bucket>,
+}
+
+/// One message. Numbers are the sender's unless said otherwise.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Frame {
+    /// I am here.
+    Heartbeat(Heartbeat),
+    /// News of sessions of the sender's; at most as many as one datagram holds. `number` grows by one with each frame of this kind. A
+    /// receiver takes no frame in whose number is not above all before: what comes late counts as lost, and is sent again in its newest
+    /// state under a new number. So a late message never moves a session backwards.
+    Sync {
+        /// The sync number.
+        number: u64,
+        /// What is new.
+        updates: Vec<Update>,
+    },
+    /// Which sync numbers have been taken in.
+    Ack(Ack),
+    /// All sessions of these buckets follow, marked in no way: the receiver ends those of the sender's that it has not heard of when
+    /// [`Frame::ResyncEnd`] comes. Takes a sync number, as all that follow do.
+    ResyncBegin {
+        /// The sync number.
+        number: u64,
+        /// Grows with each resync of a start of the sender's.
+        resync: u32,
+        /// Which buckets; empty: all.
+        buckets: Vec<Bucket>,
+        /// How many sessions there are to come, about.
+        sessions: u64,
+    },
+    /// All sessions of the resync have been sent (and what got lost of them, again).
+    ResyncEnd {
+        /// The sync number.
+        number: u64,
+        /// Which resync.
+        resync: u32,
+    },
+    /// The digests of the sender's sessions at this point of its updates, by bucket.
+    Barrier {
+        /// The sync number.
+        number: u64,
+        /// By [`Bucket`]; sums, modulo 2^64, of the digests of single sessions.
+        digests: Vec<u64>,
+    },
+    /// What the receiver of a barrier has to say to it.
+    Digests(DigestReport),
+    /// A kind that this version does not know: counted, and passed over.
+    Unknown {
+        /// Its kind.
+        kind: u16,
+    },
+}

@@ -1,0 +1,12 @@
+//! The HA pair's protocol, without I/O: time and bytes in, bytes and events out (ARCHITECTURE.md, "The HA pair").
+//!
+//! - `message`: what the nodes tell each other
+//! - `wire`: messages to bytes and back, in a form that later versions can add to
+//! - `seal`: datagrams that nobody else can read, forge or replay
+//! - `election`: which of the nodes leads
+//! - `stream`: session updates in order, acknowledged, sent again in their newest state
+//! - `peer`: all of it together
+
+pub mod message;
+
+pub use message::{Ack, DigestReport, Frame, Heartbeat, Lead, NodeId, Path, Progress, Role, Update};

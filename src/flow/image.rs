@@ -43,6 +43,8 @@ pub struct Image {
     pub key: FlowKey,
     /// Which of the flow's sessions.
     pub birth: Birth,
+    /// Grows with each image that its owner makes of it, whoever that is: an image with a lower one is older news.
+    pub serial: u32,
     /// Where it stands.
     pub state: SessionState,
     /// The direction of the opener's packets.

@@ -38,6 +38,8 @@ mod loans;
 mod log;
 #[path = "engine/martians.rs"]
 mod martians;
+#[path = "engine/pair.rs"]
+mod pair;
 #[path = "engine/pressure.rs"]
 mod pressure;
 #[path = "engine/rebalance.rs"]

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use super::net::{AddressRef, IcmpMatch, Service, ServiceRef};
 use super::value::{Config, Matcher, Rule, TimeoutOverrides, Zone};
 use crate::base::{Generation, PairId, PortId, RuleId, ZoneId};
+use crate::flow::Image;
 use crate::flow::fragments::MAX_PIECES;
 use crate::policy::{
     self, Adaptive, AntiSpoof, IcmpSpec, Limits, LinearClassifier, MakeClassifier, Policy, PortPolicy,
@@ -129,6 +130,7 @@ pub fn compile_with(
         rules.push(policy::Rule {
             id,
             name: rule.name.clone(),
+            name_hash: Image::rule_of(&rule.name),
             action: rule.action,
             log: rule.log,
             tcp_strict: rule.tcp_strict.unwrap_or(config.conntrack.tcp_strict),
@@ -155,6 +157,10 @@ pub fn compile_with(
     Ok(Policy {
         generation,
         rule_places,
+        rule_names: (0..)
+            .zip(&rules)
+            .map(|(place, rule)| (rule.name_hash, place))
+            .collect(),
         state_timeouts: timeouts.by_state(),
         reserves: reserves(config, &zones, &ports),
         ports,

@@ -51,6 +51,12 @@ pub struct Counters {
     pub sessions_moved_in: u64,
     /// ... and those that went. So on each worker created + in = live + ended + out.
     pub sessions_moved_out: u64,
+    /// Sessions of the other node of an HA pair that were taken in ...
+    pub sessions_synced_in: u64,
+    /// ... and those that it said have ended. On each worker created + in + synced in = live + ended + out + synced out.
+    pub sessions_synced_out: u64,
+    /// News of the other node's sessions for which there was no room.
+    pub sync_refused: u64,
     /// Of those ended, the ones that gave way to others in a full table.
     pub sessions_evicted: u64,
     /// Messages about flows that are elsewhere for which there was no room: their packets open sessions of their own.
@@ -82,6 +88,9 @@ impl Default for Counters {
             log_records_lost: 0,
             sessions_moved_in: 0,
             sessions_moved_out: 0,
+            sessions_synced_in: 0,
+            sessions_synced_out: 0,
+            sync_refused: 0,
             sessions_evicted: 0,
             redirects_full: 0,
             sources_full: 0,

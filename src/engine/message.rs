@@ -10,7 +10,7 @@ use super::syn::Retry;
 use super::{Engine, Outputs};
 use crate::base::{Generation, Nanos, RuleId, WorkerId};
 use crate::flow::FlowKey;
-use crate::flow::table::Moved;
+use crate::flow::table::{Moved, News};
 use crate::packet::PacketBuf;
 
 /// One message.
@@ -77,6 +77,8 @@ pub enum Message {
         /// The mark's version.
         version: u32,
     },
+    /// News of a session of the other node of an HA pair, which is the receiver's to keep; and whether one of this node's own gives way to it.
+    Peer(News, bool),
     /// All sessions of the buckets have been sent.
     Moved {
         /// Until then SYN cookies that the sender gave out may come back, to the receiver.
@@ -159,6 +161,7 @@ impl<B: PacketBuf> Engine<B> {
             Message::Session(moved, units) => self.take_in(now, moved, units),
             Message::Retry { key, retry } => self.take_retry(&key, &retry),
             Message::Passed { .. } => self.drained(),
+            Message::Peer(news, yields) => self.take_news(now, &news, yields, out),
             Message::Moved { awaited_until } => self.all_moved(awaited_until),
         }
     }

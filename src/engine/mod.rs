@@ -20,6 +20,7 @@ mod martian;
 mod message;
 pub mod moving;
 pub mod outputs;
+pub mod pair;
 mod pressure;
 mod process;
 pub mod rate;
@@ -42,6 +43,7 @@ pub use leases::{Leasing, Units};
 pub use message::{Ask, Give, Limit, Message, Part};
 pub use moving::{Mark, Move};
 pub use outputs::{Note, Outputs, Place, Why};
+pub use pair::{Adoption, PairSetup};
 pub use reason::DropReason;
 pub use record::{Account, EndReason, Event, Record};
 pub use steer::Placement;
@@ -56,6 +58,7 @@ use crate::packet::VecPacket;
 use crate::policy::Policy;
 use fragments::Hold;
 use leases::Leases;
+use pair::Pair;
 use pressure::Pressure;
 use rate::TokenBucket;
 use record::Records;
@@ -89,6 +92,8 @@ pub struct Engine<B = VecPacket> {
     syn: Syn,
     crew: Option<Crew>,
     redirects: Redirects,
+    /// Of a node that is one of an HA pair.
+    pair: Option<Box<Pair>>,
     scratch: Box<Scratch>,
 }
 
@@ -121,6 +126,7 @@ impl<B> Engine<B> {
             syn: Syn::new(memory, seed)?,
             crew: None,
             redirects: Redirects::none(),
+            pair: None,
             scratch: Box::default(),
             policy,
         })

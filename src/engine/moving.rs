@@ -613,7 +613,7 @@ impl<B: PacketBuf> Engine<B> {
         if session.flags & Session::COUNTED != 0 {
             self.sources.leave(session.rule, &session.source(), now);
         }
-        self.table.remove(ix);
+        self.table.remove_moved(ix);
     }
 
     /// The target has no room for a session: it stays here, and the target gets a redirect entry, before it judges anything of the

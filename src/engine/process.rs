@@ -4,6 +4,7 @@ use super::counters::RuleRun;
 use super::fragments::Hold;
 use super::leases::Leases;
 use super::look::{find_all, parse_all};
+use super::pair::Pair;
 use super::pressure::Pressure;
 use super::rate::TokenBucket;
 use super::record::Records;
@@ -57,6 +58,9 @@ impl<B: PacketBuf> Engine<B> {
             return;
         }
         self.counters.received += batch.len() as u64;
+        if !self.forwards() {
+            return self.stand_by(batch, out);
+        }
         let policy = &*self.policy;
         let scratch = &mut *self.scratch;
         let options = ParseOptions {
@@ -96,8 +100,27 @@ impl<B: PacketBuf> Engine<B> {
             table_changed: false,
             crew: self.crew.as_mut(),
             redirects: &self.redirects,
+            pair: self.pair.as_deref(),
         };
         act.all(scratch, batch, out, &mut self.rejects, &mut self.fragments);
+    }
+
+    /// Drops everything: the other node of the pair forwards.
+    #[cold]
+    fn stand_by<O: Outputs<B>>(&mut self, batch: &mut Batch<B>, out: &mut O) {
+        let reason = DropReason::HaStandby;
+        for (place, packet) in batch.take().enumerate() {
+            self.counters.drops[reason.index()] += 1;
+            let place = Place::Batch(place);
+            out.drop(
+                packet,
+                reason,
+                Note {
+                    why: Why::Layer2,
+                    place,
+                },
+            );
+        }
     }
 }
 
@@ -133,6 +156,8 @@ pub(super) struct Act<'a> {
     /// The other workers, if there are any.
     pub(super) crew: Option<&'a mut Crew>,
     pub(super) redirects: &'a Redirects,
+    /// The other node, if there is one.
+    pub(super) pair: Option<&'a Pair>,
 }
 
 impl Act<'_> {

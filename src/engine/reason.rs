@@ -90,6 +90,8 @@ reasons! {
     QueueFull = "queue_full",
     /// The packet was handed over as often as a packet may be, and was another worker's still.
     HandoverLoop = "handover_loop",
+    /// This node of an HA pair follows, or is cut off: it forwards nothing.
+    HaStandby = "ha_standby",
     /// The egress port's transmit queue was full.
     TxFull = "tx_full",
     /// The egress port's link is down or the port is out of service.

@@ -5,7 +5,7 @@ use super::process::{Act, FlowPacket, Verdict, port_policy};
 use super::syn::Proxy;
 use super::upkeep::Books;
 use super::{DropReason, EndReason, Hops, IMPLICIT_DROP, Why};
-use crate::base::SessionIx;
+use crate::base::{Generation, SessionIx};
 use crate::flow::{Candidate, FlowKey, Options, Segment, SessionState, Tracked, echo, track};
 use crate::packet::parse::{may_relate, parse_embedded, protocol};
 use crate::packet::view::Tcp;
@@ -58,6 +58,9 @@ impl Act<'_> {
             return Verdict::Drop(DropReason::WrongPort, Why::Session(ix));
         }
         if session.generation != self.policy.generation {
+            if session.generation == Generation(0) {
+                self.adopt(ix);
+            }
             if let Err(verdict) = self.classify_again(flow, ix) {
                 return verdict;
             }
@@ -80,7 +83,12 @@ impl Act<'_> {
             }
         }
         let tracked = if meta.kind == PacketKind::Tcp {
-            track::track_tcp(session, flow.direction, &segment(meta, flow.frame))
+            let segment = segment(meta, flow.frame);
+            if session.learns_until != 0 && self.learns(flow, ix, &segment) {
+                self.count(ix, flow);
+                return Verdict::Forward(Why::Session(ix));
+            }
+            track::track_tcp(self.table.get_mut(ix), flow.direction, &segment)
         } else {
             track::track_other(session, flow.direction)
         };
@@ -234,6 +242,10 @@ impl Act<'_> {
         session.generation = self.policy.generation;
         session.set_strict(rule.tcp_strict);
         session.set_log_end(rule.log.end());
+        if session.is_proxied() && session.learns_until != 0 {
+            // Its numbers are translated: they are not learnt, and not held against it either.
+            session.set_strict(false);
+        }
         let resets = rule.reset_on_timeout && session.key.protocol == protocol::TCP;
         move_session(self.rules, self.sources, session, rule, self.now);
         self.table.set_resets(ix, resets);

@@ -13,7 +13,7 @@ use super::{DropReason, Engine, Note, Outputs, Place, Why};
 use crate::base::{PortId, SessionIx, WorkerId};
 use crate::flow::owner::{BucketTable, OwnerFunction, Side, Tuple};
 use crate::flow::proof::{Event, Kind, Kinds, Proof, RssState, Trust};
-use crate::flow::{FlowKey, HashSeed, Session, SessionTable};
+use crate::flow::{Direction, FlowKey, HashSeed, Image, Session, SessionTable};
 use crate::packet::parse::{fragment_field, parse_embedded};
 use crate::packet::{PacketBuf, PacketKind, PacketMeta};
 
@@ -63,6 +63,21 @@ impl Placement {
             }
             _ => None,
         }
+    }
+
+    /// The worker of a session of the other node of an HA pair.
+    #[must_use]
+    pub fn owner_of_image(&self, image: &Image) -> WorkerId {
+        let tuple = Tuple::of_key(&image.key, image.opener);
+        self.buckets.owner(self.hash(image.ingress, &tuple))
+    }
+
+    /// The worker of a flow of which nothing else is known. (Both directions hash alike, the low end's on the side of either port.)
+    #[must_use]
+    pub fn owner_of_key(&self, key: &FlowKey) -> WorkerId {
+        let port = PortId((key.domain >> 24) as u16 * 2);
+        let tuple = Tuple::of_key(key, Direction::LowToHigh);
+        self.buckets.owner(self.hash(port, &tuple))
     }
 
     /// The hash of a session's flow.

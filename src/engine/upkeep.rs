@@ -130,6 +130,8 @@ impl<B: PacketBuf> Engine<B> {
         // Each session that ends gives the others a longer timeout.
         let sessions = Cell::new(self.table.len());
         let pressure = self.pressure;
+        let pair = self.pair.as_deref();
+        let follows = self.table.follows();
         let expiry = self.table.expire(
             now.tick(),
             budget,
@@ -138,6 +140,10 @@ impl<B: PacketBuf> Engine<B> {
                 pressure.scale(sessions.get()).ticks(timeout)
             },
             |entry| {
+                let timeout = entry.session.timeout(policy.state_timeouts(entry.session.rule));
+                if let Some(ticks) = Self::put_off(pair, &entry, follows, now.tick(), timeout) {
+                    return Due::Later(ticks);
+                }
                 let due = resets.judge(&entry);
                 if due == Due::End {
                     sessions.set(sessions.get().saturating_sub(1));
@@ -150,7 +156,9 @@ impl<B: PacketBuf> Engine<B> {
         let reset = self.reset_waiting(now, out);
         self.sources.sweep(now, budget);
         self.records.due(now, self.policy.alert_rate);
-        self.resend(now, out);
+        if self.forwards() {
+            self.resend(now, out);
+        }
         let unsaid = self.leases.is_some() && self.lease_upkeep(now, budget, out);
         self.syn
             .steer(self.table.half_open(), self.quota, self.policy.syn_cookies);

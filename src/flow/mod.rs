@@ -9,6 +9,7 @@ mod index;
 pub mod key;
 pub mod owner;
 pub mod proof;
+pub mod relearn;
 pub mod segment;
 pub mod session;
 pub mod state;

@@ -39,9 +39,12 @@ pub struct Session {
     pub(super) packets: [u32; 2],
     /// When its last packet came.
     pub(super) last_seen: Tick,
+    /// In ticks, modulo 2^16: until then its numbers may be re-learnt from its packets, with a generation of 0
+    /// ([`super::table::Journal`]); 0: they are not.
+    pub learns_until: u16,
     /// Written by the table alone, which counts sessions by state.
     pub(super) state: SessionState,
-    pub(super) reserved_hot: [u8; 3],
+    pub(super) reserved_hot: u8,
 }
 
 const _: () = assert!(size_of::<Session>() == 128 && align_of::<Session>() == 128);
@@ -207,16 +210,19 @@ impl Session {
         [self.bytes[o], self.bytes[1 - o]]
     }
 
-    /// Counts one packet of `bytes` bytes at `now`. True: the packet counter wrapped, and the table's cold part has to
-    /// take the carry ([`super::SessionTable::carry`]; [`super::SessionTable::touch`] does both).
+    /// A packet in so many of a direction gives the table a look at the session.
+    pub const LOOK_EVERY: u32 = 4096;
+
+    /// Counts one packet of `bytes` bytes at `now`. True: it is one in [`Session::LOOK_EVERY`], and the table has a look, for the
+    /// counter may have wrapped ([`super::SessionTable::carry`]; [`super::SessionTable::touch`] does both).
     #[inline(always)]
     #[must_use]
     pub const fn touch(&mut self, sender: Direction, now: Tick, bytes: u32) -> bool {
         let s = sender.index();
         self.last_seen = now;
         self.bytes[s] = self.bytes[s].wrapping_add(bytes as u64);
-        let (packets, carry) = self.packets[s].overflowing_add(1);
+        let packets = self.packets[s].wrapping_add(1);
         self.packets[s] = packets;
-        carry
+        packets % Self::LOOK_EVERY == 0
     }
 }

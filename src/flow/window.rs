@@ -242,7 +242,7 @@ fn units(bytes: u32, scale: u8) -> u16 {
 }
 
 /// The scale of the windows that `sender` offers, but on its SYN.
-fn scale(tcp: &[TcpSender; 2], sender: Direction) -> u8 {
+pub(super) fn scale(tcp: &[TcpSender; 2], sender: Direction) -> u8 {
     let both = tcp.iter().all(|end| end.scale != TcpSender::NO_SCALE);
     // Only if both SYNs had the option (RFC 7323, section 2.2).
     if both { tcp[sender.index()].scale & 15 } else { 0 }

@@ -14,6 +14,8 @@ pub use linear::LinearClassifier;
 pub use pressure::{Adaptive, Limits, Reserve, Reserves, Scale, Share};
 pub use spec::{IcmpSpec, NormalRule, RuleSpec, ServiceSpec};
 
+use std::collections::HashMap;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -32,6 +34,8 @@ pub struct Policy {
     pub rules: Vec<Rule>,
     /// By [`RuleId`]: the rule's place in `rules`, or [`Policy::NO_PLACE`] for one that is not in this policy.
     pub rule_places: Vec<u32>,
+    /// By what stands for a rule's name on both nodes of an HA pair ([`crate::flow::Image::rule_of`]): its place in `rules`.
+    pub rule_names: HashMap<u64, u32>,
     /// Finds the first matching rule.
     pub classifier: Box<dyn Classifier>,
     /// Layer-2 behaviour.
@@ -70,6 +74,12 @@ impl Policy {
     pub fn rule(&self, id: RuleId) -> Option<&Rule> {
         let place = *self.rule_places.get(id.index())?;
         self.rules.get(place as usize)
+    }
+
+    /// The rule with this name, by what stands for that ([`Rule::name_hash`]).
+    #[must_use]
+    pub fn rule_named(&self, name: u64) -> Option<&Rule> {
+        self.rules.get(*self.rule_names.get(&name)? as usize)
     }
 
     /// The timeouts of sessions of this rule; of a rule that is gone, the general ones.
@@ -280,6 +290,8 @@ pub struct Rule {
     pub id: RuleId,
     /// The name in the configuration.
     pub name: String,
+    /// What stands for the name on both nodes of an HA pair ([`crate::flow::Image::rule_of`]).
+    pub name_hash: u64,
     /// What it does.
     pub action: Action,
     /// What is written to the logs.

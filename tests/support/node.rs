@@ -209,6 +209,19 @@ impl Node {
         }
     }
 
+    /// One of the two nodes of a pair: it stands by.
+    pub fn paired(mut self, setup: &engine::PairSetup) -> Self {
+        self.engine = self.engine.with_pair(setup, &HeapMemory).expect("memory");
+        self
+    }
+
+    /// Takes what the other node of its pair says.
+    pub fn hear(&mut self, news: &haechi::flow::table::News, yields: bool) {
+        let mut record = Record::default();
+        self.engine.take_news(self.now, news, yields, &mut record);
+        self.account(record, &[]);
+    }
+
     /// With room for so many records of what its rules log.
     pub fn with_records(mut self, capacity: usize) -> Self {
         self.engine = self.engine.with_records(capacity, true);
@@ -379,7 +392,9 @@ impl Node {
             record.originated.len() as u64
         );
         assert_eq!(
-            after.sessions_created - after.sessions_ended,
+            after.sessions_created + after.sessions_synced_in
+                - after.sessions_ended
+                - after.sessions_synced_out,
             u64::from(self.engine.table().len()),
             "sessions made and ended"
         );
@@ -478,6 +493,9 @@ impl Node {
             (String::from("sessions_ended"), counters.sessions_ended),
             (String::from("sessions_evicted"), counters.sessions_evicted),
             (String::from("sources_full"), counters.sources_full),
+            (String::from("sessions_synced_in"), counters.sessions_synced_in),
+            (String::from("sessions_synced_out"), counters.sessions_synced_out),
+            (String::from("sync_refused"), counters.sync_refused),
         ]);
         for reason in DropReason::ALL {
             all.insert(reason.name().to_owned(), counters.drops[reason.index()]);

@@ -17,11 +17,13 @@
 //! already: benches and tests.
 
 mod expire;
+pub mod journal;
 mod lookup;
 mod moved;
 mod walk;
 
 pub use expire::{Due, Expiry};
+pub use journal::{Journal, News, Standing, TakenIn};
 pub use lookup::{Candidate, Lookup, MAX_BATCH};
 pub use moved::Moved;
 
@@ -55,6 +57,8 @@ pub struct SessionTable<H = SecretHash> {
     by_state: [u32; SessionState::COUNT],
     inserted: u64,
     removed: u64,
+    /// Of a node that is one of a pair.
+    journal: Option<Box<Journal>>,
 }
 
 /// A session's name for the outside world: a slot and its version, so that one that ended is told from its successor.
@@ -151,6 +155,7 @@ impl<H: HashKey> SessionTable<H> {
             by_state: [0; SessionState::COUNT],
             inserted: 0,
             removed: 0,
+            journal: None,
         })
     }
 
@@ -315,11 +320,17 @@ impl<H: HashKey> SessionTable<H> {
         }
     }
 
-    /// Takes the carry of a packet counter that wrapped.
+    /// Takes the carry of a packet counter that wrapped, and has the other node of a pair hear how far the session has come. To be
+    /// called when [`Session::touch`] says so.
     #[cold]
     pub fn carry(&mut self, ix: SessionIx, sender: Direction) {
-        let carry = &mut self.cold[ix.index()].carry[sender.index()];
-        *carry = carry.saturating_add(1);
+        if self.sessions[ix.index()].packets[sender.index()] == 0 {
+            let carry = &mut self.cold[ix.index()].carry[sender.index()];
+            *carry = carry.saturating_add(1);
+        }
+        if let Some(journal) = &mut self.journal {
+            journal.dirty(ix.0);
+        }
     }
 
     /// Makes a session one whose ends are reset when it idles out, or one whose ends are not.
@@ -375,6 +386,9 @@ impl<H: HashKey> SessionTable<H> {
         session.state = state;
         let deadline = deadline(session, timeout);
         self.wheel.hasten(&mut self.cold, ix.0, deadline);
+        if let Some(journal) = &mut self.journal {
+            journal.dirty(ix.0);
+        }
     }
 
     /// Adds a session whose key has this hash and is not in the table. It may idle for `timeout` ticks from `now` on.
@@ -408,6 +422,9 @@ impl<H: HashKey> SessionTable<H> {
         }
         self.queues.begin(slot, session.ingress, session.state);
         self.wheel.link(&mut self.cold, slot, deadline(&session, timeout));
+        if let Some(journal) = &mut self.journal {
+            journal.begin(slot, now);
+        }
         Ok(SessionIx(slot))
     }
 
@@ -415,6 +432,9 @@ impl<H: HashKey> SessionTable<H> {
     pub fn remove(&mut self, ix: SessionIx) -> bool {
         if self.entry(ix).is_none() {
             return false;
+        }
+        if let Some(journal) = &mut self.journal {
+            journal.end(ix.0, &self.sessions[ix.index()].key);
         }
         let hash = self.cold[ix.index()].hash();
         let was_there = index::remove(&mut self.index, hash, ix.0);

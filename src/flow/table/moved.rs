@@ -1,6 +1,7 @@
 //! Sessions that go from one worker's table to another's, with everything that a table keeps of them.
 
-use super::{Entry, SessionId, SessionTable, TableFull, deadline, index, packets};
+use super::journal::Carried;
+use super::{Entry, SessionId, SessionTable, TableFull, packets};
 use crate::base::{Nanos, SessionIx, Tick};
 use crate::flow::{HashKey, Session, Translation};
 use crate::packet::LinkHeader;
@@ -17,6 +18,8 @@ pub struct Moved {
     /// By direction; mean something with [`Session::RESETS`] or [`Session::PROXIED`].
     pub links: [LinkHeader; 2],
     carry: [u16; 2],
+    /// What the other node of a pair knows of it.
+    told: Carried,
 }
 
 impl Moved {
@@ -47,7 +50,19 @@ impl<H: HashKey> SessionTable<H> {
             translation: self.translations[ix.index()],
             links: self.links[ix.index()],
             carry: cold.carry,
+            told: self
+                .journal
+                .as_ref()
+                .map_or_else(Carried::default, |j| j.carried(ix.0)),
         })
+    }
+
+    /// Removes a session that has gone to another worker's table. Nobody is told that it ended.
+    pub fn remove_moved(&mut self, ix: SessionIx) {
+        if let Some(journal) = &mut self.journal {
+            journal.leave(ix.0, &self.sessions[ix.index()].key);
+        }
+        self.remove(ix);
     }
 
     /// Puts a session in that another table had. It idles since its last packet, and may do so for `timeout` ticks in all; if that
@@ -61,37 +76,19 @@ impl<H: HashKey> SessionTable<H> {
             self.find(&moved.session.key, hash).is_none(),
             "the key is in the table"
         );
-        let slot = self.take_slot().ok_or(TableFull)?;
-        if !index::insert(&mut self.index, hash, slot) {
-            self.give_slot(slot);
-            return Err(TableFull);
-        }
-        if self.len == 0 {
-            self.wheel.restart(now);
-        }
         let session = moved.session;
-        self.by_state[session.state.index()] += 1;
-        self.len += 1;
-        self.inserted += 1;
-        self.sessions[slot as usize] = session;
-        let cold = &mut self.cold[slot as usize];
-        cold.begin(hash, moved.created);
-        cold.carry = moved.carry;
+        let ix = self.place(session, hash, moved.created, timeout, now)?;
+        self.cold[ix.index()].carry = moved.carry;
         if session.resets() || session.is_proxied() {
-            self.links[slot as usize] = moved.links;
+            self.links[ix.index()] = moved.links;
         }
         if session.is_proxied() {
-            self.translations[slot as usize] = moved.translation;
+            self.translations[ix.index()] = moved.translation;
         }
-        self.queues.begin(slot, session.ingress, session.state);
-        let deadline = deadline(&session, timeout);
-        let due = if now.distance(deadline) >= 0 {
-            now.plus(1)
-        } else {
-            deadline
-        };
-        self.wheel.link(&mut self.cold, slot, due);
-        Ok(SessionIx(slot))
+        if let Some(journal) = &mut self.journal {
+            journal.arrive(ix.0, &session.key, &moved.told);
+        }
+        Ok(ix)
     }
 }
 

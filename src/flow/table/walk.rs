@@ -56,7 +56,7 @@ impl<H: HashKey> SessionTable<H> {
         self.fresh
     }
 
-    fn page(&self, from: u32, budget: u32) -> (std::ops::Range<u32>, Option<u32>) {
+    pub(super) fn page(&self, from: u32, budget: u32) -> (std::ops::Range<u32>, Option<u32>) {
         let end = from.saturating_add(budget).min(self.fresh);
         (from.min(end)..end, (end < self.fresh).then_some(end))
     }

@@ -10,7 +10,7 @@ use super::message::Message;
 use super::process::{Act, FlowPacket};
 use super::{Engine, IMPLICIT_DROP, Outputs};
 use crate::base::{Generation, Memory, Nanos, SessionIx, Tick, WorkerId};
-use crate::flow::image::{Birth, Bucket, DigestKey, Image};
+use crate::flow::image::{Birth, BucketSet, DigestKey, Image};
 use crate::flow::relearn::Relearnt;
 use crate::flow::table::journal::Sums;
 use crate::flow::table::{Entry, Journal, News, Standing, TakenIn};
@@ -36,34 +36,8 @@ pub struct PairSetup {
     pub adoption: Adoption,
 }
 
-/// A walk over the table, as far as it has come.
-#[derive(Clone, Copy, Debug)]
-struct Walk {
-    from: u32,
-    /// A set of [`Bucket`]s.
-    buckets: [u64; 8],
-}
-
-impl Walk {
-    fn of(buckets: &[Bucket]) -> Self {
-        let mut set = if buckets.is_empty() { [u64::MAX; 8] } else { [0; 8] };
-        for Bucket(bucket) in buckets {
-            if let Some(word) = set.get_mut(usize::from(bucket / 64)) {
-                *word |= 1 << (bucket % 64);
-            }
-        }
-        Self {
-            from: 0,
-            buckets: set,
-        }
-    }
-
-    fn has(&self, Bucket(bucket): Bucket) -> bool {
-        self.buckets
-            .get(usize::from(bucket / 64))
-            .is_some_and(|word| word & (1 << (bucket % 64)) != 0)
-    }
-}
+/// A walk over the table for some buckets, and the slot where it goes on.
+type Walk = (u32, BucketSet);
 
 /// What an engine of a pair has besides its table's journal.
 pub(super) struct Pair {
@@ -148,10 +122,10 @@ impl<B> Engine<B> {
         }
     }
 
-    /// Tells the other node all own sessions of these buckets (none: of all), changed or not.
-    pub fn tell_all(&mut self, buckets: &[Bucket]) {
+    /// Tells the other node all own sessions of these buckets, changed or not.
+    pub fn tell_all(&mut self, buckets: &BucketSet) {
         if let Some(pair) = &mut self.pair {
-            pair.telling = Some(Walk::of(buckets));
+            pair.telling = Some((0, *buckets));
         }
     }
 
@@ -178,26 +152,28 @@ impl<B> Engine<B> {
         self.table.journal().map_or(0, Journal::len)
     }
 
-    /// What the other node is to be told next: changes first, then, looking at `budget` slots of the table at most, what
-    /// [`Engine::tell_all`] asked for.
-    pub fn next_news(&mut self, now: Nanos, budget: &mut u32) -> Option<News> {
+    /// The next change that the other node is to be told, looking at `budget` slots of the table at most.
+    pub fn next_change(&mut self, now: Nanos, budget: &mut u32) -> Option<News> {
+        let policy = &*self.policy;
+        self.table
+            .next_news(now, budget, |id| policy.rule(id).map_or(0, |rule| rule.name_hash))
+    }
+
+    /// The next session that [`Engine::tell_all`] asked for, looking at `budget` slots of the table at most.
+    pub fn next_untold(&mut self, now: Nanos, budget: &mut u32) -> Option<News> {
         let policy = &*self.policy;
         let rule = |id| policy.rule(id).map_or(0, |rule| rule.name_hash);
-        if let Some(news) = self.table.next_news(now, budget, rule) {
-            return Some(news);
-        }
-        let walk = self.pair.as_mut()?.telling.as_mut()?;
-        while walk.from < self.table.used() {
-            if *budget == 0 {
-                return None;
-            }
-            *budget -= 1;
-            let ix = SessionIx(walk.from);
-            walk.from += 1;
-            let wanted = self.table.entry(ix).is_some() && self.table.bucket(ix).is_some_and(|b| walk.has(b));
+        let (from, buckets) = self.pair.as_mut()?.telling.as_mut()?;
+        while *from < self.table.used() {
+            *budget = budget.checked_sub(1)?;
+            let ix = SessionIx(*from);
+            *from += 1;
+            let wanted =
+                self.table.entry(ix).is_some() && self.table.bucket(ix).is_some_and(|b| buckets.has(b));
             if wanted {
-                if let Some(news) = self.table.tell(ix, now, rule) {
-                    return Some(news);
+                let news = self.table.tell(ix, now, rule);
+                if news.is_some() {
+                    return news;
                 }
             }
         }
@@ -223,10 +199,10 @@ impl<B> Engine<B> {
         }
     }
 
-    /// ... and has named those of these buckets (none: of all): what it has not named goes, by and by ([`Engine::step_pair`]).
-    pub fn end_resync(&mut self, buckets: &[Bucket]) {
+    /// ... and has named those of these buckets: what it has not named goes, by and by ([`Engine::step_pair`]).
+    pub fn end_resync(&mut self, buckets: &BucketSet) {
         if let Some(pair) = &mut self.pair {
-            pair.sweeping = Some(Walk::of(buckets));
+            pair.sweeping = Some((0, *buckets));
         }
     }
 
@@ -247,18 +223,20 @@ impl<B> Engine<B> {
             pair.settling = self.table.settle_standing(from, budget);
             return;
         }
-        let Some(walk) = pair.sweeping else { return };
+        let Some((from, buckets)) = pair.sweeping else {
+            return;
+        };
         let (mut slots, mut count) = ([SessionIx(0); SWEEP], 0);
         let next = self.table.unnamed(
-            walk.from,
+            from,
             budget.min(SWEEP as u32),
-            |bucket| walk.has(bucket),
+            |bucket| buckets.has(bucket),
             |ix| {
                 slots[count] = ix;
                 count += 1;
             },
         );
-        pair.sweeping = next.map(|from| Walk { from, ..walk });
+        pair.sweeping = next.map(|from| (from, buckets));
         for ix in &slots[..count] {
             self.let_go(now, *ix);
         }

@@ -20,6 +20,51 @@ pub struct Bucket(pub u16);
 /// How many there are.
 pub const BUCKETS: usize = 512;
 
+/// Some of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BucketSet([u64; BUCKETS / 64]);
+
+impl BucketSet {
+    /// None of them.
+    pub const NONE: Self = Self([0; BUCKETS / 64]);
+    /// All of them.
+    pub const ALL: Self = Self([u64::MAX; BUCKETS / 64]);
+
+    /// Is this one of them?
+    #[must_use]
+    pub fn has(&self, Bucket(bucket): Bucket) -> bool {
+        let word = self.0.get(usize::from(bucket / 64));
+        word.is_some_and(|word| word & (1 << (bucket % 64)) != 0)
+    }
+
+    /// Adds one; one that there is not is left out.
+    pub fn insert(&mut self, Bucket(bucket): Bucket) {
+        if let Some(word) = self.0.get_mut(usize::from(bucket / 64)) {
+            *word |= 1 << (bucket % 64);
+        }
+    }
+
+    /// How many.
+    #[must_use]
+    pub fn len(&self) -> u32 {
+        self.0.iter().map(|word| word.count_ones()).sum()
+    }
+
+    /// Is there none?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl FromIterator<Bucket> for BucketSet {
+    fn from_iter<I: IntoIterator<Item = Bucket>>(buckets: I) -> Self {
+        let mut set = Self::NONE;
+        buckets.into_iter().for_each(|bucket| set.insert(bucket));
+        set
+    }
+}
+
 /// What keys the digests of a pair's sessions, and their buckets; made of the pair's key.
 #[derive(Clone, Copy, Default)]
 pub struct DigestKey(pub [u64; 2]);

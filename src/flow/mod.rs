@@ -22,7 +22,7 @@ pub mod window;
 pub use evict::EvictionClass;
 pub use fragments::{FragmentKey, Fragments};
 pub use hash::{HashKey, HashSeed, SecretHash};
-pub use image::{Birth, Bucket, DigestKey, Image};
+pub use image::{Birth, Bucket, BucketSet, DigestKey, Image};
 pub use key::{Direction, FlowKey, KeyClass, KeyRow};
 pub use owner::{BUCKETS, BucketTable, KeySet, Method, OwnerFunction, Side, Tuple};
 pub use proof::{Disagreement, Event, Kind, Kinds, Proof, RssState, Trust};

@@ -6,7 +6,9 @@
 //! - `election`: which of the nodes leads
 //! - `stream`: session updates in order, acknowledged, sent again in their newest state
 //! - `peer`: all of it together
+//! - [`member`]: a worker's part in it
 
+pub mod member;
 pub mod message;
 
 pub use message::{Ack, DigestReport, Frame, Heartbeat, Lead, NodeId, Path, Progress, Role, Update};

@@ -105,6 +105,12 @@ counts! {
     sessions_moved_in,
     /// Sessions that went to other workers with their buckets.
     sessions_moved_out,
+    /// Sessions of the other node of an HA pair that were taken in.
+    sessions_synced_in,
+    /// Of those, the ones that it said have ended.
+    sessions_synced_out,
+    /// News of the other node's sessions for which there was no room.
+    sync_refused,
     /// Flows whose sessions are on other workers than the owner function says.
     redirects,
     /// Sessions that gave way to others.
@@ -164,6 +170,9 @@ impl Counts {
         self.sessions_ended += other.sessions_ended;
         self.sessions_moved_in += other.sessions_moved_in;
         self.sessions_moved_out += other.sessions_moved_out;
+        self.sessions_synced_in += other.sessions_synced_in;
+        self.sessions_synced_out += other.sessions_synced_out;
+        self.sync_refused += other.sync_refused;
         self.redirects += other.redirects;
         self.sessions_evicted += other.sessions_evicted;
         self.sources_full += other.sources_full;

@@ -276,6 +276,15 @@ pub struct Counters {
     /// Sessions that went from worker to worker with their buckets.
     #[serde(default)]
     pub sessions_moved: u64,
+    /// Sessions of the other node of an HA pair that were taken in.
+    #[serde(default)]
+    pub sessions_synced_in: u64,
+    /// Of those, the ones that the other node said have ended.
+    #[serde(default)]
+    pub sessions_synced_out: u64,
+    /// News of the other node's sessions for which there was no room.
+    #[serde(default)]
+    pub sync_refused: u64,
     /// Sessions that are on another worker than their flow's owner, whose table was full.
     #[serde(default)]
     pub redirects: u64,

@@ -154,11 +154,16 @@ pub enum Frame {
         /// Which resync.
         resync: u32,
     },
-    /// The digests of the sender's sessions at this point of its updates, by bucket.
+    /// The digests of the sender's sessions at this point of its updates, by bucket. A datagram does not hold all of them: a barrier is
+    /// told in parts, in the order of the buckets; the part that reaches [`crate::flow::image::BUCKETS`] is the last.
     Barrier {
-        /// The sync number.
+        /// The sync number, each part's own.
         number: u64,
-        /// By [`Bucket`]; sums, modulo 2^64, of the digests of single sessions.
+        /// Which barrier.
+        barrier: u64,
+        /// The bucket of the first digest.
+        first: Bucket,
+        /// Of the buckets from `first`: sums, modulo 2^64, of the digests of single sessions.
         digests: Vec<u64>,
     },
     /// What the receiver of a barrier has to say to it.

@@ -10,5 +10,7 @@
 
 pub mod member;
 pub mod message;
+pub mod seal;
+pub mod wire;
 
 pub use message::{Ack, DigestReport, Frame, Heartbeat, Lead, NodeId, Path, Progress, Role, Update};

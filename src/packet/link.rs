@@ -16,6 +16,8 @@ pub struct LinkHeader {
 impl LinkHeader {
     /// Bytes that the longest takes, with the EtherType.
     pub const MAX: usize = 12 + 8 + 2;
+    /// Bytes of [`Self::to_bytes`].
+    pub const SIZE: usize = 12 + 8;
 
     /// Of a frame whose IP header begins at `l3_offset` (14, 18 or 22).
     #[must_use]
@@ -29,6 +31,28 @@ impl LinkHeader {
             tag.copy_from_slice(bytes);
         }
         header
+    }
+
+    /// As [`Self::to_bytes`] made them.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8; Self::SIZE]) -> Self {
+        let mut header = Self::default();
+        let (addresses, tags) = bytes.split_at(12);
+        header.addresses.copy_from_slice(addresses);
+        for (tag, bytes) in header.tags.iter_mut().zip(tags.chunks_exact(4)) {
+            tag.copy_from_slice(bytes);
+        }
+        header
+    }
+
+    /// Both addresses and both tags as they came, a tag that is none as zeros.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; Self::SIZE] {
+        let mut bytes = [0; Self::SIZE];
+        let (addresses, tags) = bytes.split_at_mut(12);
+        addresses.copy_from_slice(&self.addresses);
+        tags.copy_from_slice(self.tags.as_flattened());
+        bytes
     }
 
     /// Has none been seen?
@@ -77,6 +101,7 @@ mod tests {
             assert_eq!(out[..l3], expected);
             assert_eq!(header.write(is_ipv4, &mut out[..l3 - 1]), None);
             assert_eq!(header.reversed().reversed(), header);
+            assert_eq!(LinkHeader::from_bytes(&header.to_bytes()), header);
             assert!(header.reversed().write(is_ipv4, &mut out).is_some());
             assert_eq!((&out[..6], &out[6..12]), (&frame[6..12], &frame[..6]));
         }

@@ -368,6 +368,19 @@ fn a_proxied_session_has_its_translation() {
     without[at] = 119;
     assert_eq!(updates_of(&bytes), [Ok(Update::Session(full()))]);
     assert_eq!(updates_of(&without), [Err(InvalidUpdate::Translation)]);
+    // That of one that is not proxied means nothing.
+    let core = bytes
+        .windows(2)
+        .position(|field| field == [3, 23])
+        .expect("it is there");
+    let mut plain = bytes;
+    plain[core + 2 + 22] &= !Session::PROXIED;
+    let expected = Image {
+        flags: Session::OUTLIVED,
+        translation: Default::default(),
+        ..full()
+    };
+    assert_eq!(updates_of(&plain), [Ok(Update::Session(expected))]);
 }
 
 #[test]

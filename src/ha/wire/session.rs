@@ -329,6 +329,9 @@ pub(super) fn read(value: &[u8]) -> Result<Image, InvalidUpdate> {
         .filter(|state| states.contains(state))
         .ok_or(InvalidUpdate::State)?;
     validate(&image, translated)?;
+    if image.flags & Session::PROXIED == 0 {
+        image.translation = Translation::default();
+    }
     Ok(image)
 }
 

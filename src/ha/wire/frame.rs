@@ -142,7 +142,6 @@ fn sync(body: &[u8]) -> Message<'_> {
     let mut fields = Fields(body);
     // It comes first, as this version writes it; in another order it is looked for.
     let number = fields
-        .clone()
         .flatten()
         .find_map(|(tag, value)| (tag == tag::NUMBER).then(|| u64_of(value)));
     if let Some(Some((tag::NUMBER, _))) = fields.clone().next() {

@@ -335,9 +335,9 @@ fn sessions_that_cannot_be_are_left_out_and_the_rest_is_news() {
     }]);
     let (core, key) = (4 + 11 + 3 + 20 + 2, 4 + 11 + 3 + 2);
     for (at, value, why) in [
-        (core + 20, 15, InvalidUpdate::State),
-        (core + 20, 255, InvalidUpdate::State),
-        (core + 21, 2, InvalidUpdate::Opener),
+        (core + 24, 15, InvalidUpdate::State),
+        (core + 24, 255, InvalidUpdate::State),
+        (core + 25, 2, InvalidUpdate::Opener),
         (key + 17, 6, InvalidUpdate::Key),
     ] {
         let mut bytes = bytes.clone();
@@ -346,7 +346,7 @@ fn sessions_that_cannot_be_are_left_out_and_the_rest_is_news() {
     }
     // A flag of a later version is passed over.
     let mut later = bytes.clone();
-    later[core + 22] |= 0x80;
+    later[core + 26] |= 0x80;
     assert_eq!(updates_of(&later), [Ok(Update::Session(tcp))]);
     // An end of a session that has no key.
     let gone = [2, 0, 13, 0, 3, 10, 0, 3, 8, 1, 2, 3, 4, 5, 6, 7, 8];
@@ -371,16 +371,43 @@ fn a_proxied_session_has_its_translation() {
     // That of one that is not proxied means nothing.
     let core = bytes
         .windows(2)
-        .position(|field| field == [3, 23])
+        .position(|field| field == [3, 27])
         .expect("it is there");
     let mut plain = bytes;
-    plain[core + 2 + 22] &= !Session::PROXIED;
+    plain[core + 2 + 26] &= !Session::PROXIED;
     let expected = Image {
         flags: Session::OUTLIVED,
         translation: Default::default(),
         ..full()
     };
     assert_eq!(updates_of(&plain), [Ok(Update::Session(expected))]);
+}
+
+/// Microseconds of 48 bits: what is shorter is nothing, what is longer is the longest.
+#[test]
+fn times_go_by_the_microsecond() {
+    for (sent, read) in [
+        (999, 0),
+        (1000, 1000),
+        (1_234_567, 1_234_000),
+        (u64::MAX, ((1 << 48) - 1) * 1000),
+    ] {
+        let image = Image {
+            age: Nanos(sent),
+            idle: Nanos(sent / 2),
+            ..established(1)
+        };
+        let bytes = bytes_of(&[Frame::Sync {
+            number: 1,
+            updates: vec![Update::Session(image)],
+        }]);
+        let expected = Image {
+            age: Nanos(read),
+            idle: Nanos((sent / 2 / 1000).min((1 << 48) - 1) * 1000),
+            ..image
+        };
+        assert_eq!(updates_of(&bytes), [Ok(Update::Session(expected))]);
+    }
 }
 
 #[test]

@@ -48,6 +48,7 @@ pub(crate) fn established(number: u32) -> Image {
             reserved: 0,
         }),
         birth: Birth(0x0123_4567_89ab_cdef ^ u64::from(number)),
+        serial: 0x1234_5600 + number,
         state: SessionState::Established,
         ingress: PortId(1),
         egress: PortId(0),
@@ -169,6 +170,11 @@ fn translation() -> impl Strategy<Value = Translation> {
     )
 }
 
+/// Times as they go from node to node: in microseconds, of 48 bits.
+fn micros(bits: u64) -> Nanos {
+    Nanos((bits >> 16) * 1000)
+}
+
 /// Any session as a node can have it.
 pub(crate) fn image() -> impl Strategy<Value = Image> {
     let tcp = (flow(), [sender(), sender()], any::<u8>(), translation(), links());
@@ -194,6 +200,7 @@ pub(crate) fn image() -> impl Strategy<Value = Image> {
         Image {
             key,
             birth: Birth(birth),
+            serial: (rule >> 16) as u32 ^ birth as u32,
             state,
             opener: if high {
                 Direction::HighToLow
@@ -214,8 +221,8 @@ pub(crate) fn image() -> impl Strategy<Value = Image> {
             links,
             bytes: [a, b],
             packets: [c, d],
-            age: Nanos(age),
-            idle: Nanos(idle),
+            age: micros(age),
+            idle: micros(idle),
         }
     })
 }

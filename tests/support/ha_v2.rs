@@ -140,10 +140,10 @@ pub(crate) fn read(bytes: &[u8]) -> Result<(Vec<Frame>, Added), WireError> {
                 added.sessions.extend(find(&inner));
                 let counts = inner
                     .iter()
-                    .find(|(tag, value)| *tag == COUNTS && value.len() > 48);
+                    .find(|(tag, value)| *tag == COUNTS && value.len() > 44);
                 added
                     .counts
-                    .extend(counts.map(|(_, value)| u16::from_le_bytes([value[48], value[49]])));
+                    .extend(counts.map(|(_, value)| u16::from_le_bytes([value[44], value[45]])));
             }
         }
     }

@@ -15,11 +15,11 @@ mod part {
     pub(super) const KEY_V4: u8 = 1;
     /// The same with addresses of 16 bytes.
     pub(super) const KEY_V6: u8 = 2;
-    /// Birth (8); of a session that has not ended also: rule (8), ingress (2), egress (2), state (1), opener (1), flags (1).
+    /// Birth (8); of a session that has not ended also: rule (8), serial (4), ingress (2), egress (2), state, opener, flags (1 each).
     pub(super) const CORE: u8 = 3;
     /// Of each sender: end, highest end, acknowledged (4 each), window (2), flags, scale (1 each). Left out if all is 0.
     pub(super) const SENDERS: u8 = 4;
-    /// Bytes (8, 8), packets (8, 8), age (8), idle (8).
+    /// Bytes (8, 8), packets (8, 8), age and idle in microseconds (6, 6), which last for 9 years.
     pub(super) const COUNTS: u8 = 5;
     /// Type and code of what opened it. Left out if both are 0.
     pub(super) const ICMP: u8 = 6;
@@ -33,9 +33,9 @@ mod part {
 const KEY_V4: usize = 18;
 const KEY_V6: usize = 42;
 const BIRTH: usize = 8;
-const CORE: usize = 23;
+const CORE: usize = 27;
 const SENDER: usize = 16;
-const COUNTS: usize = 48;
+const COUNTS: usize = 44;
 const TRANSLATION: usize = 16;
 
 /// Bytes of a part's tag and length.
@@ -89,6 +89,21 @@ fn sender_of(bytes: &[u8; SENDER]) -> TcpSender {
         flags: bytes[14],
         scale: bytes[15],
     }
+}
+
+/// The low 6 bytes of a time in microseconds, or the longest that they can say.
+#[inline(always)]
+fn micros(time: Nanos) -> [u8; 6] {
+    let [a, b, c, d, e, f, ..] = (time.0 / 1000).min((1 << 48) - 1).to_le_bytes();
+    [a, b, c, d, e, f]
+}
+
+/// As [`micros`] made them.
+#[inline(always)]
+fn nanos(bytes: &[u8]) -> Nanos {
+    let low = u64::from(u32_of(bytes));
+    let high = u64::from(u16_of(bytes.get(4..).unwrap_or_default()));
+    Nanos((low | (high << 32)) * 1000)
 }
 
 /// Which parts an image has beside key, core and counts.
@@ -200,6 +215,7 @@ fn write_image<const N: usize>(buffer: &mut Buffer<N>, image: &Image) {
     buffer.head(part::CORE, CORE);
     buffer.put(image.birth.0.to_le_bytes());
     buffer.put(image.rule.to_le_bytes());
+    buffer.put(image.serial.to_le_bytes());
     buffer.put(image.ingress.0.to_le_bytes());
     buffer.put(image.egress.0.to_le_bytes());
     buffer.put([image.state as u8, image.opener as u8, image.flags & Image::FLAGS]);
@@ -209,16 +225,11 @@ fn write_image<const N: usize>(buffer: &mut Buffer<N>, image: &Image) {
         buffer.put(sender_bytes(&image.tcp[1]));
     }
     buffer.head(part::COUNTS, COUNTS);
-    for number in [
-        image.bytes[0],
-        image.bytes[1],
-        image.packets[0],
-        image.packets[1],
-        image.age.0,
-        image.idle.0,
-    ] {
+    for number in [image.bytes, image.packets].as_flattened() {
         buffer.put(number.to_le_bytes());
     }
+    buffer.put(micros(image.age));
+    buffer.put(micros(image.idle));
     if parts.icmp {
         buffer.head(part::ICMP, 2);
         buffer.put(image.icmp);
@@ -284,13 +295,14 @@ pub(super) fn read(value: &[u8]) -> Result<Image, InvalidUpdate> {
             part::KEY_V4 | part::KEY_V6 => key = read_key(part, value),
             part::CORE => {
                 if let Some(core) = value.first_chunk::<CORE>() {
-                    state = core[20];
-                    image.opener = opener(core[21]).ok_or(InvalidUpdate::Opener)?;
-                    image.flags = core[22] & Image::FLAGS;
+                    state = core[24];
+                    image.opener = opener(core[25]).ok_or(InvalidUpdate::Opener)?;
+                    image.flags = core[26] & Image::FLAGS;
                     image.birth = Birth(u64_of(core));
                     image.rule = u64_of(&core[8..]);
-                    image.ingress = PortId(u16_of(&core[16..]));
-                    image.egress = PortId(u16_of(&core[18..]));
+                    image.serial = u32_of(&core[16..]);
+                    image.ingress = PortId(u16_of(&core[20..]));
+                    image.egress = PortId(u16_of(&core[22..]));
                 }
             }
             part::SENDERS => {
@@ -303,8 +315,8 @@ pub(super) fn read(value: &[u8]) -> Result<Image, InvalidUpdate> {
                 if let Some(counts) = value.first_chunk::<COUNTS>() {
                     image.bytes = [u64_of(counts), u64_of(&counts[8..])];
                     image.packets = [u64_of(&counts[16..]), u64_of(&counts[24..])];
-                    image.age = Nanos(u64_of(&counts[32..]));
-                    image.idle = Nanos(u64_of(&counts[40..]));
+                    image.age = nanos(&counts[32..]);
+                    image.idle = nanos(&counts[38..]);
                 }
             }
             part::ICMP => image.icmp = value.first_chunk().copied().unwrap_or_default(),

@@ -1,6 +1,12 @@
 //! The HA pair's messages as bytes: what version 1 writes is frozen (tests/data/ha/v1), what is read cannot do harm, and a later version
 //! and this one understand each other.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test may stop; so may what several tests share"
+)]
+
 #[path = "support/ha_images.rs"]
 mod ha_images;
 #[path = "support/ha_v2.rs"]

@@ -22,7 +22,23 @@ fn base() -> Config {
     }
     text += "[[rule]]\nname = \"first\"\nfrom = \"left\"\naction = \"allow\"\n";
     text += "[[rule]]\nname = \"second\"\naction = \"drop\"\n";
-    config::load_text("base", &text).unwrap()
+    text += "[ha]\nnode_id = 1\nkey_file = \"ha.key\"\nwitness = \"192.0.2.1\"\n";
+    for (key, net) in [("link", 77), ("second_link", 78)] {
+        text += &format!("{key} = {{ local = \"169.254.{net}.1:7700\", peer = \"169.254.{net}.2:7700\" }}\n");
+    }
+    let mut config = config::load_text("base", &text).unwrap();
+    // What is not written out where it has its default.
+    if let Some(ha) = &mut config.ha {
+        ha.data_heartbeats = false;
+        ha.redirect_rate = config::Rate(1);
+        ha.defer_timeout = config::TimeSpan::from_secs(1);
+        ha.defer_fail = config::DeferFail::Closed;
+    }
+    config
+}
+
+fn ha(config: &mut Config) -> &mut config::Ha {
+    config.ha.as_mut().unwrap()
 }
 
 /// A key, whether a change of it needs a restart, and the change.
@@ -127,6 +143,41 @@ fn changes() -> Vec<Change> {
         ("conntrack.fragments.timeout", false, |c| {
             c.conntrack.fragments.timeout = config::TimeSpan::from_secs(1)
         }),
+        ("ha", true, |c| c.ha = None),
+        ("ha.mode", true, |c| ha(c).mode = config::HaMode::ActiveActive),
+        ("ha.node_id", true, |c| ha(c).node_id = 2),
+        ("ha.priority", false, |c| ha(c).priority = 7),
+        ("ha.preempt", true, |c| ha(c).preempt = true),
+        ("ha.preempt_delay", true, |c| {
+            ha(c).preempt_delay = config::TimeSpan::from_secs(1)
+        }),
+        ("ha.witness", true, |c| ha(c).witness = None),
+        ("ha.data_heartbeats", true, |c| ha(c).data_heartbeats = true),
+        ("ha.redirect_rate", true, |c| {
+            ha(c).redirect_rate = config::Rate(7)
+        }),
+        ("ha.sync_rate", true, |c| ha(c).sync_rate = config::Rate(7)),
+        ("ha.defer_timeout", true, |c| {
+            ha(c).defer_timeout = config::TimeSpan::from_secs(7)
+        }),
+        ("ha.defer_fail", true, |c| {
+            ha(c).defer_fail = config::DeferFail::Open
+        }),
+        ("ha.track", true, |c| ha(c).track.push("a".to_owned())),
+        ("ha.key_file", true, |c| ha(c).key_file.push("x")),
+        ("ha.heartbeat", true, |c| {
+            ha(c).heartbeat = config::TimeSpan::from_secs(1)
+        }),
+        ("ha.dead_after", true, |c| ha(c).dead_after = 7),
+        ("ha.alone_after", true, |c| {
+            ha(c).alone_after = config::TimeSpan::from_secs(7)
+        }),
+        ("ha.adopt_kib", true, |c| ha(c).adopt_kib = 7),
+        ("ha.adopt_time", true, |c| {
+            ha(c).adopt_time = config::TimeSpan::from_secs(7)
+        }),
+        ("ha.link", true, |c| ha(c).link.local = "[::1]:1".parse().unwrap()),
+        ("ha.second_link", true, |c| ha(c).second_link = None),
     ]
 }
 

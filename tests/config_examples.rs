@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use haechi::config::{self, Config};
+use haechi::config::{self, Config, DiskFiles, Files};
 use serde_json::Value;
 
 fn directory() -> PathBuf {
@@ -11,15 +11,36 @@ fn directory() -> PathBuf {
 }
 
 fn examples() -> Vec<PathBuf> {
-    let directories = [directory(), directory().join("pktgen")];
+    let directories = [directory(), directory().join("pktgen"), directory().join("ha")];
     let entries = directories
         .iter()
         .flat_map(|path| std::fs::read_dir(path).unwrap());
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    // It is no node's file; theirs include it.
+    paths.retain(|path| !path.ends_with("ha/pair.toml"));
     paths.sort();
-    assert!(paths.len() >= 6, "{paths:?}");
+    assert!(paths.len() >= 8, "{paths:?}");
     paths
+}
+
+/// The files as they are, on a machine whose keys nobody looks at.
+struct WithoutKeys;
+
+impl Files for WithoutKeys {
+    fn read(&self, path: &Path) -> std::io::Result<String> {
+        DiskFiles.read(path)
+    }
+
+    fn identity(&self, path: &Path) -> PathBuf {
+        DiskFiles.identity(path)
+    }
+}
+
+fn load(path: &Path) -> Config {
+    let checked = config::check_files(&WithoutKeys, path);
+    assert!(checked.diagnostics.is_empty(), "{}", checked.diagnostics);
+    checked.config.unwrap()
 }
 
 fn schema() -> Value {
@@ -29,9 +50,7 @@ fn schema() -> Value {
 #[test]
 fn every_example_is_accepted_without_a_warning_and_compiles() {
     for path in examples() {
-        let checked = config::check(&path);
-        assert!(checked.diagnostics.is_empty(), "{}", checked.diagnostics);
-        let config = checked.config.unwrap();
+        let config = load(&path);
         let mut ids = config::RuleIds::new();
         let policy = config::compile(&config, haechi::base::Generation(1), &mut ids).unwrap();
         assert_eq!(policy.rules.len(), config.rules.len());
@@ -47,7 +66,7 @@ fn every_example_is_accepted_without_a_warning_and_compiles() {
 #[test]
 fn every_example_is_valid_by_the_schema() {
     let schema = schema();
-    for path in examples() {
+    for path in examples().into_iter().chain([directory().join("ha/pair.toml")]) {
         let file: toml::Value = toml::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
         let file = serde_json::to_value(file).unwrap();
         assert_eq!(
@@ -74,7 +93,7 @@ fn the_checked_in_schema_is_current() {
 #[test]
 fn the_effective_configuration_loads_as_itself() {
     for path in examples() {
-        let config = config::load(&path).unwrap();
+        let config = load(&path);
         let text = toml::to_string(&config).unwrap();
         let again =
             config::load_text("effective.toml", &text).unwrap_or_else(|errors| panic!("{errors}\n{text}"));
@@ -84,7 +103,7 @@ fn the_effective_configuration_loads_as_itself() {
 
 #[test]
 fn the_reference_has_the_defaults_that_it_names() {
-    let reference = config::load(&directory().join("reference.toml")).unwrap();
+    let reference = load(&directory().join("reference.toml"));
     let minimal = config::load_text(
         "minimal",
         r#"
@@ -108,9 +127,58 @@ fn the_reference_has_the_defaults_that_it_names() {
         service_sets: Default::default(),
         rules: Vec::new(),
         log: config::Log::default(),
+        ha: None,
         ..reference
     };
     assert_eq!(minimal, expected);
+}
+
+/// Likewise `[ha]`, but for what it says that it is an example.
+#[test]
+fn the_reference_has_the_defaults_of_a_pair() {
+    let reference = load(&directory().join("reference.toml")).ha.unwrap();
+    let text = format!(
+        "version = 1\nnode.mode = \"transparent\"\n\
+         port = [{{ name = \"a\", device = \"vdev:net_null0\", zone = \"z\", peer = \"b\" }}, \
+         {{ name = \"b\", device = \"vdev:net_null1\", zone = \"z\", peer = \"a\" }}]\n\
+         [ha]\nnode_id = 1\nkey_file = \"/etc/haechi/ha.key\"\n\
+         link = {{ local = \"{}\", peer = \"{}\" }}\n",
+        reference.link.local, reference.link.peer
+    );
+    let minimal = config::load_text("minimal", &text).unwrap().ha.unwrap();
+    let expected = config::Ha {
+        priority: 100,
+        preempt: false,
+        witness: None,
+        track: Vec::new(),
+        second_link: None,
+        ..reference
+    };
+    assert_eq!(minimal, expected);
+}
+
+/// The pair of `dpdk-config/ha/` agrees, in every respect.
+#[test]
+fn the_example_of_a_pair_is_a_pair() {
+    let paths = ["node-a.toml", "node-b.toml"].map(|name| directory().join("ha").join(name));
+    let report = config::check_pair(&WithoutKeys, paths.each_ref().map(PathBuf::as_path)).unwrap();
+    let lines: Vec<String> = report
+        .differences
+        .iter()
+        .map(|d| d.diagnostic().one_line())
+        .collect();
+    // There is no key in the repository to compare.
+    assert!(
+        matches!(&lines[..], [line] if line.contains("warning: the nodes' keys were not compared")),
+        "{lines:#?}"
+    );
+    let own: Vec<&str> = report.own.iter().map(|(key, _)| key.as_str()).collect();
+    assert_eq!(own, ["node.name"]);
+    let priorities = report
+        .configs
+        .each_ref()
+        .map(|config| config.ha.as_ref().unwrap().priority);
+    assert_eq!(priorities, [200, 100]);
 }
 
 /// What is wrong with `value` by `schema`: the part of JSON Schema that our own schema uses; another keyword is a panic.
@@ -209,6 +277,19 @@ fn the_schemas_patterns_and_the_parsers_agree() {
         "30s", "2h4m", "50ms", "1d", "", "30", "s", "1.5s", "-1s", "30 s", "30x", "2h 4m",
     ] {
         agrees("Duration", text, text.parse::<config::TimeSpan>().is_ok());
+    }
+    for text in [
+        "169.254.77.1:7700",
+        "[fd00::1]:7700",
+        "169.254.77.1",
+        "fd00::1",
+        "[fd00::1]",
+        "",
+        ":7700",
+        "fw-b:7700",
+        "169.254.77.1:",
+    ] {
+        agrees("Endpoint", text, text.parse::<config::Endpoint>().is_ok());
     }
     for text in ["100/s", "0/s", "", "100", "/s", "100/m", "-1/s", "1.5/s"] {
         agrees("Rate", text, text.parse::<config::Rate>().is_ok());

@@ -145,24 +145,36 @@ const KEYS: &[(&str, Does)] = &[
     ("log.sessions", Change("'/s'")),
     ("log.alerts", Change("'/a'")),
     ("metrics.listen", NotYet("metrics")),
-    ("ha.mode", NotYet("ha")),
-    ("ha.node_id", NotYet("ha")),
-    ("ha.priority", NotYet("ha")),
-    ("ha.preempt", NotYet("ha")),
-    ("ha.preempt_delay", NotYet("ha")),
-    ("ha.witness", NotYet("ha")),
-    ("ha.data_heartbeats", NotYet("ha")),
-    ("ha.redirect_rate", NotYet("ha")),
-    ("ha.defer_timeout", NotYet("ha")),
-    ("ha.defer_fail", NotYet("ha")),
-    ("ha.track", NotYet("ha")),
-    ("ha.link.local", NotYet("ha")),
-    ("ha.link.peer", NotYet("ha")),
-    ("ha.key_file", NotYet("ha")),
-    ("ha.heartbeat", NotYet("ha")),
-    ("ha.dead_after", NotYet("ha")),
-    ("ha.virtual_addresses.port", NotYet("ha")),
-    ("ha.virtual_addresses.address", NotYet("ha")),
+    (
+        "ha.mode",
+        Only(
+            "'active-active'",
+            "`ha.mode` \"active-active\" is not supported yet",
+        ),
+    ),
+    ("ha.node_id", Change("2")),
+    ("ha.priority", Change("7")),
+    ("ha.preempt", Change("true")),
+    ("ha.preempt_delay", Change("'7s'")),
+    ("ha.witness", Change("'192.0.2.254'")),
+    ("ha.data_heartbeats", NotYet("ha.data_heartbeats")),
+    ("ha.redirect_rate", NotYet("ha.redirect_rate")),
+    ("ha.sync_rate", Change("'7/s'")),
+    ("ha.defer_timeout", NotYet("ha.defer_timeout")),
+    ("ha.defer_fail", NotYet("ha.defer_fail")),
+    ("ha.track", Change("['wan']")),
+    ("ha.link.local", Change("'169.254.77.3:7700'")),
+    ("ha.link.peer", Change("'169.254.77.3:7700'")),
+    ("ha.second_link.local", Change("'169.254.78.3:7700'")),
+    ("ha.second_link.peer", Change("'169.254.78.3:7700'")),
+    ("ha.key_file", Change("'other.key'")),
+    ("ha.heartbeat", Change("'7ms'")),
+    ("ha.dead_after", Change("7")),
+    ("ha.alone_after", Change("'7s'")),
+    ("ha.adopt_kib", Change("7")),
+    ("ha.adopt_time", Change("'7s'")),
+    ("ha.virtual_addresses.port", NotYet("ha.virtual_addresses")),
+    ("ha.virtual_addresses.address", NotYet("ha.virtual_addresses")),
 ];
 
 /// A file that is accepted and that has a place for every key.
@@ -187,6 +199,11 @@ name = "trust"
 networks = ["fd00::/8"]
 [address_sets]
 servers = ["198.51.100.0/24"]
+[ha]
+node_id = 1
+key_file = "ha.key"
+link = { local = "169.254.77.1:7700", peer = "169.254.77.2:7700" }
+second_link = { local = "169.254.78.1:7700", peer = "169.254.78.2:7700" }
 [[rule]]
 name = "first"
 service = ["tcp"]
@@ -270,8 +287,15 @@ fn value(text: &str) -> Value {
         .unwrap()
 }
 
-/// Keys that the interface does not name: the queues between workers, whether flows move between them, and what a rule's SYN cookies announce by default.
-const BEYOND_THE_INTERFACE: [&str; 6] = [
+/// Keys that the interface does not name: the queues between workers, whether flows move between them, what a rule's SYN cookies announce by
+/// default, and what a pair needs beyond what it names.
+const BEYOND_THE_INTERFACE: [&str; 12] = [
+    "ha.second_link.local",
+    "ha.second_link.peer",
+    "ha.alone_after",
+    "ha.sync_rate",
+    "ha.adopt_kib",
+    "ha.adopt_time",
     "node.handover_queue",
     "node.rebalance",
     "rule.syn_options.mss",

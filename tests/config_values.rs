@@ -4,7 +4,9 @@
 use std::fmt::{Debug, Display};
 use std::str::FromStr;
 
-use haechi::config::{self, AddressRef, CpuList, Device, PortRange, Rate, Service, ServiceRef, TimeSpan};
+use haechi::config::{
+    self, AddressRef, CpuList, Device, Endpoint, PortRange, Rate, Service, ServiceRef, TimeSpan,
+};
 use haechi::flow::track::opening;
 use haechi::packet::RxChecksum;
 use haechi::packet::parse::{ParseOptions, parse};
@@ -64,6 +66,15 @@ proptest! {
         reads_back::<TimeSpan>(&text);
         reads_back::<Rate>(&text);
         reads_back::<Share>(&text);
+        reads_back::<Endpoint>(&text);
+    }
+
+    #[test]
+    fn endpoints_read_back(v4: std::net::Ipv4Addr, v6: std::net::Ipv6Addr, port: u16) {
+        for address in [std::net::IpAddr::from(v4), v6.into()] {
+            let endpoint = Endpoint((address, port).into());
+            prop_assert_eq!(endpoint.to_string().parse(), Ok(endpoint));
+        }
     }
 
     #[test]
@@ -81,6 +92,7 @@ proptest! {
         reads_back::<Device>(&text);
         reads_back::<TimeSpan>(&text);
         reads_back::<Rate>(&text);
+        reads_back::<Endpoint>(&text);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use super::check_zones::check_zones;
 use super::compile::{rule_spec, zone_names};
 use super::net::{AddressRef, Device, ServiceRef};
 use super::read::Reading;
+use super::read_ha::check_ha;
 use super::read_log::check_log;
 use super::section::{Section, Walk};
 use super::tree::Span;
@@ -27,6 +28,7 @@ pub(super) fn check(reading: &Reading<'_>, walk: &mut Walk<'_>) {
     check_queues(reading, walk);
     check_zones(reading, walk);
     check_log(reading, walk);
+    check_ha(reading, walk);
     let circles = set_circles(reading, walk);
     if config.ports.len() > MAX_PORTS {
         let span = reading.ports[MAX_PORTS].span;

@@ -65,7 +65,47 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
     compare!(live, conntrack.fragments.timeout);
     compare!(restart, log.sessions);
     compare!(restart, log.alerts);
+    diff_ha(old, new, &mut diff);
     diff
+}
+
+/// Of `[ha]` an apply changes the priority alone: all else is agreed upon with the peer, or belongs to sockets and keys in use.
+fn diff_ha(old: &Config, new: &Config, diff: &mut Diff) {
+    let (old, new) = match (&old.ha, &new.ha) {
+        (None, None) => return,
+        (Some(old), Some(new)) => (old, new),
+        _ => {
+            diff.restart.push("ha".to_owned());
+            return;
+        }
+    };
+    macro_rules! compare {
+        ($list:ident, $key:ident) => {
+            if old.$key != new.$key {
+                diff.$list.push(concat!("ha.", stringify!($key)).to_owned());
+            }
+        };
+    }
+    compare!(restart, mode);
+    compare!(restart, node_id);
+    compare!(live, priority);
+    compare!(restart, preempt);
+    compare!(restart, preempt_delay);
+    compare!(restart, witness);
+    compare!(restart, data_heartbeats);
+    compare!(restart, redirect_rate);
+    compare!(restart, sync_rate);
+    compare!(restart, defer_timeout);
+    compare!(restart, defer_fail);
+    compare!(restart, track);
+    compare!(restart, key_file);
+    compare!(restart, heartbeat);
+    compare!(restart, dead_after);
+    compare!(restart, alone_after);
+    compare!(restart, adopt_kib);
+    compare!(restart, adopt_time);
+    compare!(restart, link);
+    compare!(restart, second_link);
 }
 
 /// The changed keys that an apply cannot change live; empty: `new` can be applied to a node that runs `old`.

@@ -8,6 +8,7 @@ use super::check::check;
 use super::defaults;
 use super::names::{Names, check_name};
 use super::net::{CpuList, Device};
+use super::read_ha::{HaSections, read_ha};
 use super::read_log::read_log;
 use super::read_rules::{address, read_conntrack, read_policy, read_rule, read_sets, service};
 use super::report::Report;
@@ -29,19 +30,18 @@ pub(super) struct Reading<'t> {
     pub(super) zones: Vec<Section<'t>>,
     pub(super) node: Section<'t>,
     pub(super) log: Section<'t>,
+    pub(super) ha: HaSections<'t>,
     pub(super) names: Names,
     /// Both kinds of sets were read without error.
     pub(super) sets_are_sound: bool,
 }
 
 /// Reads the tree and checks the value that comes of it. With errors in the report the value is not to be used.
-pub(super) fn read_config(root: &Table, report: &mut Report) -> Config {
-    let mut walk = Walk {
-        report,
-        grammar: BTreeMap::new(),
-        errors: 0,
-    };
-    read(root, &mut walk)
+/// Beside it the key file that it names, and where.
+pub(super) fn read_config(root: &Table, report: &mut Report) -> (Config, Option<(PathBuf, Span)>) {
+    let mut walk = Walk::new(report);
+    let config = read(root, &mut walk);
+    (config, walk.key_file)
 }
 
 /// Like [`read_config`], keeping the record of the keys.
@@ -76,6 +76,7 @@ pub(super) fn read(root: &Table, walk: &mut Walk<'_>) -> Config {
         rule_sections.push((walk.errors == errors_before).then_some(section));
     }
     let log = read_log(&mut section, walk);
+    let (ha, ha_sections) = read_ha(&mut section, &names, walk);
     let config = Config {
         version,
         node,
@@ -88,6 +89,7 @@ pub(super) fn read(root: &Table, walk: &mut Walk<'_>) -> Config {
         policy: read_policy(&mut section, walk),
         conntrack: read_conntrack(&mut section, walk),
         log: log.0,
+        ha,
     };
     section.finish(walk);
     let reading = Reading {
@@ -98,6 +100,7 @@ pub(super) fn read(root: &Table, walk: &mut Walk<'_>) -> Config {
         zones: zone_sections,
         node: node_section,
         log: log.1,
+        ha: ha_sections,
         names,
         sets_are_sound,
     };
@@ -112,7 +115,6 @@ const NOT_YET: &[(&str, &str)] = &[
     ("nat", "address translation"),
     ("virtual_server", "load balancing"),
     ("metrics", "the metrics endpoint"),
-    ("ha", "high availability"),
 ];
 
 fn read_version(root: &mut Section<'_>, walk: &mut Walk<'_>) -> u32 {

@@ -120,7 +120,7 @@ impl Report {
     }
 
     /// Line and column of a span's start, the line, and how many characters of it the span takes.
-    fn place(&self, span: Span) -> (Place, (String, usize)) {
+    pub(super) fn place(&self, span: Span) -> (Place, (String, usize)) {
         let Text {
             path,
             text,
@@ -148,8 +148,8 @@ impl Report {
     }
 
     /// Everything, in the order of the files and of their lines; each finding once.
-    pub(super) fn finish(self) -> Diagnostics {
-        let mut findings = self.findings;
+    pub(super) fn finish(&mut self) -> Diagnostics {
+        let mut findings = std::mem::take(&mut self.findings);
         findings.sort_by_key(|(span, d)| (span.map(|s| (s.file, s.start)), d.severity));
         findings.dedup_by(|a, b| a.1 == b.1);
         Diagnostics::new(findings.into_iter().map(|(_, diagnostic)| diagnostic).collect())

@@ -9,6 +9,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
+use super::ha::Endpoint;
 use super::net::{AddressRef, CpuList, Device, PortRange, ServiceRef};
 use super::units::{Rate, TimeSpan};
 use super::value::{Config, Matcher, RxQueues};
@@ -147,6 +148,13 @@ text_value!(
     "A PCI address (\"0000:3b:00.0\"), or \"vdev:\" and a DPDK virtual device (\"vdev:net_af_xdp0,iface=veth-wan\")."
 );
 
+text_value!(
+    Endpoint,
+    "Endpoint",
+    "^([0-9.]+|\\[[0-9a-fA-F:.%]+\\]):[0-9]+$",
+    "An address with a port: \"169.254.77.1:7700\", \"[fd00::1]:7700\"."
+);
+
 impl Serialize for RxQueues {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
@@ -225,11 +233,7 @@ mod tests {
         let mut report = Report::default();
         let files: &dyn source::Files = &files;
         let root = include::read_all(files, "all".as_ref(), &mut report).unwrap();
-        let mut walk = Walk {
-            report: &mut report,
-            grammar: BTreeMap::new(),
-            errors: 0,
-        };
+        let mut walk = Walk::new(&mut report);
         read(&root, &mut walk);
         walk.grammar
     }

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 
 use super::diagnostic::TextValue;
 use super::report::Report;
@@ -16,9 +17,20 @@ pub(super) struct Walk<'r> {
     pub(super) grammar: BTreeMap<String, BTreeSet<&'static str>>,
     /// Errors that reading found (not syntax).
     pub(super) errors: usize,
+    /// The key file that a node will want to read, and where it is named.
+    pub(super) key_file: Option<(PathBuf, Span)>,
 }
 
-impl Walk<'_> {
+impl<'r> Walk<'r> {
+    pub(super) fn new(report: &'r mut Report) -> Self {
+        Self {
+            report,
+            grammar: BTreeMap::new(),
+            errors: 0,
+            key_file: None,
+        }
+    }
+
     /// An error whose only hint is `help`.
     pub(super) fn error(&mut self, span: Span, message: impl Into<String>, help: impl Into<String>) {
         self.errors += 1;
@@ -98,6 +110,20 @@ impl<'t> Section<'t> {
                     format!("remove the key; a later version has {feature}"),
                 );
             }
+        }
+    }
+
+    /// Likewise one word that a key may have later.
+    pub(super) fn refuse_word(&self, key: &str, word: &str, feature: &str, walk: &mut Walk<'_>) {
+        let Some(entry) = self.table.and_then(|table| table.get(key)) else {
+            return;
+        };
+        if matches!(&entry.item.value, Value::String(text) if text == word) {
+            walk.error(
+                entry.item.span,
+                format!("`{}` \"{word}\" is not supported yet", self.full(key)),
+                format!("write another word; a later version has {feature}"),
+            );
         }
     }
 
@@ -333,12 +359,13 @@ impl<'t> Section<'t> {
             };
             walk.report
                 .error(entry.key, format!("unknown key `{}`", self.full(key)))
-                .help_nearest(key, self.asked.iter().copied(), of);
+                .help_nearest(key, self.asked.difference(&self.refused).copied(), of);
         }
+        // What is asked for and refused is the grammar of a later version.
         walk.grammar
             .entry(self.path.clone())
             .or_default()
-            .extend(&self.asked);
+            .extend(self.asked.difference(&self.refused));
     }
 }
 

@@ -6,8 +6,10 @@ use std::path::{Component, Path, PathBuf};
 
 use super::diagnostic::Diagnostics;
 use super::include::read_all;
+use super::key_file::{self, KeyFileError, SharedKey};
 use super::read::read_config;
 use super::report::Report;
+use super::tree::{Span, Table};
 use super::value::Config;
 
 /// What reads configuration files: the disk, or texts at hand (tests, an API request).
@@ -20,6 +22,12 @@ pub trait Files {
 
     /// The path that tells whether two paths are the same file.
     fn identity(&self, path: &Path) -> PathBuf;
+
+    /// The pair's key at this path, or what is wrong with it; `None`: nobody looked, because the files are of another machine.
+    fn key(&self, path: &Path) -> Option<Result<SharedKey, KeyFileError>> {
+        let _ = path;
+        None
+    }
 }
 
 /// The file system.
@@ -95,6 +103,10 @@ impl Files for DiskFiles {
     fn identity(&self, path: &Path) -> PathBuf {
         path.canonicalize().unwrap_or_else(|_| path.to_owned())
     }
+
+    fn key(&self, path: &Path) -> Option<Result<SharedKey, KeyFileError>> {
+        Some(key_file::read(path))
+    }
 }
 
 /// Texts by path.
@@ -154,13 +166,50 @@ pub fn check(path: &Path) -> Checked {
 /// Like [`check`], from any source of files.
 #[must_use]
 pub fn check_files(files: &dyn Files, path: &Path) -> Checked {
+    check_tree(files, path).checked
+}
+
+/// A checked configuration with the tree that it was read from.
+pub(super) struct CheckedTree {
+    pub(super) checked: Checked,
+    pub(super) root: Table,
+    /// Where the tree's places are.
+    pub(super) report: Report,
+}
+
+/// Like [`check_files`], keeping the tree.
+pub(super) fn check_tree(files: &dyn Files, path: &Path) -> CheckedTree {
     let mut report = Report::default();
-    let config = read_all(files, path, &mut report).map(|root| read_config(&root, &mut report));
+    let root = read_all(files, path, &mut report);
+    let config = root.as_ref().map(|root| {
+        let (config, key_file) = read_config(root, &mut report);
+        if let Some((path, span)) = key_file {
+            report_key_file(files, &path, span, &mut report);
+        }
+        config
+    });
     let diagnostics = report.finish();
-    Checked {
-        config: config.filter(|_| !diagnostics.has_errors()),
-        diagnostics,
+    CheckedTree {
+        checked: Checked {
+            config: config.filter(|_| !diagnostics.has_errors()),
+            diagnostics,
+        },
+        root: root.unwrap_or_default(),
+        report,
     }
+}
+
+/// Before the node is installed there may be no key yet, or who asks may not read it: a node that starts has to have it.
+fn report_key_file(files: &dyn Files, path: &Path, span: Span, report: &mut Report) {
+    let Some(Err(error)) = files.key(path) else {
+        return;
+    };
+    let (message, help) = (format!("the pair's key: {error}"), error.help(path));
+    match error {
+        KeyFileError::Missing { .. } | KeyFileError::Unreadable { .. } => report.warning(span, message),
+        KeyFileError::Exposed { .. } | KeyFileError::Malformed { .. } => report.error(span, message),
+    }
+    .help(help);
 }
 
 impl Checked {

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::ha::Ha;
 use super::net::{AddressRef, CpuList, Device, PortRange, ServiceRef};
 use super::units::{Rate, TimeSpan};
 use crate::policy::{Action, PassOrDrop, RuleLog, SessionScope, Share, SynProtection, VlanMode};
@@ -50,6 +51,9 @@ pub struct Config {
     /// Where sessions and alerts are written down.
     #[schemars(default)]
     pub log: Log,
+    /// The other node of the pair; without it the node is alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ha: Option<Ha>,
 }
 
 /// `[node]`

@@ -106,6 +106,13 @@ pub fn run_node(path: &Path) -> Result<Totals, RunError> {
     for warning in checked.diagnostics.warnings() {
         warn!("{}", warning.one_line());
     }
+    if let Some(ha) = &config.ha {
+        pair_key(ha)?;
+        // Better no node than one that believes that it has a peer.
+        return Err(failed(
+            "`[ha]` is read and checked, but nodes of a pair cannot run yet",
+        ));
+    }
     // Threads inherit the CPUs of the one that starts them: this one keeps off the workers' first of all.
     keep_off(&worker_cpus(&config))?;
     let logs = LogFiles::open(&config.log).map_err(failed)?;
@@ -138,6 +145,12 @@ pub fn run_node(path: &Path) -> Result<Totals, RunError> {
     let stopped = service.stop();
     runtime.shutdown_timeout(Duration::from_secs(1));
     waited.and(stopped)
+}
+
+/// The key of the pair, without which its node does not start.
+fn pair_key(ha: &config::Ha) -> Result<config::SharedKey, RunError> {
+    let path = &ha.key_file;
+    config::key_file::read(path).map_err(|e| failed(format!("the pair's key: {e} ({})", e.help(path))))
 }
 
 /// A node in service.

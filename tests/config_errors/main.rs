@@ -3,6 +3,7 @@
 mod files;
 mod garbage;
 mod good;
+mod ha;
 mod limits;
 mod logs;
 mod names;

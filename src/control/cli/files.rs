@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::output::{self, Failure};
 use super::{ApplyArgs, CheckArgs};
-use crate::config::{self, Checked, Config, DiskFiles, Files};
+use crate::config::{self, Checked, Config, DiskFiles, Files, KeyFileError, SharedKey};
 use crate::control::apply;
 use crate::control::client::Client;
 use crate::control::node::{ApplyReport, ApplyRequest, DiagnosticInfo, ErrorKind, NodeError, SourceFile};
@@ -37,6 +37,9 @@ struct Summary {
     rules: usize,
     rules_disabled: usize,
     workers: usize,
+    /// Of a node of a pair, which of the two.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ha_node_id: Option<u8>,
 }
 
 impl Summary {
@@ -52,6 +55,7 @@ impl Summary {
             rules: config.rules.iter().filter(|r| r.enabled).count(),
             rules_disabled: config.rules.iter().filter(|r| !r.enabled).count(),
             workers: config.node.workers.0.len(),
+            ha_node_id: config.ha.as_ref().map(|ha| ha.node_id),
         }
     }
 }
@@ -84,8 +88,11 @@ fn ok_line(file: &Path, s: &Summary) -> String {
     let mode = match s.mode {
         config::Mode::Transparent => "transparent",
     };
+    let of_pair = s
+        .ha_node_id
+        .map_or_else(String::new, |id| format!(", node {id} of a pair"));
     format!(
-        "{}: ok: node {}, {mode} mode, {} in {}, {}, {}{disabled}, {}\n",
+        "{}: ok: node {}, {mode} mode, {} in {}, {}, {}{disabled}, {}{of_pair}\n",
         file.display(),
         s.node,
         counted(s.ports as u64, "port"),
@@ -125,6 +132,10 @@ impl Files for Recorder {
 
     fn identity(&self, path: &Path) -> PathBuf {
         DiskFiles.identity(path)
+    }
+
+    fn key(&self, path: &Path) -> Option<Result<SharedKey, KeyFileError>> {
+        DiskFiles.key(path)
     }
 }
 

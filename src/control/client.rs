@@ -18,8 +18,9 @@ use tokio::runtime::Runtime;
 use self::patient::Patient;
 use super::SessionFilter;
 use super::node::{
-    ApplyReport, ApplyRequest, Counters, Cursor, ErrorKind, ExplainReport, ExplainRequest, KillReport,
-    NodeError, PortStatus, RebalanceReport, RuleStatus, SessionPage, Status, WorkerStatus,
+    ApplyReport, ApplyRequest, Counters, Cursor, ErrorKind, ExplainReport, ExplainRequest, HaStatus,
+    KillReport, NodeError, NotifyReport, NotifyRequest, PortStatus, RebalanceReport, RuleStatus, SessionPage,
+    Status, SwitchoverReport, WorkerStatus,
 };
 
 /// An answer at most: a page of the largest size with the longest names is well below it.
@@ -160,6 +161,30 @@ impl Client {
     /// See [`Client::status`].
     pub fn explain(&self, request: &ExplainRequest) -> Result<ExplainReport, NodeError> {
         self.post("/v1/explain", request)
+    }
+
+    /// `GET /v1/ha`.
+    ///
+    /// # Errors
+    /// See [`Client::status`].
+    pub fn ha(&self) -> Result<HaStatus, NodeError> {
+        self.get("/v1/ha")
+    }
+
+    /// `POST /v1/ha/switchover`.
+    ///
+    /// # Errors
+    /// See [`Client::status`].
+    pub fn switchover(&self) -> Result<SwitchoverReport, NodeError> {
+        self.request(Method::POST, "/v1/ha/switchover", Bytes::new())
+    }
+
+    /// `POST /v1/ha/notify`.
+    ///
+    /// # Errors
+    /// See [`Client::status`].
+    pub fn notify(&self, request: &NotifyRequest) -> Result<NotifyReport, NodeError> {
+        self.post("/v1/ha/notify", request)
     }
 
     fn get<T: DeserializeOwned>(&self, target: &str) -> Result<T, NodeError> {

@@ -17,7 +17,31 @@ fn what_cannot_be_is_refused_by_name() {
         ("GET", "/v1/nothing", "", 404, "there is no /v1/nothing"),
         ("GET", "/v1/sessions/7", "", 404, "there is no /v1/sessions/7"),
         ("GET", "/v2/status", "", 404, "there is no /v2/status"),
-        ("GET", "/v1/ha", "", 501, "GET /v1/ha is not supported yet"),
+        ("GET", "/v1/ha", "", 409, "this node has no `[ha]`"),
+        ("POST", "/v1/ha/switchover", "", 409, "this node has no `[ha]`"),
+        (
+            "POST",
+            "/v1/ha/notify",
+            r#"{"kind": "INSTANCE", "name": "VI_1", "state": "MASTER", "priority": 200}"#,
+            409,
+            "this node has no `[ha]`",
+        ),
+        (
+            "POST",
+            "/v1/ha/notify",
+            r#"{"kind": "INSTANCE", "name": "VI_1", "state": "READY"}"#,
+            400,
+            "body: `state`: unknown variant `READY`",
+        ),
+        ("POST", "/v1/ha", "", 405, "POST /v1/ha: the method does not fit"),
+        (
+            "GET",
+            "/v1/ha/switchover",
+            "",
+            405,
+            "GET /v1/ha/switchover: the method does not fit",
+        ),
+        ("GET", "/v1/ha?x=1", "", 400, "there is no parameter `x` here"),
         (
             "GET",
             "/v1/routes",
@@ -277,12 +301,16 @@ fn what_cannot_be_is_refused_by_name() {
             let fix = answer.body["fix"].as_str().unwrap();
             let shape = fix.strip_prefix("it is like ").unwrap();
             let shape: serde_json::Value = serde_json::from_str(shape).unwrap();
-            let key = if *target == "/v1/apply" {
-                "files"
-            } else {
-                "packets"
+            let (key, is_list) = match *target {
+                "/v1/apply" => ("files", true),
+                "/v1/ha/notify" => ("state", false),
+                _ => ("packets", true),
             };
-            assert!(shape[key].is_array(), "{fix}");
+            assert_eq!(
+                (shape[key].is_array(), shape[key].is_string()),
+                (is_list, !is_list),
+                "{fix}"
+            );
         }
         assert!(
             answer

@@ -5,7 +5,7 @@ use haechi::engine::DropReason;
 use haechi::packet::Malformed;
 use serde_json::json;
 
-use crate::control_support::{CONFIG, LAN, Served, request};
+use crate::control_support::{CONFIG, LAN, Served, healthy_pair, request};
 
 #[test]
 fn every_read_route_answers_with_its_shape() {
@@ -107,6 +107,15 @@ fn every_read_route_answers_with_its_shape() {
         (&kinds["ethernet_truncated"], &kinds["tcp_options"]),
         (&json!(1), &json!(0))
     );
+    *served.node.pair.lock().unwrap() = Some(healthy_pair());
+    let ha = served.get("/v1/ha").ok();
+    for key in [
+        "health", "reasons", "mode", "node_id", "role", "role_s", "priority", "able", "peer", "policy",
+        "layout", "sync",
+    ] {
+        assert!(ha.get(key).is_some(), "a pair has {key}");
+    }
+    assert_eq!(ha["peer"]["paths"][0]["name"], "link");
     let sessions = served.get("/v1/sessions").ok();
     assert_eq!(sessions["cursor"], json!(null));
     for key in [
@@ -135,6 +144,7 @@ fn every_read_route_answers_with_its_shape() {
 #[test]
 fn the_examples_of_the_readme_work() {
     let served = Served::new(CONFIG);
+    *served.node.pair.lock().unwrap() = Some(healthy_pair());
     let readme = include_str!("../../README.md");
     let (_, section) = readme.split_once("\n## Control API\n").unwrap();
     let section = section.split("\n## ").next().unwrap();
@@ -174,6 +184,7 @@ fn the_examples_of_the_readme_work() {
         [
             "DELETE /v1/sessions",
             "GET /v1/counters",
+            "GET /v1/ha",
             "GET /v1/ports",
             "GET /v1/rules",
             "GET /v1/sessions",

@@ -23,8 +23,10 @@ use haechi::config::{self, Config, RuleIds};
 use haechi::control::api::{ControlSocket, Limits, serve_within};
 use haechi::control::explain::live::{Live, explain};
 use haechi::control::node::{
-    ApplyReport, ApplyRequest, Counters, Cursor, ErrorKind, ExplainReport, ExplainRequest, KillReport, Node,
-    NodeState, PortStatus, RebalanceReport, Rss, RuleStatus, SessionPage, SessionQuery, Status, WorkerStatus,
+    ApplyReport, ApplyRequest, Counters, Cursor, ErrorKind, ExplainReport, ExplainRequest, HaDigest, HaPath,
+    HaPeer, HaRole, HaStatus, HaSync, KillReport, Node, NodeState, NotifyReport, NotifyRequest, PortStatus,
+    RebalanceReport, Rss, RuleStatus, SessionPage, SessionQuery, Status, SwitchoverReport, SyncState,
+    WorkerStatus, no_pair,
 };
 use haechi::control::view::{LiveSession, Names};
 use haechi::control::{NodeError, SessionFilter, apply, rules};
@@ -103,6 +105,8 @@ pub struct TestNode {
     now_ns: AtomicU64,
     /// Makes `status` do something else, for tests of the server.
     pub status_hook: fn() -> Result<(), NodeError>,
+    /// What it says of its pair; `None`: it is alone.
+    pub pair: std::sync::Mutex<Option<HaStatus>>,
 }
 
 impl TestNode {
@@ -140,6 +144,7 @@ impl TestNode {
             thread: std::sync::Mutex::new(Some(thread)),
             now_ns: AtomicU64::new(1_000_000_000),
             status_hook,
+            pair: std::sync::Mutex::new(None),
         }
     }
 
@@ -465,6 +470,82 @@ impl Node for TestNode {
             self.with(|worker| (Arc::clone(worker.engine.policy()), Arc::clone(&worker.names)));
         explain(request, &policy, &names, self)
     }
+
+    fn ha(&self) -> Result<HaStatus, NodeError> {
+        self.pair.lock().unwrap().clone().ok_or_else(no_pair)
+    }
+
+    /// At once: the two nodes have the other's role.
+    fn switchover(&self) -> Result<SwitchoverReport, NodeError> {
+        let mut pair = self.pair.lock().unwrap();
+        let status = pair.as_mut().ok_or_else(no_pair)?;
+        if !status.peer.alive {
+            return Err(NodeError::new(ErrorKind::Refused, "the peer is not heard"));
+        }
+        let peer = status.peer.role.replace(status.role).unwrap();
+        status.role = peer;
+        let leads = peer == HaRole::Leader;
+        Ok(SwitchoverReport {
+            leader: if leads {
+                status.node_id
+            } else {
+                status.peer.node_id
+            },
+            role: peer,
+            took_ms: 12.3,
+        })
+    }
+
+    fn notify(&self, request: &NotifyRequest) -> Result<NotifyReport, NodeError> {
+        let mut pair = self.pair.lock().unwrap();
+        let status = pair.as_mut().ok_or_else(no_pair)?;
+        status.wish = Some(request.wish());
+        Ok(NotifyReport {
+            wish: request.wish(),
+            role: status.role,
+        })
+    }
+}
+
+/// A pair whose other node is well.
+pub fn healthy_pair() -> HaStatus {
+    let path = |name: &str, heard_ms| HaPath {
+        name: name.to_owned(),
+        heard_ms: Some(heard_ms),
+        rtt_us: Some(85.4),
+    };
+    HaStatus {
+        mode: "active-standby".to_owned(),
+        node_id: 1,
+        role: HaRole::Leader,
+        role_s: 7384.0,
+        takeovers: 1,
+        priority: 200,
+        able: true,
+        peer: HaPeer {
+            node_id: 2,
+            alive: true,
+            role: Some(HaRole::Standby),
+            priority: Some(100),
+            able: Some(true),
+            version: Some(1),
+            paths: vec![path("link", 12.0), path("second_link", 31.0)],
+        },
+        policy: HaDigest::new(7, Some(7)),
+        layout: HaDigest::new(8, Some(8)),
+        sync: HaSync {
+            state: SyncState::InSync,
+            proved_s: Some(0.4),
+            replicas: 3,
+            sessions_sent: 12_345,
+            gone_sent: 1,
+            datagrams_sent: 1234,
+            datagrams_received: 1233,
+            ..HaSync::default()
+        },
+        ..HaStatus::default()
+    }
+    .with_reasons(Vec::new())
 }
 
 /// A directory that goes with its value.

@@ -16,7 +16,9 @@ use serde_json::error::Category;
 use tokio::sync::Semaphore;
 
 use super::Limits;
-use crate::control::node::{ApplyRequest, Cursor, ErrorKind, ExplainRequest, Node, NodeError, SessionQuery};
+use crate::control::node::{
+    ApplyRequest, Cursor, ErrorKind, ExplainRequest, Node, NodeError, NotifyRequest, SessionQuery,
+};
 
 /// A request's body at most: room for a configuration with large sets, or for a capture of some ten thousand packets.
 pub const MAX_BODY_BYTES: usize = 32 << 20;
@@ -45,6 +47,9 @@ pub(super) fn router(node: Arc<dyn Node>, limits: Limits) -> Router {
         .route("/v1/sessions", get(sessions).delete(kill))
         .route("/v1/apply", post(apply))
         .route("/v1/explain", post(explain))
+        .route("/v1/ha", get(ha))
+        .route("/v1/ha/switchover", post(switchover))
+        .route("/v1/ha/notify", post(notify))
         .route("/v1/{later}", any(later))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
@@ -232,10 +237,26 @@ async fn explain(State(shared): State<Shared>, RawQuery(query): RawQuery, body: 
     shared.call(move |node| node.explain(&request)).await
 }
 
+async fn ha(State(shared): State<Shared>, RawQuery(query): RawQuery) -> Answer {
+    no_parameters(query.as_deref())?;
+    shared.call(|node| node.ha()).await
+}
+
+async fn switchover(State(shared): State<Shared>, RawQuery(query): RawQuery) -> Answer {
+    no_parameters(query.as_deref())?;
+    shared.call(|node| node.switchover()).await
+}
+
+async fn notify(State(shared): State<Shared>, RawQuery(query): RawQuery, body: ReadBody) -> Answer {
+    no_parameters(query.as_deref())?;
+    let request: NotifyRequest = parse_body(body, NotifyRequest::SHAPE)?;
+    shared.call(move |node| node.notify(&request)).await
+}
+
 /// What later versions will answer at these addresses.
 async fn later(method: Method, Path(name): Path<String>) -> Response {
     let right = match name.as_str() {
-        "ha" | "routes" | "neighbours" => Method::GET,
+        "routes" | "neighbours" => Method::GET,
         "confirm" | "rollback" => Method::POST,
         _ => return unknown(&format!("/v1/{name}")).into_response(),
     };
@@ -264,8 +285,7 @@ fn wrong_method(method: &Method, path: &str) -> Response {
     response
 }
 
-const WHAT_THERE_IS: &str =
-    "GET /v1/status, sessions, counters, rules, ports, workers; POST /v1/apply, explain; DELETE /v1/sessions";
+const WHAT_THERE_IS: &str = "GET /v1/status, sessions, counters, rules, ports, workers, ha; POST /v1/apply, explain; DELETE /v1/sessions";
 
 fn unknown(path: &str) -> NodeError {
     NodeError::new(ErrorKind::NotFound, format!("there is no {path}")).fix(WHAT_THERE_IS)

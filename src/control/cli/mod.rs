@@ -6,6 +6,7 @@
 
 mod explain;
 mod files;
+mod ha;
 mod output;
 mod show;
 
@@ -17,6 +18,7 @@ use clap::{ArgGroup, Args, CommandFactory, Parser, Subcommand};
 
 use self::output::Failure;
 use super::explain::check_words;
+use super::node::{NotifyKind, NotifyState};
 use super::{DEFAULT_SOCKET, SessionFilter};
 
 /// A stateful firewall appliance on DPDK.
@@ -67,9 +69,9 @@ pub enum Command {
     /// Not supported yet
     #[command(hide = true)]
     Capture(Later),
-    /// Not supported yet
-    #[command(hide = true)]
-    Ha(Later),
+    /// The two nodes of an HA pair: make a key, compare their files, change the lead
+    #[command(subcommand)]
+    Ha(Ha),
     /// Not supported yet
     #[command(hide = true)]
     Doctor(Later),
@@ -157,9 +159,8 @@ pub enum Show {
     /// Not supported yet
     #[command(hide = true)]
     Neighbours(Later),
-    /// Not supported yet
-    #[command(hide = true)]
-    Ha(Later),
+    /// The HA pair; begins with `healthy`, or `degraded` and why, and the exit status says the same
+    Ha(ShowArgs),
 }
 
 /// Of every `show`.
@@ -251,6 +252,75 @@ pub struct RebalanceArgs {
     output: Output,
 }
 
+/// `haechi ha`.
+#[derive(Debug, Subcommand)]
+pub enum Ha {
+    /// Compare the files of both nodes: every difference that matters, and what may differ and does
+    Check(HaCheckArgs),
+    /// Make the key of a pair, in a new file
+    Keygen(KeygenArgs),
+    /// Change the lead: the leader gives it up, a standby asks for it. Nothing is lost
+    Switchover(HaSwitchoverArgs),
+    /// For keepalived: what it says of this node becomes the node's wish
+    Notify(HaNotifyArgs),
+}
+
+/// `haechi ha check`.
+#[derive(Debug, Args)]
+pub struct HaCheckArgs {
+    /// Configuration file of one node
+    #[arg(value_name = "NODE-A")]
+    node_a: PathBuf,
+    /// Configuration file of the other one
+    #[arg(value_name = "NODE-B")]
+    node_b: PathBuf,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// `haechi ha keygen`.
+#[derive(Debug, Args)]
+pub struct KeygenArgs {
+    /// The file, which must not be there yet
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+}
+
+/// `haechi ha switchover`.
+#[derive(Debug, Args)]
+pub struct HaSwitchoverArgs {
+    #[command(flatten)]
+    node: NodeSocket,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// `haechi ha notify`.
+#[derive(Debug, Args)]
+#[command(after_help = NOTIFY_HELP)]
+pub struct HaNotifyArgs {
+    /// INSTANCE or GROUP
+    #[arg(value_enum, ignore_case = true, hide_possible_values = true)]
+    kind: NotifyKind,
+    /// Its name in keepalived.conf
+    name: String,
+    /// MASTER asks for the lead; BACKUP, FAULT, STOP and DELETED give it up, if the peer can take it
+    #[arg(value_enum, ignore_case = true, hide_possible_values = true)]
+    state: NotifyState,
+    /// VRRP priority
+    priority: Option<u8>,
+    #[command(flatten)]
+    node: NodeSocket,
+    #[command(flatten)]
+    output: Output,
+}
+
+const NOTIFY_HELP: &str = "\
+keepalived adds the arguments by itself; in a vrrp_instance, or in a vrrp_sync_group, of its configuration:
+  notify \"/usr/local/sbin/haechi ha notify\"
+  notify_stop \"/usr/local/sbin/haechi ha notify INSTANCE NAME STOP\"
+Its script_user must be allowed to use the control socket.";
+
 /// `haechi apply`.
 #[derive(Debug, Args)]
 pub struct ApplyArgs {
@@ -339,10 +409,19 @@ fn dispatch(command: Command) -> (bool, Result<(), Failure>) {
         Command::Rollback(_) => later("rollback"),
         Command::Top(_) => later("top"),
         Command::Capture(_) => later("capture"),
-        Command::Ha(args) => later(&args.name("ha")),
+        Command::Ha(what) => of_pair(what),
         Command::Doctor(_) => later("doctor"),
         Command::Bind(_) => later("bind"),
         Command::Unbind(_) => later("unbind"),
+    }
+}
+
+fn of_pair(what: Ha) -> (bool, Result<(), Failure>) {
+    match what {
+        Ha::Check(args) => (args.output.json, ha::check(&args)),
+        Ha::Keygen(args) => (false, ha::keygen(&args)),
+        Ha::Switchover(args) => (args.output.json, ha::switchover(&args)),
+        Ha::Notify(args) => (args.output.json, ha::notify(&args)),
     }
 }
 
@@ -357,16 +436,6 @@ fn show(what: Show) -> (bool, Result<(), Failure>) {
         Show::Counters(args) => (args.output.json, show::counters(&args)),
         Show::Routes(_) => later("show routes"),
         Show::Neighbours(_) => later("show neighbours"),
-        Show::Ha(_) => later("show ha"),
-    }
-}
-
-impl Later {
-    /// `ha` and the word after it.
-    fn name(&self, command: &str) -> String {
-        match self.rest.first() {
-            Some(word) => format!("{command} {}", word.to_string_lossy()),
-            None => command.to_owned(),
-        }
+        Show::Ha(args) => (args.output.json, ha::show(&args)),
     }
 }

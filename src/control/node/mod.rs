@@ -5,6 +5,7 @@
 
 mod apply;
 mod explain;
+mod ha;
 mod rebalance;
 mod sessions;
 mod status;
@@ -17,6 +18,10 @@ use super::filter::SessionFilter;
 
 pub use apply::{ApplyReport, ApplyRequest, SourceFile};
 pub use explain::{ExplainPacket, ExplainReport, ExplainRequest, Fate, Verdict};
+pub use ha::{
+    HaDigest, HaPath, HaPeer, HaRole, HaStatus, HaSync, HaWish, HaWitness, NotifyKind, NotifyReport,
+    NotifyRequest, NotifyState, SwitchoverReport, SyncState, no_pair,
+};
 pub use rebalance::RebalanceReport;
 pub use sessions::{BadCursor, Cursor, KillReport, NatInfo, Owner, SessionInfo, SessionPage, SessionQuery};
 pub use status::{Counters, NodeState, PortStatus, Rss, RuleStatus, Status, WorkerStatus};
@@ -95,6 +100,33 @@ pub trait Node: Send + Sync + 'static {
     /// # Errors
     /// [`ErrorKind::BadRequest`] for a packet that cannot be read; see [`NodeError`].
     fn explain(&self, request: &ExplainRequest) -> Result<ExplainReport, NodeError>;
+
+    /// The HA pair as this node sees it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Refused`] of a node that is alone; see [`NodeError`].
+    fn ha(&self) -> Result<HaStatus, NodeError> {
+        Err(no_pair())
+    }
+
+    /// The lead goes to the other node: a leader gives it up, a standby asks for it. Returns when the change is over, which loses no
+    /// packet and no session.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Refused`] when the node that would lead is not there, cannot lead, or does not have all sessions;
+    /// [`ErrorKind::Unavailable`] when the change was not over in time; see [`NodeError`].
+    fn switchover(&self) -> Result<SwitchoverReport, NodeError> {
+        Err(no_pair())
+    }
+
+    /// Records what keepalived says of this node as its wish: MASTER asks for the lead, all else gives it up where the peer can take it.
+    /// Does not wait for the change.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Refused`] of a node that is alone; see [`NodeError`].
+    fn notify(&self, _request: &NotifyRequest) -> Result<NotifyReport, NodeError> {
+        Err(no_pair())
+    }
 }
 
 /// Why a node refuses or fails; the API's status codes follow from it.

@@ -32,6 +32,11 @@ impl Files for Pair {
     }
 }
 
+/// One of several keys.
+fn key(number: u8) -> SharedKey {
+    SharedKey([number; 32])
+}
+
 /// What both include: `rule "web"` in line 14, `rule "dns"` in line 18.
 const SHARED: &str = r#"version = 1
 node.mode = "transparent"
@@ -74,7 +79,7 @@ impl Pair {
         ];
         Self {
             files: files.map(|(path, text)| (path.into(), text)).into(),
-            keys: BTreeMap::from(["ha.key".into()].map(|path| (path, SharedKey([7; 32])))),
+            keys: BTreeMap::from(["ha.key".into()].map(|path| (path, key(7)))),
         }
     }
 
@@ -302,16 +307,13 @@ fn keys_are_compared_and_never_shown() {
         pair.with(file, id, &format!("{id}\nkey_file = \"{key}\""))
     };
     let mut pair = place(place(own_key(), "a.toml", "a.key"), "b.toml", "b.key");
-    pair.keys = BTreeMap::from([
-        ("a.key".into(), SharedKey([1; 32])),
-        ("b.key".into(), SharedKey([2; 32])),
-    ]);
+    pair.keys = BTreeMap::from([("a.key".into(), key(1)), ("b.key".into(), key(2))]);
     one(
         &pair,
         "a.toml:9:12: error: the nodes have different keys (the other node's is here: b.toml:9:12); \
          help: copy one node's key file to the other one",
     );
-    pair.keys.insert("b.key".into(), SharedKey([1; 32]));
+    pair.keys.insert("b.key".into(), key(1));
     assert_eq!(pair.lines(), [""; 0], "two files, one key");
     pair.keys.remove(Path::new("b.key"));
     one(

@@ -37,15 +37,13 @@ pub enum KeyFileError {
         /// What the system says.
         why: String,
     },
-    /// Others than its owner may read or write it, or its owner is somebody else.
-    #[error("{path} is not for its owner's eyes alone: its mode is {mode:04o}, its owner {owner}")]
+    /// Others than its owner may read or write it.
+    #[error("{path} is not for its owner's eyes alone: its mode is {mode:04o}")]
     Exposed {
         /// The file.
         path: PathBuf,
         /// Its permissions.
         mode: u32,
-        /// Its owner's user id.
-        owner: u32,
     },
     /// It is not a key.
     #[error("{path} is not a key: {why}")]
@@ -69,9 +67,7 @@ impl KeyFileError {
             Self::Unreadable { .. } => {
                 "ask as the user that the node runs as, who must be able to read it".to_owned()
             }
-            Self::Exposed { .. } => {
-                format!("`chown root {path}` and `chmod 600 {path}`; if others could read it, make a new key")
-            }
+            Self::Exposed { .. } => format!("`chmod 600 {path}`; if others could read it, make a new key"),
             Self::Malformed { .. } => format!("move it away, and make one by `haechi ha keygen {path}`"),
         }
     }
@@ -106,13 +102,11 @@ pub fn read(path: &Path) -> Result<SharedKey, KeyFileError> {
     if !metadata.is_file() {
         return Err(malformed("it is no file"));
     }
-    let (mode, owner) = (metadata.mode() & 0o7777, metadata.uid());
-    let is_ours = owner == 0 || owner == rustix::process::geteuid().as_raw();
-    if mode & 0o077 != 0 || !is_ours {
+    let mode = metadata.mode() & 0o7777;
+    if mode & 0o077 != 0 {
         return Err(KeyFileError::Exposed {
             path: path.to_owned(),
             mode,
-            owner,
         });
     }
     let mut text = String::new();

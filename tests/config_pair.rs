@@ -5,14 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use haechi::config::{
-    self, CONCERNS, Concern, Config, Difference, Files, KeyFileError, PairReport, SharedKey,
-};
+use haechi::config::{self, CONCERNS, Concern, Config, Difference, Files, KeyFileError, PairReport};
+use haechi::ha::seal::PairKey;
 
 /// Files at hand, with keys.
 struct Pair {
     files: BTreeMap<PathBuf, String>,
-    keys: BTreeMap<PathBuf, SharedKey>,
+    keys: BTreeMap<PathBuf, PairKey>,
 }
 
 impl Files for Pair {
@@ -24,7 +23,7 @@ impl Files for Pair {
         self.files.identity(path)
     }
 
-    fn key(&self, path: &Path) -> Option<Result<SharedKey, KeyFileError>> {
+    fn key(&self, path: &Path) -> Option<Result<PairKey, KeyFileError>> {
         let missing = || KeyFileError::Missing {
             path: path.to_owned(),
         };
@@ -33,8 +32,8 @@ impl Files for Pair {
 }
 
 /// One of several keys.
-fn key(number: u8) -> SharedKey {
-    SharedKey([number; 32])
+fn key(number: u8) -> PairKey {
+    PairKey::from_text(&format!("{}00", format!("{number:02x}").repeat(31))).unwrap()
 }
 
 /// What both include: `rule "web"` in line 14, `rule "dns"` in line 18.

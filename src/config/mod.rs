@@ -37,7 +37,7 @@ pub use compile::{CompileError, RuleIds, compile, compile_with};
 pub use diagnostic::{Diagnostic, Diagnostics, Place, Severity, ValueError};
 pub use diff::{Diff, diff, restart_needed};
 pub use ha::{DeferFail, Endpoint, Ha, HaMode, Link};
-pub use key_file::{KeyFileError, SharedKey};
+pub use key_file::KeyFileError;
 pub use names::IMPLICIT_DROP;
 pub use net::{AddressRef, CpuList, Device, PortRange, Service, ServiceRef};
 pub use pair::{CONCERNS, Concern, layout_digest, policy_digest};

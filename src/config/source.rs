@@ -6,11 +6,12 @@ use std::path::{Component, Path, PathBuf};
 
 use super::diagnostic::Diagnostics;
 use super::include::read_all;
-use super::key_file::{self, KeyFileError, SharedKey};
+use super::key_file::{self, KeyFileError};
 use super::read::read_config;
 use super::report::Report;
 use super::tree::{Span, Table};
 use super::value::Config;
+use crate::ha::seal::PairKey;
 
 /// What reads configuration files: the disk, or texts at hand (tests, an API request).
 pub trait Files {
@@ -24,7 +25,7 @@ pub trait Files {
     fn identity(&self, path: &Path) -> PathBuf;
 
     /// The pair's key at this path, or what is wrong with it; `None`: nobody looked, because the files are of another machine.
-    fn key(&self, path: &Path) -> Option<Result<SharedKey, KeyFileError>> {
+    fn key(&self, path: &Path) -> Option<Result<PairKey, KeyFileError>> {
         let _ = path;
         None
     }
@@ -104,7 +105,7 @@ impl Files for DiskFiles {
         path.canonicalize().unwrap_or_else(|_| path.to_owned())
     }
 
-    fn key(&self, path: &Path) -> Option<Result<SharedKey, KeyFileError>> {
+    fn key(&self, path: &Path) -> Option<Result<PairKey, KeyFileError>> {
         Some(key_file::read(path))
     }
 }

@@ -34,6 +34,7 @@ use crate::control::node::{Node, NodeState};
 use crate::control::view::Names;
 use crate::dpdk::tsc::TscClock;
 use crate::dpdk::{Eal, EalConfig, Mempool};
+use crate::ha::seal::PairKey;
 
 /// mbufs for packets that each worker makes itself: they live for one turn, and for another worker's where that sends them.
 const ANSWER_BUFFERS: u32 = 2048;
@@ -148,7 +149,7 @@ pub fn run_node(path: &Path) -> Result<Totals, RunError> {
 }
 
 /// The key of the pair, without which its node does not start.
-fn pair_key(ha: &config::Ha) -> Result<config::SharedKey, RunError> {
+fn pair_key(ha: &config::Ha) -> Result<PairKey, RunError> {
     let path = &ha.key_file;
     config::key_file::read(path).map_err(|e| failed(format!("the pair's key: {e} ({})", e.help(path))))
 }

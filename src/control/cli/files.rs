@@ -10,11 +10,12 @@ use serde::Serialize;
 
 use super::output::{self, Failure};
 use super::{ApplyArgs, CheckArgs};
-use crate::config::{self, Checked, Config, DiskFiles, Files, KeyFileError, SharedKey};
+use crate::config::{self, Checked, Config, DiskFiles, Files, KeyFileError};
 use crate::control::apply;
 use crate::control::client::Client;
 use crate::control::node::{ApplyReport, ApplyRequest, DiagnosticInfo, ErrorKind, NodeError, SourceFile};
 use crate::control::table::counted;
+use crate::ha::seal::PairKey;
 
 /// What `check` says of a file, in JSON.
 #[derive(Serialize)]
@@ -134,7 +135,7 @@ impl Files for Recorder {
         DiskFiles.identity(path)
     }
 
-    fn key(&self, path: &Path) -> Option<Result<SharedKey, KeyFileError>> {
+    fn key(&self, path: &Path) -> Option<Result<PairKey, KeyFileError>> {
         DiskFiles.key(path)
     }
 }

@@ -73,9 +73,10 @@ pub struct Heartbeat {
     /// Digest of what has to be equal if sessions are to be understood: mode, ports and pairs in their order, session scope. Nodes that
     /// differ in this do not synchronise.
     pub layout: u64,
-    /// The sender's clock, and that of the last heartbeat that it heard of its peer by this path, 0 for none: for the round trip.
+    /// The sender's clock.
     pub sent: Nanos,
-    /// See [`Self::sent`].
+    /// What it thinks its peer's clock to be: `sent` of the last heartbeat that it heard by this path, and the time since. 0: it has
+    /// heard none within the dead time. So the peer learns that it is heard, and of the round trip, however long the answer took.
     pub heard: Nanos,
     /// Workers that turn.
     pub progress: Vec<Progress>,

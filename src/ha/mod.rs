@@ -8,9 +8,11 @@
 //! - `peer`: all of it together
 //! - [`member`]: a worker's part in it
 
+pub mod election;
 pub mod member;
 pub mod message;
 pub mod seal;
 pub mod wire;
 
+pub use election::{Election, ElectionConfig, SwitchRefused, Why};
 pub use message::{Ack, DigestReport, Frame, Heartbeat, Lead, NodeId, Path, Progress, Role, Update};

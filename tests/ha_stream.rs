@@ -2,13 +2,13 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "tests")]
 
 use haechi::base::Nanos;
-use haechi::flow::image::{BUCKETS, Birth, Bucket, Image};
+use haechi::flow::image::{BUCKETS, Birth, Bucket, BucketSet, Image};
 use haechi::flow::{FlowKey, KeyClass, SessionState};
 use haechi::ha::stream::{
     ACK_DELAY, ACK_EVERY, BARRIER_LIMIT, BARRIER_RETRY, ITEMS, Receiver, SETTLE_ROUNDS, Sender,
 };
 use haechi::ha::wire::{DATAGRAM, Message, Writer, decode};
-use haechi::ha::{Ack, Buckets, DigestReport, Frame, Outgoing, StreamConfig, Update};
+use haechi::ha::{Ack, DigestReport, Frame, Outgoing, StreamConfig, Update};
 use proptest::prelude::*;
 
 const MS: u64 = 1_000_000;
@@ -121,7 +121,7 @@ fn running(config: StreamConfig) -> (Sender, u64) {
     );
     sender.acknowledged(at(0), all(1));
     let (resync, buckets) = sender.walk().map(|(id, buckets)| (id, *buckets)).unwrap();
-    assert_eq!(buckets, Buckets::ALL);
+    assert_eq!(buckets, BucketSet::ALL);
     sender.walked(at(0), resync);
     sender.cut(at(0), sender.cut_wanted().unwrap(), &[0; BUCKETS]);
     let end = transmit(&mut sender, at(0)).unwrap();

@@ -44,6 +44,18 @@ impl BucketSet {
         }
     }
 
+    /// Adds those of `other`.
+    pub fn extend(&mut self, other: &Self) {
+        for (word, more) in self.0.iter_mut().zip(other.0) {
+            *word |= more;
+        }
+    }
+
+    /// All that are in it, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = Bucket> + '_ {
+        (0..BUCKETS as u16).map(Bucket).filter(|bucket| self.has(*bucket))
+    }
+
     /// How many.
     #[must_use]
     pub fn len(&self) -> u32 {

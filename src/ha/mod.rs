@@ -11,10 +11,12 @@
 pub mod election;
 pub mod member;
 pub mod message;
+pub mod peer;
 pub mod seal;
 pub mod stream;
 pub mod wire;
 
 pub use election::{Election, ElectionConfig, SwitchRefused, Why};
 pub use message::{Ack, DigestReport, Frame, Heartbeat, Lead, NodeId, Path, Progress, Role, Update};
-pub use stream::{Buckets, Outgoing, StreamConfig};
+pub use peer::{Event, Peer, PeerConfig, Status};
+pub use stream::{Outgoing, StreamConfig};

@@ -19,7 +19,7 @@ pub use send::{Sender, SenderCounters};
 
 use super::message::Update;
 use crate::base::Nanos;
-use crate::flow::image::{BUCKETS, Bucket};
+use crate::flow::image::{Bucket, BucketSet};
 
 /// An update on its way out.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -73,75 +73,22 @@ pub const BARRIER_LIMIT: Nanos = Nanos::SECOND;
 /// all the same, and the comparison after it says so.
 pub const SETTLE_ROUNDS: u32 = 8;
 
-/// A set of buckets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Buckets([u64; BUCKETS / 64]);
-
-impl Buckets {
-    /// All of them.
-    pub const ALL: Self = Self([u64::MAX; BUCKETS / 64]);
-    /// None.
-    pub const NONE: Self = Self([0; BUCKETS / 64]);
-
-    /// One more. A bucket that does not exist changes nothing.
-    pub const fn insert(&mut self, bucket: Bucket) {
-        let at = bucket.0 as usize;
-        if at < BUCKETS {
-            self.0[at / 64] |= 1 << (at % 64);
-        }
+/// Buckets as [`super::Frame::ResyncBegin`] has them: none stands for all.
+#[must_use]
+pub fn listed(buckets: &BucketSet) -> Vec<Bucket> {
+    if *buckets == BucketSet::ALL {
+        Vec::new()
+    } else {
+        buckets.iter().collect()
     }
+}
 
-    /// Is it in the set?
-    #[must_use]
-    pub const fn contains(&self, bucket: Bucket) -> bool {
-        let at = bucket.0 as usize;
-        at < BUCKETS && self.0[at / 64] & (1 << (at % 64)) != 0
-    }
-
-    /// Is nothing in it?
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        *self == Self::NONE
-    }
-
-    /// How many.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.0.iter().map(|word| word.count_ones() as usize).sum()
-    }
-
-    /// Those of `other`, too.
-    pub fn extend(&mut self, other: &Self) {
-        for (word, more) in self.0.iter_mut().zip(other.0) {
-            *word |= more;
-        }
-    }
-
-    /// Ascending.
-    pub fn iter(&self) -> impl Iterator<Item = Bucket> + '_ {
-        (0..BUCKETS as u16)
-            .map(Bucket)
-            .filter(|bucket| self.contains(*bucket))
-    }
-
-    /// As [`super::Frame::ResyncBegin`] has them: nothing stands for all.
-    #[must_use]
-    pub fn listed(&self) -> Vec<Bucket> {
-        if *self == Self::ALL {
-            Vec::new()
-        } else {
-            self.iter().collect()
-        }
-    }
-
-    /// The other way.
-    #[must_use]
-    pub fn from_listed(listed: &[Bucket]) -> Self {
-        if listed.is_empty() {
-            return Self::ALL;
-        }
-        let mut buckets = Self::NONE;
-        listed.iter().for_each(|bucket| buckets.insert(*bucket));
-        buckets
+/// The other way.
+#[must_use]
+pub fn from_listed(listed: &[Bucket]) -> BucketSet {
+    if listed.is_empty() {
+        BucketSet::ALL
+    } else {
+        listed.iter().copied().collect()
     }
 }

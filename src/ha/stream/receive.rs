@@ -1,8 +1,8 @@
 //! The receiving half.
 
-use super::{ACK_DELAY, ACK_EVERY, Buckets};
+use super::{ACK_DELAY, ACK_EVERY};
 use crate::base::Nanos;
-use crate::flow::image::{BUCKETS, Bucket};
+use crate::flow::image::{BUCKETS, Bucket, BucketSet};
 use crate::ha::message::{Ack, DigestReport};
 
 /// What was counted.
@@ -155,7 +155,7 @@ impl Receiver {
             return;
         }
         self.waits = false;
-        let mut differ = Buckets::NONE;
+        let mut differ = BucketSet::NONE;
         for (bucket, _) in (0u16..)
             .zip(self.sums.iter().zip(sums))
             .filter(|(_, (theirs, own))| theirs != own)

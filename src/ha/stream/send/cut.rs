@@ -1,6 +1,6 @@
 //! Cuts through the workers' updates, and what they are for: comparing digests, and bringing a resync to its end.
 
-use super::{BARRIER_LIMIT, BARRIER_RETRY, BUCKETS, Buckets, Nanos, SETTLE_ROUNDS, Sender, SenderCounters};
+use super::{BARRIER_LIMIT, BARRIER_RETRY, BUCKETS, BucketSet, Nanos, SETTLE_ROUNDS, Sender, SenderCounters};
 
 /// What a cut through the workers' updates is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +65,7 @@ pub(super) enum Resync {
 
 impl Sender {
     /// These buckets are to be told in full.
-    pub fn want_resync(&mut self, now: Nanos, buckets: &Buckets) {
+    pub fn want_resync(&mut self, now: Nanos, buckets: &BucketSet) {
         if self.up {
             self.wanted.extend(buckets);
             self.resync_at = now;
@@ -124,7 +124,7 @@ impl Sender {
     /// A resync that the workers are to walk for: its number, and which buckets. They offer all of their own sessions in them, as many at
     /// a time as [`Self::take_allowance`] says, and then comes [`Self::walked`].
     #[must_use]
-    pub fn walk(&self) -> Option<(u32, &Buckets)> {
+    pub fn walk(&self) -> Option<(u32, &BucketSet)> {
         (self.resync == Resync::Walk).then_some((self.resync_id, &self.resyncing))
     }
 
@@ -238,9 +238,9 @@ impl Sender {
 
     fn begin_resync(&mut self, now: Nanos) {
         self.resync_id = self.resync_id.wrapping_add(1);
-        self.resyncing = std::mem::take(&mut self.wanted);
+        self.resyncing = std::mem::replace(&mut self.wanted, BucketSet::NONE);
         self.resync = Resync::Begin { sent: false };
-        self.to_walk = self.sessions * self.resyncing.len() as u64 / BUCKETS as u64;
+        self.to_walk = self.sessions * u64::from(self.resyncing.len()) / BUCKETS as u64;
         self.walked = 0;
         (self.tokens, self.tokens_at) = (0, now);
         self.counters.resyncs += 1;
@@ -272,7 +272,7 @@ impl Sender {
         }
     }
 
-    fn judge_report(&mut self, now: Nanos, clean: bool, report: Option<Buckets>) {
+    fn judge_report(&mut self, now: Nanos, clean: bool, report: Option<BucketSet>) {
         match report {
             Some(differ) if differ.is_empty() => {
                 self.futile = 0;

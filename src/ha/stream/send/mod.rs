@@ -9,10 +9,10 @@ use arrayvec::ArrayVec;
 use cut::{Cut, CutOf, Purpose, Resync};
 
 use super::pace::Pace;
-use super::{BARRIER_LIMIT, BARRIER_RETRY, Buckets, ITEMS, Outgoing, SETTLE_ROUNDS, StreamConfig};
+use super::{BARRIER_LIMIT, BARRIER_RETRY, ITEMS, Outgoing, SETTLE_ROUNDS, StreamConfig, listed};
 use crate::base::Nanos;
 use crate::flow::FlowKey;
-use crate::flow::image::{BUCKETS, Birth, Bucket};
+use crate::flow::image::{BUCKETS, Birth, Bucket, BucketSet};
 use crate::ha::message::{Ack, DigestReport, Frame, Update};
 use crate::ha::wire::Writer;
 
@@ -104,7 +104,7 @@ pub struct Sender {
     cut: Cut,
     cut_of: CutOf,
     sums: Box<[u64; BUCKETS]>,
-    report: Option<Buckets>,
+    report: Option<BucketSet>,
     barrier_at: Nanos,
     /// The question of the last comparison that was equal, unless a later one was not.
     equal_asked_at: Option<Nanos>,
@@ -113,8 +113,8 @@ pub struct Sender {
     futile: u32,
     resync_at: Nanos,
     resync_id: u32,
-    resyncing: Buckets,
-    wanted: Buckets,
+    resyncing: BucketSet,
+    wanted: BucketSet,
     /// Sessions that this node owns, about.
     sessions: u64,
     /// Of the resync under way: to be walked, about; walked.
@@ -179,8 +179,8 @@ impl Sender {
             futile: 0,
             resync_at: Nanos(0),
             resync_id: 0,
-            resyncing: Buckets::NONE,
-            wanted: Buckets::NONE,
+            resyncing: BucketSet::NONE,
+            wanted: BucketSet::NONE,
             sessions: 0,
             to_walk: 0,
             walked: 0,
@@ -196,7 +196,7 @@ impl Sender {
         self.up = true;
         self.barrier_at = now;
         (self.futile, self.resync_at) = (0, now);
-        self.wanted = Buckets::ALL;
+        self.wanted = BucketSet::ALL;
     }
 
     /// The peer's process is another one: numbers begin anew.
@@ -222,7 +222,7 @@ impl Sender {
         self.cut = Cut::None;
         self.cut_of.round += 1;
         self.resync = Resync::None;
-        self.wanted = Buckets::NONE;
+        self.wanted = BucketSet::NONE;
         self.equal_asked_at = None;
     }
 
@@ -293,7 +293,7 @@ impl Sender {
         let frame = Frame::ResyncBegin {
             number: self.next,
             resync: self.resync_id,
-            buckets: self.resyncing.listed(),
+            buckets: listed(&self.resyncing),
             sessions: self.to_walk,
         };
         if !writer.frame(&frame) {
@@ -411,7 +411,7 @@ impl Sender {
             && self.cut_of.round == report.barrier
             && matches!(self.cut, Cut::Sent { .. })
         {
-            let mut differ = Buckets::NONE;
+            let mut differ = BucketSet::NONE;
             report.differ.iter().for_each(|bucket| differ.insert(*bucket));
             self.report = Some(differ);
             self.advance(now);

@@ -5,7 +5,7 @@
 //! | never heard for `alone_after` | waiting | leader |
 //! | leads | waiting, standby, isolated | standby; leader if the peer yields, or cannot lead while this one can |
 //! | heard, leads not | waiting, standby, isolated | leader if this one ranks higher, else standby |
-//! | heard, leads too | leader | standby if it loses ([`Election::loses`]) |
+//! | heard, leads too | leader | the one that is healthy, of higher priority, of the lower id stays; the other is standby |
 //! | silent | standby | leader |
 //! | silent, the witness too | leader, active | isolated |
 //!
@@ -18,141 +18,17 @@
 
 use std::cmp::Reverse;
 
+mod config;
+mod plan;
+mod why;
+
+pub use config::ElectionConfig;
+pub use plan::{ASK_LIMIT, DRAIN_LIMIT, YIELD_LIMIT};
+pub use why::{SwitchRefused, Why};
+
 use super::message::{Heartbeat, Lead, NodeId, Role};
 use crate::base::Nanos;
-
-/// `[ha]`, as far as the lead depends on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ElectionConfig {
-    /// `node_id`.
-    pub node: NodeId,
-    /// `priority`: the higher leads.
-    pub priority: u8,
-    /// `mode = "active-active"`.
-    pub active_active: bool,
-    /// `preempt_delay`, if `preempt` is set: a standby of higher priority asks for the lead after so long in sync.
-    pub preempt: Option<Nanos>,
-    /// There is a witness.
-    pub witness: bool,
-    /// `heartbeat`.
-    pub heartbeat: Nanos,
-    /// `dead_after`: so many heartbeats missed, and the peer counts as dead.
-    pub dead_after: u32,
-    /// `alone_after`: so long a node that has just started waits for its peer.
-    pub alone_after: Nanos,
-}
-
-impl ElectionConfig {
-    /// The defaults of `[ha]`.
-    #[must_use]
-    pub const fn new(node: NodeId) -> Self {
-        Self {
-            node,
-            priority: 100,
-            active_active: false,
-            preempt: None,
-            witness: false,
-            heartbeat: Nanos::from_millis(50),
-            dead_after: 3,
-            alone_after: Nanos::from_secs(5),
-        }
-    }
-
-    /// Silence of this length, and the peer counts as dead.
-    #[must_use]
-    pub const fn dead_time(&self) -> Nanos {
-        Nanos(self.heartbeat.0.saturating_mul(self.dead_after as u64))
-    }
-
-    /// So long a node that forwards waits for the witness before it stops: six heartbeats with the defaults, as an answer may get lost.
-    #[must_use]
-    pub const fn witness_wait(&self) -> Nanos {
-        Nanos(self.dead_time().0.saturating_mul(2))
-    }
-}
-
-/// A planned change that is not through by then is given up (a node that stops yields all the same).
-pub const DRAIN_LIMIT: Nanos = Nanos::from_secs(5);
-/// So long the lead is offered to a peer that does not take it.
-pub const YIELD_LIMIT: Nanos = Nanos::from_secs(1);
-/// So long a standby asks for the lead once the operator said so.
-pub const ASK_LIMIT: Nanos = Nanos::from_secs(10);
-
-/// Why a node is what it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
-    /// It has just started.
-    Started,
-    /// No peer was heard since the start.
-    Alone,
-    /// The peer is silent.
-    PeerSilent,
-    /// Nobody led, and this node ranks higher.
-    RanksHigher,
-    /// The peer leads, or is to lead.
-    PeerLeads,
-    /// Both led, and this node lost.
-    LostToPeer,
-    /// Both led, and the peer does not hear this node.
-    PeerIsDeaf,
-    /// The peer gave the lead up.
-    Yielded,
-    /// This node gave the lead up.
-    GaveUp,
-    /// The peer cannot lead.
-    PeerUnhealthy,
-    /// This node cannot lead.
-    Unhealthy,
-    /// Neither the peer nor the witness is heard.
-    NoWitness,
-    /// This node was not run for longer than its peer waits for it.
-    Stalled,
-    /// Active-active: both are in sync.
-    Both,
-    /// Active-active: the peer stopped forwarding.
-    PeerStopped,
-}
-
-impl Why {
-    /// In words, for the log and `show ha`.
-    #[must_use]
-    pub const fn text(self) -> &'static str {
-        match self {
-            Self::Started => "it has just started",
-            Self::Alone => "no peer was heard since the start",
-            Self::PeerSilent => "the peer is silent",
-            Self::RanksHigher => "nobody led, and this node ranks higher",
-            Self::PeerLeads => "the peer leads",
-            Self::LostToPeer => "both nodes led, and the peer ranks higher",
-            Self::PeerIsDeaf => "both nodes led, and the peer does not hear this one",
-            Self::Yielded => "the peer gave the lead up",
-            Self::GaveUp => "the lead was given up",
-            Self::PeerUnhealthy => "the peer cannot lead",
-            Self::Unhealthy => "this node cannot lead",
-            Self::NoWitness => "neither the peer nor the witness is heard",
-            Self::Stalled => "this node was stopped for a while",
-            Self::Both => "both nodes are in sync",
-            Self::PeerStopped => "the peer stopped forwarding",
-        }
-    }
-}
-
-/// Why there is no planned change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SwitchRefused {
-    /// Nobody to take the lead, or to give it.
-    #[error("the peer is not heard")]
-    NoPeer,
-    /// It has a port down, a worker stalled, or stops.
-    #[error("the node that would lead is not healthy")]
-    Unhealthy,
-    /// Connections would be lost.
-    #[error("the node that would lead is not in sync")]
-    NotInSync,
-    /// Neither of the nodes leads.
-    #[error("no node leads")]
-    NoLeader,
-}
+use plan::Handover;
 
 /// What was last heard of the peer.
 #[derive(Clone, Copy, Debug)]
@@ -170,20 +46,6 @@ struct Seen {
     asks: bool,
     /// Since when it has said that it cannot lead.
     unhealthy_since: Option<Nanos>,
-}
-
-/// A planned change, at the node that forwards.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Handover {
-    None,
-    /// Everything that this node knows is on its way to the peer.
-    Draining {
-        since: Nanos,
-    },
-    /// The peer has everything, and may lead.
-    Yielding {
-        since: Nanos,
-    },
 }
 
 /// Questions to the witness.
@@ -312,15 +174,6 @@ impl Election {
         self.present().map(|peer| peer.role)
     }
 
-    /// Does the peer wait for everything that this node knows? Then [`Self::drained`] is to follow.
-    #[must_use]
-    pub const fn drains_since(&self) -> Option<Nanos> {
-        match self.handover {
-            Handover::Draining { since } => Some(since),
-            _ => None,
-        }
-    }
-
     /// Questions put to the witness so far: one more, and another is to be asked, with this number.
     #[must_use]
     pub const fn asked(&self) -> u32 {
@@ -413,48 +266,6 @@ impl Election {
     pub fn set_in_sync(&mut self, now: Nanos, in_sync: bool) {
         self.run_again(now);
         self.in_sync = in_sync;
-        self.decide(now);
-    }
-
-    /// Since [`Self::drains_since`] everything that this node knew was found equal at the peer.
-    pub fn drained(&mut self, now: Nanos) {
-        self.run_again(now);
-        if self.drains_since().is_some() {
-            self.handover = Handover::Yielding { since: now };
-        }
-        self.decide(now);
-    }
-
-    /// The operator wants the other node to lead: of a leader, its peer; of a standby, itself.
-    ///
-    /// # Errors
-    /// The node that would lead is not there, or not fit.
-    pub fn switchover(&mut self, now: Nanos) -> Result<(), SwitchRefused> {
-        self.run_again(now);
-        self.decide(now);
-        let peer = *self.present().ok_or(SwitchRefused::NoPeer)?;
-        if self.role.forwards() {
-            check_fit(peer.healthy, peer.in_sync)?;
-            if self.handover == Handover::None {
-                self.handover = Handover::Draining { since: now };
-            }
-        } else {
-            if !peer.role.forwards() {
-                return Err(SwitchRefused::NoLeader);
-            }
-            check_fit(self.healthy && !self.leaving, self.in_sync)?;
-            self.parked = false;
-            self.ask_until = Some(now.plus(ASK_LIMIT));
-        }
-        self.decide(now);
-        Ok(())
-    }
-
-    /// This node is about to stop: it gives the lead up to a peer that can take it, and takes it no more. It may stop once it does not
-    /// forward, or no peer is alive.
-    pub fn leave(&mut self, now: Nanos) {
-        self.run_again(now);
-        self.leaving = true;
         self.decide(now);
     }
 
@@ -706,69 +517,6 @@ impl Election {
         self.why = why;
     }
 
-    /// Begins a planned change, and gives one up that does not come to its end.
-    fn hand_over(&mut self, now: Nanos) {
-        let Some(peer) = self.present().copied() else {
-            return;
-        };
-        let fit = peer.healthy && peer.in_sync;
-        match self.handover {
-            Handover::None => {
-                let wanted = self.leaving && peer.healthy || peer.asks && fit;
-                if self.role.forwards() && wanted && now >= self.handover_not_before {
-                    self.handover = Handover::Draining { since: now };
-                }
-            }
-            Handover::Draining { since } if now.since(since) >= DRAIN_LIMIT => self.end_of_patience(now),
-            Handover::Draining { .. } if !peer.healthy => self.handover = Handover::None,
-            Handover::Yielding { since } if now.since(since) >= YIELD_LIMIT || !peer.healthy => {
-                if !self.leaving || !peer.healthy {
-                    self.withdraw(now);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn end_of_patience(&mut self, now: Nanos) {
-        if self.leaving {
-            self.handover = Handover::Yielding { since: now };
-        } else {
-            self.withdraw(now);
-        }
-    }
-
-    fn withdraw(&mut self, now: Nanos) {
-        self.handover = Handover::None;
-        self.handover_not_before = now.plus(YIELD_LIMIT);
-    }
-
-    fn watch_preempt(&mut self, now: Nanos) {
-        if self.ask_until.is_some_and(|until| now >= until) {
-            self.ask_until = None;
-        }
-        let given = self.config.preempt.is_some()
-            && !self.config.active_active
-            && self.role == Role::Standby
-            && self.healthy
-            && !self.leaving
-            && self.in_sync
-            && !self.parked
-            && self
-                .present()
-                .is_some_and(|peer| peer.role.forwards() && peer.priority < self.config.priority);
-        self.preempt_since = given.then(|| self.preempt_since.unwrap_or(now));
-    }
-
-    fn asks(&self) -> bool {
-        let preempts = self
-            .preempt_since
-            .zip(self.config.preempt)
-            .is_some_and(|(since, delay)| self.last_input.since(since) >= delay);
-        let fit = self.role == Role::Standby && self.healthy && !self.leaving;
-        fit && (self.ask_until.is_some() || preempts)
-    }
-
     /// Is the witness's answer of use?
     fn wants_witness(&self) -> bool {
         self.config.witness
@@ -795,12 +543,4 @@ impl Seen {
 
 fn lead_of(peer: Option<&Seen>) -> Lead {
     peer.map_or(Lead(0), |peer| peer.lead)
-}
-
-fn check_fit(healthy: bool, in_sync: bool) -> Result<(), SwitchRefused> {
-    match (healthy, in_sync) {
-        (false, _) => Err(SwitchRefused::Unhealthy),
-        (_, false) => Err(SwitchRefused::NotInSync),
-        _ => Ok(()),
-    }
 }

@@ -103,22 +103,29 @@ impl<B> Engine<B> {
         }
     }
 
-    /// The other node has begun anew, or is there for the first time: it knows nothing, and nothing that it said before counts.
+    /// The other node has begun anew: nothing that it said before counts. Its sessions stay until it has named those that it has.
+    pub fn forget_heard(&mut self) {
+        self.table.forget_heard();
+        if let Some(pair) = &mut self.pair {
+            pair.sweeping = None;
+        }
+    }
+
+    /// The other node is there, and knows nothing.
     pub fn begin_telling(&mut self) {
         self.table.begin_telling();
-        self.end_walks();
+        self.end_telling_all();
     }
 
     /// The other node is gone.
     pub fn end_telling(&mut self) {
         self.table.end_telling();
-        self.end_walks();
+        self.end_telling_all();
     }
 
-    fn end_walks(&mut self) {
+    fn end_telling_all(&mut self) {
         if let Some(pair) = &mut self.pair {
             pair.telling = None;
-            pair.sweeping = None;
         }
     }
 

@@ -21,8 +21,10 @@ pub enum Order {
     TellAgain(u64),
     /// Sessions are whose this says; whether packets are judged.
     Stand(Standing, bool),
-    /// The other node has begun anew: it knows nothing.
-    BeginTelling,
+    /// The other node has begun anew: what it said counts no more.
+    ForgetHeard,
+    /// The other node is there, and knows nothing. Say [`Word::Begun`] with this number.
+    BeginTelling(u32),
     /// The other node is gone.
     EndTelling,
     /// Tell of all own sessions in these buckets, so many a second, and say [`Word::ToldAll`] with this number.
@@ -31,10 +33,10 @@ pub enum Order {
     BeginResync,
     /// ... and has named those in these buckets.
     EndResync(BucketSet),
-    /// Say [`Word::Told`]: the digests of what was told so far.
-    SumTold(Box<Sums>),
-    /// Say [`Word::Heard`]: the digests of what was taken in so far.
-    SumHeard(Box<Sums>),
+    /// Say [`Word::Told`] with this number: the digests of what was told so far.
+    SumTold(u64, Box<Sums>),
+    /// Say [`Word::Heard`] with this number: the digests of what was taken in so far.
+    SumHeard(u64, Box<Sums>),
     /// Say [`Word::Here`] with this number.
     Ping(u64),
 }
@@ -45,14 +47,16 @@ pub enum Order {
 pub enum Word {
     /// News of a session of this node's.
     News(News),
+    /// What it says from now on is for the other node as it is now: [`Order::BeginTelling`].
+    Begun(u32),
     /// All own sessions have been told of, as was ordered by this number.
     ToldAll(u32),
     /// Ends of sessions got lost: all is to be told anew.
     Gap,
     /// See [`Order::SumTold`]: by bucket.
-    Told(Box<Sums>),
+    Told(u64, Box<Sums>),
     /// See [`Order::SumHeard`].
-    Heard(Box<Sums>),
+    Heard(u64, Box<Sums>),
     /// It turns.
     Here(u64),
 }
@@ -171,9 +175,11 @@ impl Member {
             Order::TakeIn(news, yields) => engine.take_news(now, &news, yields, out),
             Order::TellAgain(name) => engine.tell_again(name),
             Order::Stand(standing, forwards) => engine.stand(now, standing, forwards),
-            Order::BeginTelling => {
+            Order::ForgetHeard => engine.forget_heard(),
+            Order::BeginTelling(number) => {
                 self.telling = None;
                 engine.begin_telling();
+                self.say(Word::Begun(number));
             }
             Order::EndTelling => {
                 self.telling = None;
@@ -186,19 +192,19 @@ impl Member {
             }
             Order::BeginResync => engine.begin_resync(),
             Order::EndResync(buckets) => engine.end_resync(&buckets),
-            Order::SumTold(mut sums) => {
+            Order::SumTold(number, mut sums) => {
                 sums.fill(0);
                 if let Some((told, _)) = engine.digests() {
                     *sums = *told;
                 }
-                self.say(Word::Told(sums));
+                self.say(Word::Told(number, sums));
             }
-            Order::SumHeard(mut sums) => {
+            Order::SumHeard(number, mut sums) => {
                 sums.fill(0);
                 if let Some((_, heard)) = engine.digests() {
                     *sums = *heard;
                 }
-                self.say(Word::Heard(sums));
+                self.say(Word::Heard(number, sums));
             }
             Order::Ping(number) => self.say(Word::Here(number)),
         }

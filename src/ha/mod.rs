@@ -6,8 +6,10 @@
 //! - `election`: which of the nodes leads
 //! - `stream`: session updates in order, acknowledged, sent again in their newest state
 //! - `peer`: all of it together
+//! - [`dispatch`]: what goes on between it and the workers
 //! - [`member`]: a worker's part in it
 
+pub mod dispatch;
 pub mod election;
 pub mod member;
 pub mod message;

@@ -284,6 +284,11 @@ impl WorkerLink {
         self.cpu
     }
 
+    /// Wakes it, should it sleep: there is something in one of its queues.
+    pub fn ring(&self) {
+        self.bell.ring();
+    }
+
     /// What it published last.
     #[must_use]
     pub fn stats(&self) -> &WorkerStats {

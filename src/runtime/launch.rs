@@ -19,6 +19,7 @@ use super::links::KernelLinks;
 use super::node::{NodeParts, RunningNode};
 use super::notify::notify;
 use super::numa::{self, Topology};
+use super::pair::{self, PairLink, PairParts, PairPlan, PairThread};
 use super::policy;
 use super::ports::{self, NodePort};
 use super::stats::Counts;
@@ -34,7 +35,6 @@ use crate::control::node::{Node, NodeState};
 use crate::control::view::Names;
 use crate::dpdk::tsc::TscClock;
 use crate::dpdk::{Eal, EalConfig, Mempool};
-use crate::ha::seal::PairKey;
 
 /// mbufs for packets that each worker makes itself: they live for one turn, and for another worker's where that sends them.
 const ANSWER_BUFFERS: u32 = 2048;
@@ -107,15 +107,9 @@ pub fn run_node(path: &Path) -> Result<Totals, RunError> {
     for warning in checked.diagnostics.warnings() {
         warn!("{}", warning.one_line());
     }
-    if let Some(ha) = &config.ha {
-        pair_key(ha)?;
-        // Better no node than one that believes that it has a peer.
-        return Err(failed(
-            "`[ha]` is read and checked, but nodes of a pair cannot run yet",
-        ));
-    }
     // Threads inherit the CPUs of the one that starts them: this one keeps off the workers' first of all.
     keep_off(&worker_cpus(&config))?;
+    let plan = PairPlan::of(&config).map_err(RunError::Failed)?;
     let logs = LogFiles::open(&config.log).map_err(failed)?;
     let signals = signals()?;
     let socket = ControlSocket::bind(&config.node.control_socket).map_err(failed)?;
@@ -128,7 +122,7 @@ pub fn run_node(path: &Path) -> Result<Totals, RunError> {
     let (changed, events) = mpsc::sync_channel(1);
     let links = KernelLinks::start(runtime.handle(), changed)
         .map_err(|e| failed(format!("cannot watch the links of kernel interfaces: {e}")))?;
-    let mut service = Service::start(path, config, links, logs)?;
+    let mut service = Service::start(path, config, links, logs, plan)?;
     let node: Arc<dyn Node> = Arc::clone(&service.node) as Arc<dyn Node>;
     let (stop_api, stopped) = oneshot::channel::<()>();
     let server = runtime.spawn(api::serve(socket, node, async {
@@ -148,16 +142,11 @@ pub fn run_node(path: &Path) -> Result<Totals, RunError> {
     waited.and(stopped)
 }
 
-/// The key of the pair, without which its node does not start.
-fn pair_key(ha: &config::Ha) -> Result<PairKey, RunError> {
-    let path = &ha.key_file;
-    config::key_file::read(path).map_err(|e| failed(format!("the pair's key: {e} ({})", e.help(path))))
-}
-
 /// A node in service.
 struct Service {
     node: Arc<RunningNode>,
     keeper: Option<Keeper>,
+    pair: Option<PairThread>,
     threads: Vec<WorkerThread>,
     log: Option<EventLog>,
     // Last: everything above is made of it.
@@ -170,6 +159,7 @@ impl Service {
         config: Config,
         links: KernelLinks,
         logs: Option<LogFiles>,
+        plan: Option<PairPlan>,
     ) -> Result<Self, RunError> {
         let eal = start_eal(&config)?;
         let ports = node_ports(&config);
@@ -200,6 +190,7 @@ impl Service {
             adaptive: config.node.idle == Idle::Adaptive,
             pool: pool.clone(),
             alerts: logs.as_ref().is_some_and(LogFiles::has_alerts),
+            pair: plan.as_ref().map(PairPlan::setup),
         };
         let clock = common.clock;
         let names = Arc::new(Names::new(&config, &ids));
@@ -232,7 +223,8 @@ impl Service {
         let mut places = places.into_iter();
         for (id, cpu) in (0..).map(WorkerId).zip(workers) {
             let records = queues_of_log.get(id.index()).cloned();
-            match threads::spawn(id, cpu, common.clone(), records, places.next()) {
+            let pair = plan.as_ref().and_then(|plan| plan.queues(id.index()));
+            match threads::spawn(id, cpu, common.clone(), records, places.next(), pair) {
                 Ok((link, thread)) => {
                     worker_links.push(link);
                     threads.push(thread);
@@ -247,6 +239,19 @@ impl Service {
         drop(common);
         let worker_links: Arc<[WorkerLink]> = worker_links.into();
         let propagate = config.transparent.link_propagation;
+        let (pair, pair_thread) = plan
+            .map(|plan| {
+                pair::start(PairParts {
+                    plan,
+                    workers: Arc::clone(&worker_links),
+                    ports: Arc::clone(&ports),
+                    placement: placement.clone(),
+                    clock,
+                })
+            })
+            .transpose()
+            .map_err(|e| failed(format!("cannot start the HA thread: {e}")))?
+            .unzip();
         let node = Arc::new(RunningNode::new(NodeParts {
             file: absolute(path),
             config,
@@ -260,10 +265,12 @@ impl Service {
             placement,
             names,
             log: log.as_ref().map(EventLog::reports),
+            pair,
         }));
         let service = Self {
             keeper: Some(Keeper::new(eal.clone(), ports, worker_links, links, propagate)),
             node,
+            pair: pair_thread,
             threads,
             log,
             eal,
@@ -300,9 +307,6 @@ impl Service {
         for (port, why) in keeper.wait_for_links() {
             say(&format_args!("port {port}: link down: {why}"));
         }
-        self.node.set_state(NodeState::Ready);
-        say(&"ready");
-        notify("READY=1").unwrap_or_else(|e| warn!("cannot tell systemd: {e}"));
         let stop = AtomicBool::new(false);
         let (result, keeper) = std::thread::scope(|scope| {
             let keeper = std::thread::Builder::new()
@@ -316,7 +320,7 @@ impl Service {
                 warn!("cannot start a thread to rebalance the workers: {e}");
             }
             let result = match &keeper {
-                Ok(_) => self.wait(signals),
+                Ok(_) => self.in_service(signals),
                 Err(e) => Err(failed(format!("cannot start a thread to watch the ports: {e}"))),
             };
             // Before the threads are waited for: a move under way would keep them.
@@ -326,6 +330,42 @@ impl Service {
         });
         self.keeper = keeper;
         result
+    }
+
+    /// Says that the node is ready once it is, and waits for its stop. In a pair it is when it has its place there.
+    fn in_service(&self, signals: &Receiver<()>) -> Result<(), RunError> {
+        let Some(pair) = self.node.pair() else {
+            self.ready(&"ready");
+            return self.wait(signals, || false).map(|_| ());
+        };
+        if !self.wait(signals, || pair.is_ready())? {
+            return Ok(());
+        }
+        let is_alone = !pair.view().peer.alive;
+        self.ready(if is_alone { &"ready (alone)" } else { &"ready" });
+        let ended = self.wait(signals, || false);
+        // Who takes over is to have everything first.
+        pair.leave();
+        self.await_leave(pair);
+        ended.map(|_| ())
+    }
+
+    fn ready(&self, line: &dyn std::fmt::Display) {
+        self.node.set_state(NodeState::Ready);
+        say(line);
+        notify("READY=1").unwrap_or_else(|e| warn!("cannot tell systemd: {e}"));
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "a control thread's clock")]
+    fn await_leave(&self, pair: &PairLink) {
+        let deadline = Instant::now() + pair::LEAVE_LIMIT;
+        while !pair.may_stop() {
+            if Instant::now() >= deadline {
+                warn!("HA: the peer has not taken the lead: connections may be lost");
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Starts the thread that moves buckets between workers, if there are several.
@@ -355,12 +395,16 @@ impl Service {
             .map(|_| ())
     }
 
-    fn wait(&self, signals: &Receiver<()>) -> Result<(), RunError> {
+    /// Until `until` is so: true; or the node is to stop: false.
+    fn wait(&self, signals: &Receiver<()>, until: impl Fn() -> bool) -> Result<bool, RunError> {
         loop {
-            match signals.recv_timeout(Duration::from_millis(500)) {
+            if until() {
+                return Ok(true);
+            }
+            match signals.recv_timeout(Duration::from_millis(20)) {
                 Ok(()) | Err(RecvTimeoutError::Disconnected) => {
                     info!("stopping");
-                    return Ok(());
+                    return Ok(false);
                 }
                 Err(RecvTimeoutError::Timeout) => {}
             }
@@ -373,7 +417,9 @@ impl Service {
     }
 
     /// Stops the workers, frees what they hold, closes the ports, and adds everything up.
-    fn stop(self) -> Result<Totals, RunError> {
+    fn stop(mut self) -> Result<Totals, RunError> {
+        // Nobody gives the workers orders any more.
+        self.pair = None;
         if self.log.is_some() {
             self.farewell();
         }

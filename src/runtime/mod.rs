@@ -21,6 +21,7 @@ pub mod mesh;
 pub mod node;
 pub mod notify;
 pub mod numa;
+pub mod pair;
 mod policy;
 pub mod ports;
 pub mod propagation;

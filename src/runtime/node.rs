@@ -10,20 +10,21 @@ use super::command::{
     Command, Kill, Lookup, NoAnswer, Reply, RuleScan, SessionCopy, SessionScan, WorkerLink,
 };
 use super::lock::ControlLock;
+use super::pair::PairLink;
 use super::policy;
 use super::ports::NodePort;
 use super::rebalance::{Balancer, MoveError};
 use super::stats::{Counts, PortCounts};
 use crate::base::{Generation, Nanos, WorkerId};
-use crate::config::{Config, Rebalance, RuleIds};
+use crate::config::{self, Config, Rebalance, RuleIds};
 use crate::control::SessionFilter;
 use crate::control::apply;
 use crate::control::eventlog::Reports;
 use crate::control::explain::live::{Live, explain};
 use crate::control::node::{
-    ApplyReport, ApplyRequest, Counters, Cursor, ErrorKind, ExplainReport, ExplainRequest, KillReport, Node,
-    NodeError, NodeState, PortStatus, RebalanceReport, RuleStatus, SessionPage, SessionQuery, Status,
-    WorkerStatus,
+    ApplyReport, ApplyRequest, Counters, Cursor, ErrorKind, ExplainReport, ExplainRequest, HaStatus,
+    KillReport, Node, NodeError, NodeState, NotifyReport, NotifyRequest, Owner, PortStatus, RebalanceReport,
+    RuleStatus, SessionPage, SessionQuery, Status, SwitchoverReport, WorkerStatus, no_pair,
 };
 use crate::control::rules;
 use crate::control::view::{LiveSession, Names};
@@ -33,6 +34,7 @@ use crate::engine::{DropReason, IMPLICIT_DROP, Leasing, Placement, RuleCounters}
 use crate::flow::FlowKey;
 use crate::flow::owner::balance::WorkerLoad;
 use crate::flow::table::SessionId;
+use crate::ha::Role;
 use crate::packet::Malformed;
 use crate::policy::{Policy, Scale};
 
@@ -77,6 +79,8 @@ pub struct NodeParts {
     pub names: Arc<Names>,
     /// The logs of sessions and alerts, if there are any.
     pub log: Option<Reports>,
+    /// The other node, if this one is of a pair.
+    pub pair: Option<Arc<PairLink>>,
 }
 
 /// What an apply replaces.
@@ -103,6 +107,7 @@ pub struct RunningNode {
     pool: Mempool,
     eal: Eal,
     log: Option<Reports>,
+    pair: Option<Arc<PairLink>>,
     state: AtomicU8,
     /// It drains: whoever waits for a move gives up.
     stopping: Arc<AtomicBool>,
@@ -135,6 +140,7 @@ impl RunningNode {
             pool: parts.pool,
             eal: parts.eal,
             log: parts.log,
+            pair: parts.pair,
             state: AtomicU8::new(NodeState::Starting as u8),
             stopping,
             ready_at: std::sync::atomic::AtomicU64::new(0),
@@ -347,7 +353,9 @@ impl RunningNode {
             return;
         }
         let moved = balancer.proposal(&self.workers, &loads).and_then(|proposal| {
-            balancer.carry_out(&self.workers, &proposal)?;
+            let moved = balancer.carry_out(&self.workers, &proposal);
+            self.tell_pair(&balancer);
+            moved?;
             Ok(proposal)
         });
         match moved {
@@ -360,6 +368,26 @@ impl RunningNode {
             ),
             Err(MoveError::Balanced(_) | MoveError::Stopping) => {}
             Err(e) => tracing::warn!("rebalance: {e}"),
+        }
+    }
+
+    /// The other node, if this one is of a pair.
+    #[must_use]
+    pub fn pair(&self) -> Option<&PairLink> {
+        self.pair.as_deref()
+    }
+
+    /// Are its sessions the other node's?
+    fn follows(&self) -> bool {
+        self.pair
+            .as_ref()
+            .is_some_and(|pair| matches!(pair.role(), Role::Waiting | Role::Standby))
+    }
+
+    /// The HA thread is to give sessions to the workers that have their flows.
+    fn tell_pair(&self, balancer: &Balancer) {
+        if let (Some(pair), Some(placement)) = (&self.pair, balancer.placement()) {
+            pair.set_placement(Arc::clone(placement));
         }
     }
 
@@ -588,6 +616,7 @@ impl Node for RunningNode {
 
     fn sessions(&self, query: &SessionQuery) -> Result<SessionPage, NodeError> {
         let (names, policy) = self.names_and_policy();
+        let follows = self.follows();
         let limit = query.limit.clamp(1, SessionQuery::MAX_LIMIT);
         let mut page = SessionPage::default();
         let mut cursor = query.cursor;
@@ -595,7 +624,10 @@ impl Node for RunningNode {
         while let Some(worker) = self.workers.get(usize::from(cursor.worker)) {
             let scan = Self::scan(worker, cursor.slot, SCAN_FOUND)?;
             for copy in &scan.found {
-                let session = names.session(&policy, &live(copy, worker.id(), scan.scale), scan.now);
+                let mut session = names.session(&policy, &live(copy, worker.id(), scan.scale), scan.now);
+                if follows {
+                    session.owner = Owner::Peer;
+                }
                 if !query.filter.matches(&session) {
                     continue;
                 }
@@ -626,6 +658,10 @@ impl Node for RunningNode {
     }
 
     fn kill(&self, filter: &SessionFilter) -> Result<KillReport, NodeError> {
+        if self.follows() {
+            let error = "this node follows in its pair: its sessions are the other node's";
+            return Err(NodeError::new(ErrorKind::Refused, error).fix("end them on the node that leads"));
+        }
         let (names, policy) = self.names_and_policy();
         let mut report = KillReport::default();
         let _none_begins = self.settled();
@@ -705,6 +741,9 @@ impl Node for RunningNode {
         if let Some(log) = &self.log {
             log.retire(next);
         }
+        if let Some(pair) = &self.pair {
+            pair.set_policy(config::policy_digest(&self.in_force().config));
+        }
         tracing::info!(
             generation = next.0,
             took_us = begin.elapsed().as_micros(),
@@ -740,9 +779,9 @@ impl Node for RunningNode {
         report.buckets = proposal.buckets.iter().count() as u64;
         report.sessions = proposal.sessions;
         if !dry_run {
-            balancer
-                .carry_out(&self.workers, &proposal)
-                .map_err(|e| not_moved(&e))?;
+            let moved = balancer.carry_out(&self.workers, &proposal);
+            self.tell_pair(&balancer);
+            moved.map_err(|e| not_moved(&e))?;
             report.moved = true;
             report.version = balancer.version();
         }
@@ -752,6 +791,22 @@ impl Node for RunningNode {
     fn explain(&self, request: &ExplainRequest) -> Result<ExplainReport, NodeError> {
         let (names, policy) = self.names_and_policy();
         explain(request, &policy, &names, self)
+    }
+
+    fn ha(&self) -> Result<HaStatus, NodeError> {
+        self.pair.as_ref().map(|pair| pair.view()).ok_or_else(no_pair)
+    }
+
+    fn switchover(&self) -> Result<SwitchoverReport, NodeError> {
+        self.pair.as_ref().ok_or_else(no_pair)?.switch_over()
+    }
+
+    fn notify(&self, request: &NotifyRequest) -> Result<NotifyReport, NodeError> {
+        let pair = self.pair.as_ref().ok_or_else(no_pair)?;
+        let wish = request.wish();
+        pair.wish(wish.clone());
+        let role = pair.role().into();
+        Ok(NotifyReport { wish, role })
     }
 }
 

@@ -124,6 +124,12 @@ impl Balancer {
         Ok(propose(table, loads, &sessions, LEAST_ASKED)?)
     }
 
+    /// Where flows belong now, of several workers.
+    #[must_use]
+    pub const fn placement(&self) -> Option<&Arc<Placement>> {
+        self.placement.as_ref()
+    }
+
     /// Carries a proposal out, and waits until the move is over.
     ///
     /// # Errors

@@ -18,8 +18,9 @@ use crate::dpdk::thread::Registered;
 use crate::dpdk::tsc::TscClock;
 use crate::dpdk::wake::Bell;
 use crate::dpdk::{Eal, Error, HugePages, Mempool};
-use crate::engine::{Engine, Leasing, Placement};
+use crate::engine::{Engine, Leasing, PairSetup, Placement};
 use crate::flow::{BucketTable, HashSeed, OwnerFunction, Side};
+use crate::ha::member::{Member, Queues};
 use crate::policy::Policy;
 
 /// What all workers of a node have in common.
@@ -45,6 +46,8 @@ pub struct WorkerCommon {
     pub pool: Mempool,
     /// There is a log for alerts.
     pub alerts: bool,
+    /// The node is one of a pair.
+    pub pair: Option<PairSetup>,
 }
 
 /// Where a worker stands among several.
@@ -103,6 +106,7 @@ pub fn spawn(
     common: WorkerCommon,
     records: Option<Arc<RecordQueue>>,
     place: Option<Place>,
+    queues: Option<Arc<Queues>>,
 ) -> Result<(WorkerLink, WorkerThread), String> {
     let mailbox = Arc::new(Mailbox::default());
     let stats = Arc::new(WorkerStats::new(common.ports.len()));
@@ -112,7 +116,7 @@ pub fn spawn(
         .spawn({
             let (mailbox, stats) = (Arc::clone(&mailbox), Arc::clone(&stats));
             move || {
-                let made = prepare((id, cpu), common, mailbox, stats, records, place);
+                let made = prepare((id, cpu), common, mailbox, stats, records, place, queues);
                 let (worker, _registered) = match made {
                     Ok((worker, bell, registered)) => {
                         // Whoever started this thread waits for it.
@@ -144,6 +148,7 @@ fn prepare(
     stats: Arc<WorkerStats>,
     records: Option<Arc<RecordQueue>>,
     place: Option<Place>,
+    queues: Option<Arc<Queues>>,
 ) -> Result<(Worker, Bell, Registered), String> {
     // Pinned before it is registered: the EAL notes the CPU, and the engine's memory is touched from here.
     if !core_affinity::set_for_current(CoreId { id: cpu }) {
@@ -161,6 +166,9 @@ fn prepare(
         Engine::new(capacity, common.policy, &memory, HashSeed::random()).map_err(|e| e.to_string())?;
     if records.is_some() {
         engine = engine.with_records(eventlog::WAITING, common.alerts);
+    }
+    if let Some(pair) = &common.pair {
+        engine = engine.with_pair(pair, &memory).map_err(|e| e.to_string())?;
     }
     if let Some(place) = &place {
         let leasing = Leasing {
@@ -188,6 +196,7 @@ fn prepare(
         mailbox,
         stats,
         records,
+        pair: queues.map(Member::new),
     };
     let (worker, bell) = Worker::new(setup).map_err(|e| format!("cannot make what wakes a worker: {e}"))?;
     Ok((worker, bell, registered))

@@ -34,6 +34,7 @@ use crate::dpdk::tsc::{self, TscClock};
 use crate::dpdk::wake::{Bell, WakeSet};
 use crate::dpdk::{MAX_BURST, Mbuf, Mempool};
 use crate::engine::{Batch, Engine, MAX_BATCH, Upkeep};
+use crate::ha::member::Member;
 
 /// So many batches of handed-over packets are taken in one turn at most: a worker that others flood still polls its own queues.
 const TAKE_OVERS: usize = 4;
@@ -66,6 +67,8 @@ pub struct WorkerSetup {
     pub stats: Arc<WorkerStats>,
     /// Where its engine's records go, if there are logs.
     pub records: Option<Arc<RecordQueue>>,
+    /// Its part in an HA pair.
+    pub pair: Option<Member>,
 }
 
 /// A worker; lives on one thread.
@@ -77,6 +80,7 @@ pub struct Worker {
     mailbox: Arc<Mailbox>,
     stats: Arc<WorkerStats>,
     records: Option<Arc<RecordQueue>>,
+    pair: Option<Member>,
     out: WorkerOutputs,
     batch: Batch<Mbuf>,
     /// A command that takes several turns; no other is taken meanwhile.
@@ -125,6 +129,7 @@ impl Worker {
             mailbox: setup.mailbox,
             stats: setup.stats,
             records: setup.records,
+            pair: setup.pair,
             out: WorkerOutputs::new(&setup.ports, setup.burst, setup.pool, setup.mesh),
             batch: Batch::new(),
             job: None,
@@ -170,6 +175,10 @@ impl Worker {
         if let Some(woken) = self.slept.take() {
             self.out.slots.iter_mut().for_each(|slot| slot.heard(woken));
         }
+        let paired = match &mut self.pair {
+            Some(pair) => pair.turn(now, &mut self.engine, &mut self.out),
+            None => false,
+        };
         if self.engine.is_moving() || self.out.mesh.as_ref().is_some_and(Mesh::is_marked) {
             self.step_move(now);
         }
@@ -196,7 +205,7 @@ impl Worker {
         // A worker that slept with timers to serve would serve them once a sleep.
         let busy =
             self.job.is_some() || self.unsent.is_some() || self.upkeep.pending || self.engine.is_moving();
-        let worked = received > 0 || commanded || busy;
+        let worked = received > 0 || commanded || busy || paired;
         match self.idle.after_turn(now, worked) {
             Some(idle_for) => self.rest(idle_for, now),
             None => {

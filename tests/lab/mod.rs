@@ -31,6 +31,7 @@
 pub mod api;
 pub mod capture;
 pub mod config;
+pub mod duo;
 pub mod fragments;
 pub mod frames;
 pub mod host;
@@ -133,6 +134,12 @@ impl Lab {
     #[must_use]
     pub fn dir(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// What the names of its namespaces begin with.
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        &self.name
     }
 
     /// A file of this test, written.

@@ -114,3 +114,13 @@ pub fn converse(client: TcpStream, server: TcpStream) {
     drop(server);
     assert_eq!(client.read(&mut [0; 8]).unwrap(), 0);
 }
+
+/// Both ends of a connection say something, and are heard. The connection stays.
+pub fn echo(near: &TcpStream, far: &TcpStream) {
+    for (mut from, mut to) in [(near, far), (far, near)] {
+        from.write_all(b"are you there?").unwrap();
+        let mut heard = [0; 14];
+        to.read_exact(&mut heard).unwrap();
+        assert_eq!(&heard, b"are you there?");
+    }
+}

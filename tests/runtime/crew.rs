@@ -58,6 +58,7 @@ impl Crew {
             engine.join(id, place.placement);
             let (mailbox, stats) = (Arc::default(), Arc::new(WorkerStats::new(ports.len())));
             let setup = WorkerSetup {
+                pair: None,
                 id,
                 engine,
                 clock: TscClock::new(eal),

@@ -101,6 +101,7 @@ impl Bench {
         let records = Arc::new(RecordQueue::new(64));
         let sessions = config.conntrack.max_sessions;
         let setup = WorkerSetup {
+            pair: None,
             id: WorkerId(0),
             engine: Engine::new(
                 sessions,

@@ -85,6 +85,12 @@ pub enum HaRole {
 }
 
 impl HaRole {
+    /// Does a node of this role forward packets?
+    #[must_use]
+    pub const fn forwards(self) -> bool {
+        matches!(self, Self::Leader | Self::Active)
+    }
+
     /// The word in JSON.
     #[must_use]
     pub fn name(self) -> &'static str {

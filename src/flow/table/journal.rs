@@ -38,10 +38,10 @@ pub enum Standing {
 #[repr(C)]
 struct Mark {
     birth: Birth,
-    /// The digest of what the other node was told of it, or told this one; means something in the epoch.
+    /// The digest of what the other node was told of it, or of what it told; means something in the epoch.
     digest: u64,
     serial: u32,
-    /// Of the conversation with the other node in which it was told; 0: in none.
+    /// [`Journal::told_epoch`]: the other node was told of it; [`Journal::heard_epoch`]: it is the other node's; else neither.
     epoch: u16,
     /// The last resync that named it.
     resync: u8,
@@ -119,9 +119,12 @@ pub struct Journal {
     gap: bool,
     told: Box<Sums>,
     heard: Box<Sums>,
-    epoch: u16,
+    /// Of the conversation in which this node tells, the last number that was given, and of that in which it hears.
+    told_epoch: u16,
+    heard_epoch: u16,
+    last_epoch: u16,
     /// There is somebody to be told.
-    is_heard: bool,
+    tells: bool,
     resync: u8,
     last_birth: Birth,
 }
@@ -143,8 +146,10 @@ impl Journal {
             gap: false,
             told: Box::new([0; BUCKETS]),
             heard: Box::new([0; BUCKETS]),
-            epoch: 0,
-            is_heard: false,
+            told_epoch: 1,
+            heard_epoch: 2,
+            last_epoch: 2,
+            tells: false,
             resync: 0,
             last_birth: Birth(0),
         })
@@ -197,7 +202,7 @@ impl Journal {
 
     /// Is there anybody to be told?
     const fn tells(&self) -> bool {
-        self.is_heard && !matches!(self.standing, Standing::Follow)
+        self.tells && !matches!(self.standing, Standing::Follow)
     }
 
     /// A session begins in a slot.
@@ -239,13 +244,12 @@ impl Journal {
     /// A session ends.
     pub(super) fn end(&mut self, slot: u32, key: &FlowKey) {
         let mark = self.marks[slot as usize];
-        if !self.knows(&mark) {
-            return;
-        }
         self.marks[slot as usize].epoch = 0;
-        if self.is_peers(SessionIx(slot)) {
+        if mark.epoch == self.heard_epoch {
             let bucket = self.key.bucket(key);
             subtract(&mut self.heard, bucket, mark.digest);
+        } else if !self.was_told(&mark) {
+            // Nobody knows of it.
         } else if self.gone.len() < MAX_GONE {
             self.gone.push_back(Gone {
                 key: *key,
@@ -270,20 +274,38 @@ impl Journal {
         }
     }
 
+    /// Is its digest in the sums?
     fn knows(&self, mark: &Mark) -> bool {
-        self.is_heard && mark.epoch == self.epoch
+        self.was_told(mark) || mark.epoch == self.heard_epoch
+    }
+
+    fn was_told(&self, mark: &Mark) -> bool {
+        self.tells && mark.epoch == self.told_epoch
+    }
+
+    /// The sums that its digest is in, if it is in any.
+    fn sums_of(&mut self, mark: &Mark) -> Option<&mut Sums> {
+        if self.was_told(mark) {
+            Some(&mut self.told)
+        } else {
+            (mark.epoch == self.heard_epoch).then_some(&mut self.heard)
+        }
+    }
+
+    /// A number that no mark has. (After 65,535 of them some may: then digests differ, and the resync that follows mends it.)
+    fn next_epoch(&mut self) -> u16 {
+        self.last_epoch = self.last_epoch.checked_add(1).unwrap_or(1);
+        self.last_epoch
     }
 
     /// It has gone: nobody is told that it ended.
     pub(super) fn leave(&mut self, slot: u32, key: &FlowKey) {
         let mark = self.marks[slot as usize];
-        if self.knows(&mark) {
-            let bucket = self.key.bucket(key);
-            let is_peers = self.is_peers(SessionIx(slot));
-            let sums = if is_peers { &mut self.heard } else { &mut self.told };
+        let bucket = self.key.bucket(key);
+        if let Some(sums) = self.sums_of(&mark) {
             subtract(sums, bucket, mark.digest);
-            self.marks[slot as usize].epoch = 0;
         }
+        self.marks[slot as usize].epoch = 0;
     }
 
     /// The other end of [`Journal::leave`].
@@ -294,19 +316,19 @@ impl Journal {
             birth: carried.birth,
             digest: carried.digest.unwrap_or(0),
             serial: carried.serial,
-            epoch: carried.digest.map_or(0, |_| self.epoch),
+            epoch: match carried.digest {
+                None => 0,
+                Some(_) if carried.is_peers => self.heard_epoch,
+                Some(_) => self.told_epoch,
+            },
             resync: carried.resync,
             claims: [0; 2],
             flags: dirty | if carried.is_peers { Mark::PEERS } else { 0 },
         };
-        let is_peers = self.is_peers(SessionIx(slot));
-        if let Some(digest) = carried.digest {
-            let bucket = self.key.bucket(key);
-            add(
-                if is_peers { &mut self.heard } else { &mut self.told },
-                bucket,
-                digest,
-            );
+        let mark = self.marks[slot as usize];
+        let bucket = self.key.bucket(key);
+        if let Some(sums) = self.sums_of(&mark) {
+            add(sums, bucket, mark.digest);
         }
         if carried.dirty || carried.digest.is_none() {
             self.dirty(slot);
@@ -359,31 +381,38 @@ impl<H: HashKey> SessionTable<H> {
         self.journal.as_ref().is_some_and(|journal| journal.is_peers(ix))
     }
 
-    /// A conversation with the other node begins: it knows of no session, and nothing it said before counts. Sessions are told as they
-    /// change, all others by [`SessionTable::tell`].
+    /// A conversation with the other node begins: it knows of no session. Sessions are told as they change, all others by
+    /// [`SessionTable::tell`].
     pub fn begin_telling(&mut self) {
         let Some(journal) = &mut self.journal else { return };
-        // What marks say of an earlier conversation counts no more. (After 65,535 of them it may again: then digests differ, and
-        // the resync that follows mends that.)
-        journal.epoch = journal.epoch.checked_add(1).unwrap_or(1);
-        journal.is_heard = true;
+        journal.told_epoch = journal.next_epoch();
+        journal.tells = true;
         journal.gone.clear();
         journal.gap = false;
         *journal.told = [0; BUCKETS];
-        *journal.heard = [0; BUCKETS];
     }
 
     /// There is nobody to be told any more.
     pub fn end_telling(&mut self) {
         self.begin_telling();
         if let Some(journal) = &mut self.journal {
-            journal.is_heard = false;
+            journal.tells = false;
         }
     }
 
-    /// From now on the sessions are whose `standing` says. With [`Standing::Follow`] nothing that is known of a session counts until the
-    /// other node tells it; with [`Standing::Own`] all sessions of the other node are this one's, its own from then on.
+    /// Nothing that the other node has told so far counts: it has begun anew, or its sessions are this node's by now.
+    pub fn forget_heard(&mut self) {
+        if let Some(journal) = &mut self.journal {
+            journal.heard_epoch = journal.next_epoch();
+            *journal.heard = [0; BUCKETS];
+        }
+    }
+
+    /// From now on the sessions are whose `standing` says. With [`Standing::Own`] all sessions of the other node are this node's own.
     pub fn set_standing(&mut self, standing: Standing) {
+        if standing == Standing::Own {
+            self.forget_heard();
+        }
         if let Some(journal) = &mut self.journal {
             journal.standing = standing;
         }
@@ -396,10 +425,9 @@ impl<H: HashKey> SessionTable<H> {
             return next;
         };
         for slot in slots {
-            let mark = &mut journal.marks[slot as usize];
-            mark.flags &= !Mark::PEERS;
-            if journal.standing == Standing::Follow {
-                (mark.birth, mark.serial) = (Birth(0), 0);
+            // With all of them one node's the flag says nothing.
+            if journal.standing == Standing::Own {
+                journal.marks[slot as usize].flags &= !Mark::PEERS;
             }
         }
         next
@@ -438,12 +466,12 @@ impl<H: HashKey> SessionTable<H> {
         mark.serial = mark.serial.wrapping_add(1);
         image.serial = mark.serial;
         let digest = image.digest(&journal.key);
-        let before = if mark.epoch == journal.epoch {
+        let before = if mark.epoch == journal.told_epoch {
             mark.digest
         } else {
             0
         };
-        (mark.digest, mark.epoch) = (digest, journal.epoch);
+        (mark.digest, mark.epoch) = (digest, journal.told_epoch);
         let bucket = journal.key.bucket(&image.key);
         add(&mut journal.told, bucket, digest.wrapping_sub(before));
         Some(News::Session(image, (u64::from(version) << 32) | u64::from(ix.0)))
@@ -522,7 +550,8 @@ impl<H: HashKey> SessionTable<H> {
             if ours && !yields {
                 return TakenIn::Ours(ix);
             }
-            if !ours && (image.birth, image.serial) <= (mark.birth, mark.serial) {
+            let is_known = mark.epoch == journal.heard_epoch;
+            if is_known && (image.birth, image.serial) <= (mark.birth, mark.serial) {
                 // News that are known name the session nevertheless.
                 journal.marks[ix.index()].resync = journal.resync;
                 return TakenIn::Old;
@@ -569,26 +598,19 @@ impl<H: HashKey> SessionTable<H> {
         let Some(journal) = self.journal.as_deref_mut() else {
             return;
         };
-        let mark = &mut journal.marks[ix.index()];
-        let known = was_there && mark.epoch == journal.epoch;
-        let (before, was_peers) = (mark.digest, mark.has(Mark::PEERS));
+        let mark = journal.marks[ix.index()];
         let bucket = journal.key.bucket(&image.key);
-        if known {
-            // One of this node's own that yields was told; now it is heard.
-            let of_peer = was_peers || journal.standing == Standing::Follow;
-            let sums = if of_peer {
-                &mut journal.heard
-            } else {
-                &mut journal.told
-            };
-            subtract(sums, bucket, before);
+        if was_there {
+            // One of this node's own that yields was told, perhaps; now it is heard.
+            if let Some(sums) = journal.sums_of(&mark) {
+                subtract(sums, bucket, mark.digest);
+            }
         }
-        let mark = &mut journal.marks[ix.index()];
-        *mark = Mark {
+        journal.marks[ix.index()] = Mark {
             birth: image.birth,
             digest: 0,
             serial: image.serial,
-            epoch: journal.epoch,
+            epoch: journal.heard_epoch,
             resync: journal.resync,
             claims: [0; 2],
             flags: (mark.flags & Mark::DIRTY) | Mark::PEERS,

@@ -504,6 +504,8 @@ impl Peer {
             hands_over: self.election.drains_since().is_some() || self.said.yields,
             version: peer.map_or(self.config.version, |peer| peer.version.min(self.config.version)),
             peer,
+            peer_policy: self.heard.as_ref().map(|heard| heard.policy),
+            peer_layout: self.heard.as_ref().map(|heard| heard.layout),
             paths: self.ways.iter().map(path).collect(),
             sync_up: self.sender.is_up(),
             in_sync: self.in_sync(now),

@@ -90,6 +90,10 @@ pub struct Status {
     pub hands_over: bool,
     /// The peer, once it was heard.
     pub peer: Option<PeerStatus>,
+    /// Its digest of its policy.
+    pub peer_policy: Option<u64>,
+    /// Its digest of its layout.
+    pub peer_layout: Option<u64>,
     /// The version that both speak.
     pub version: u16,
     /// By path.

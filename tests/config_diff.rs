@@ -113,6 +113,9 @@ fn changes() -> Vec<Change> {
         }),
         ("log.sessions", true, |c| c.log.sessions = Some("/x".into())),
         ("log.alerts", true, |c| c.log.alerts = Some("/x".into())),
+        ("metrics.listen", true, |c| {
+            c.metrics.listen = Some("[::1]:9464".parse().unwrap());
+        }),
         ("conntrack.max_sessions", true, |c| c.conntrack.max_sessions += 1),
         ("conntrack.adaptive_start", false, |c| {
             c.conntrack.adaptive_start.0 -= 1

@@ -128,6 +128,7 @@ fn the_reference_has_the_defaults_that_it_names() {
         rules: Vec::new(),
         log: config::Log::default(),
         ha: None,
+        metrics: config::Metrics::default(),
         ..reference
     };
     assert_eq!(minimal, expected);

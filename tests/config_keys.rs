@@ -144,7 +144,7 @@ const KEYS: &[(&str, Does)] = &[
     ("virtual_server.health_check.failures", NotYet("virtual_server")),
     ("log.sessions", Change("'/s'")),
     ("log.alerts", Change("'/a'")),
-    ("metrics.listen", NotYet("metrics")),
+    ("metrics.listen", Change("'[::1]:9464'")),
     (
         "ha.mode",
         Only(

@@ -25,20 +25,29 @@ pub fn check() -> Result<(), String> {
     }
 }
 
+/// The flags of the first CPU in the text of `/proc/cpuinfo`; none where it does not tell them.
+pub fn flags(cpuinfo: &str) -> impl Iterator<Item = &str> {
+    let line = cpuinfo.lines().find(|line| line.starts_with("flags"));
+    let flags = line
+        .and_then(|line| line.split_once(':'))
+        .map_or("", |(_, flags)| flags);
+    flags.split_ascii_whitespace()
+}
+
+/// What this build uses and a CPU with these flags does not have; nothing where no flags are told.
+#[must_use]
+pub fn missing(cpuinfo: &str) -> Vec<&'static str> {
+    if flags(cpuinfo).next().is_none() {
+        return Vec::new();
+    }
+    let used = COMPILED_FOR.iter().filter(|(_, used)| *used);
+    used.map(|(name, _)| *name)
+        .filter(|name| flags(cpuinfo).all(|flag| flag != *name))
+        .collect()
+}
+
 fn check_flags(cpuinfo: &str) -> Result<(), String> {
-    let flags = cpuinfo
-        .lines()
-        .find(|line| line.starts_with("flags"))
-        .and_then(|line| line.split_once(':'));
-    let Some((_, flags)) = flags else {
-        return Ok(());
-    };
-    let has = |name: &str| flags.split_ascii_whitespace().any(|flag| flag == name);
-    let missing: Vec<_> = COMPILED_FOR
-        .iter()
-        .filter(|(name, used)| *used && !has(name))
-        .map(|f| f.0)
-        .collect();
+    let missing = missing(cpuinfo);
     if missing.is_empty() {
         return Ok(());
     }

@@ -3,6 +3,7 @@
 pub mod cpu;
 pub mod doorbell;
 pub mod id;
+pub mod numa;
 pub mod simd;
 pub mod slab;
 pub mod time;

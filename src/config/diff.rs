@@ -66,6 +66,7 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
     compare!(restart, log.sessions);
     compare!(restart, log.alerts);
     diff_ha(old, new, &mut diff);
+    compare!(restart, metrics.listen);
     diff
 }
 

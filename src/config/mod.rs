@@ -16,6 +16,7 @@ mod ha;
 mod hint;
 mod include;
 pub mod key_file;
+mod listen;
 mod names;
 pub mod net;
 mod pair;
@@ -38,6 +39,7 @@ pub use diagnostic::{Diagnostic, Diagnostics, Place, Severity, ValueError};
 pub use diff::{Diff, diff, restart_needed};
 pub use ha::{DeferFail, Endpoint, Ha, HaMode, Link};
 pub use key_file::KeyFileError;
+pub use listen::ListenAddress;
 pub use names::IMPLICIT_DROP;
 pub use net::{AddressRef, CpuList, Device, PortRange, Service, ServiceRef};
 pub use pair::{CONCERNS, Concern, layout_digest, policy_digest};
@@ -46,5 +48,6 @@ pub use schema::schema_json;
 pub use source::{Checked, DiskFiles, Files, NotUtf8, check, check_files, load, load_text};
 pub use units::{Rate, TimeSpan};
 pub use value::{
-    Config, Conntrack, Idle, Log, Matcher, Mode, Node, Port, Rebalance, Rule, RxQueues, Transparent, Zone,
+    Config, Conntrack, Idle, Log, Matcher, Metrics, Mode, Node, Port, Rebalance, Rule, RxQueues, Transparent,
+    Zone,
 };

@@ -490,7 +490,7 @@ impl FromStr for Device {
 }
 
 /// `[domain:]bus:device.function`, as lspci writes it; the domain is 0000 where it is left out.
-fn pci_address(text: &str) -> Option<String> {
+pub(crate) fn pci_address(text: &str) -> Option<String> {
     let hex = |text: &str, digits: std::ops::RangeInclusive<usize>| {
         (digits.contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit()))
             .then(|| u32::from_str_radix(text, 16).ok())

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::check::check;
 use super::defaults;
+use super::listen::read_metrics;
 use super::names::{Names, check_name};
 use super::net::{CpuList, Device};
 use super::read_ha::{HaSections, read_ha};
@@ -90,6 +91,7 @@ pub(super) fn read(root: &Table, walk: &mut Walk<'_>) -> Config {
         conntrack: read_conntrack(&mut section, walk),
         log: log.0,
         ha,
+        metrics: read_metrics(&mut section, walk),
     };
     section.finish(walk);
     let reading = Reading {
@@ -114,7 +116,6 @@ const NOT_YET: &[(&str, &str)] = &[
     ("route", "routed mode"),
     ("nat", "address translation"),
     ("virtual_server", "load balancing"),
-    ("metrics", "the metrics endpoint"),
 ];
 
 fn read_version(root: &mut Section<'_>, walk: &mut Walk<'_>) -> u32 {

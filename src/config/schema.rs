@@ -10,6 +10,7 @@ use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use super::ha::Endpoint;
+use super::listen::ListenAddress;
 use super::net::{AddressRef, CpuList, Device, PortRange, ServiceRef};
 use super::units::{Rate, TimeSpan};
 use super::value::{Config, Matcher, RxQueues};
@@ -146,6 +147,12 @@ text_value!(
     "Device",
     "^(vdev:net_.+|([0-9a-fA-F]{4,8}:)?[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\\.[0-7])$",
     "A PCI address (\"0000:3b:00.0\"), or \"vdev:\" and a DPDK virtual device (\"vdev:net_af_xdp0,iface=veth-wan\")."
+);
+text_value!(
+    ListenAddress,
+    "ListenAddress",
+    "^([0-9.]+|\\[[0-9a-fA-F:.]+(%[0-9]+)?\\]):[0-9]{1,5}$",
+    "An IP address and a TCP port: \"127.0.0.1:9464\", \"[::1]:9464\"."
 );
 
 text_value!(

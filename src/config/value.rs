@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::ha::Ha;
+use super::listen::ListenAddress;
 use super::net::{AddressRef, CpuList, Device, PortRange, ServiceRef};
 use super::units::{Rate, TimeSpan};
 use crate::policy::{Action, PassOrDrop, RuleLog, SessionScope, Share, SynProtection, VlanMode};
@@ -54,6 +55,9 @@ pub struct Config {
     /// The other node of the pair; without it the node is alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ha: Option<Ha>,
+    /// Where Prometheus reads what the node counts.
+    #[schemars(default)]
+    pub metrics: Metrics,
 }
 
 /// `[node]`
@@ -427,6 +431,15 @@ pub struct Log {
     /// The file for what rules with `log = "alert"` drop, one JSON object a line; another one than that for sessions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub alerts: Option<PathBuf>,
+}
+
+/// `[metrics]`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Metrics {
+    /// The address and the TCP port of `/metrics`, for Prometheus; without it nobody listens. Whoever reaches it can read it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<ListenAddress>,
 }
 
 /// The timeouts' one list: the section with its defaults, a rule's overrides, and the walk over both.

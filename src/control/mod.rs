@@ -11,6 +11,7 @@ pub mod eventlog;
 pub mod explain;
 pub mod filter;
 pub mod logging;
+pub mod metrics;
 pub mod node;
 pub mod rules;
 pub mod table;

@@ -18,19 +18,20 @@ use super::keeper::Keeper;
 use super::links::KernelLinks;
 use super::node::{NodeParts, RunningNode};
 use super::notify::notify;
-use super::numa::{self, Topology};
 use super::pair::{self, PairLink, PairParts, PairPlan, PairThread};
 use super::policy;
 use super::ports::{self, NodePort};
 use super::stats::Counts;
 use super::threads::{self, WorkerCommon, WorkerThread};
 use super::totals::Totals;
+use crate::base::numa::{self, Topology};
 use crate::base::{Generation, PortId, WorkerId};
 use crate::config::{self, Config, Diagnostics, Idle, RuleIds};
 use crate::control::api::{self, ControlSocket};
 use crate::control::eventlog::{self, EventLog, LogFiles, RecordQueue, Source};
 use crate::control::explain::live::Live as _;
 use crate::control::logging;
+use crate::control::metrics::{self, MetricsListener};
 use crate::control::node::{Node, NodeState};
 use crate::control::view::Names;
 use crate::dpdk::tsc::TscClock;
@@ -113,6 +114,8 @@ pub fn run_node(path: &Path) -> Result<Totals, RunError> {
     let logs = LogFiles::open(&config.log).map_err(failed)?;
     let signals = signals()?;
     let socket = ControlSocket::bind(&config.node.control_socket).map_err(failed)?;
+    let metrics = config.metrics.listen.map(|at| MetricsListener::bind(at.0));
+    let metrics = metrics.transpose().map_err(failed)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("control")
@@ -125,17 +128,26 @@ pub fn run_node(path: &Path) -> Result<Totals, RunError> {
     let mut service = Service::start(path, config, links, logs, plan)?;
     let node: Arc<dyn Node> = Arc::clone(&service.node) as Arc<dyn Node>;
     let (stop_api, stopped) = oneshot::channel::<()>();
-    let server = runtime.spawn(api::serve(socket, node, async {
+    let server = runtime.spawn(api::serve(socket, Arc::clone(&node), async {
         // An error says that the sender is gone, which means the same.
         let _ = stopped.await;
     }));
+    let (stop_metrics, stopped) = oneshot::channel::<()>();
+    let metrics = metrics.map(|listener| {
+        let stopped = async {
+            let _ = stopped.await;
+        };
+        runtime.spawn(metrics::serve(listener, node, stopped, metrics::limits()))
+    });
     let waited = service.serve(events, &signals);
     notify("STOPPING=1").unwrap_or_else(|e| warn!("cannot tell systemd: {e}"));
-    drop(stop_api);
-    match runtime.block_on(server) {
-        Ok(Ok(())) => {}
-        Ok(Err(e)) => warn!("control socket: {e}"),
-        Err(e) => warn!("control socket: {e}"),
+    drop((stop_api, stop_metrics));
+    for (what, server) in [("control socket", Some(server)), ("metrics", metrics)] {
+        match server.map(|server| runtime.block_on(server)) {
+            None | Some(Ok(Ok(()))) => {}
+            Some(Ok(Err(e))) => warn!("{what}: {e}"),
+            Some(Err(e)) => warn!("{what}: {e}"),
+        }
     }
     let stopped = service.stop();
     runtime.shutdown_timeout(Duration::from_secs(1));

@@ -20,7 +20,6 @@ pub mod lock;
 pub mod mesh;
 pub mod node;
 pub mod notify;
-pub mod numa;
 pub mod pair;
 mod policy;
 pub mod ports;

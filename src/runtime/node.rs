@@ -32,6 +32,7 @@ use crate::dpdk::tsc::TscClock;
 use crate::dpdk::{Eal, Mempool};
 use crate::engine::{DropReason, IMPLICIT_DROP, Leasing, Placement, RuleCounters};
 use crate::flow::FlowKey;
+use crate::flow::SessionState;
 use crate::flow::owner::balance::WorkerLoad;
 use crate::flow::table::SessionId;
 use crate::ha::Role;
@@ -512,6 +513,10 @@ impl Node for RunningNode {
             timeout_scale: ratio(scale_ppm, 1_000_000),
             sessions_evicted: total.sessions_evicted,
             half_open: total.half_open,
+            sessions_by_state: SessionState::ALL
+                .iter()
+                .map(|state| (state.name().to_owned(), total.states[state.index()]))
+                .collect(),
             syn_cookies_engaged: total.syn_cookies_engaged > 0,
             rules: in_force.policy.rules.len(),
             classifier: in_force.policy.classifier.methods(),

@@ -8,6 +8,7 @@ use crossbeam_utils::CachePadded;
 
 use crate::base::PortId;
 use crate::engine::DropReason;
+use crate::flow::SessionState;
 use crate::packet::Malformed;
 
 /// How many things can be wrong with a frame.
@@ -23,20 +24,27 @@ macro_rules! counts {
             pub drops: [u64; DropReason::COUNT],
             /// Malformed packets by what is wrong with them, in the order of [`Malformed::ALL`]: a breakdown of `drops`.
             pub malformed: [u64; MALFORMED],
+            /// Live sessions by [`SessionState::index`]: a breakdown of `sessions`.
+            pub states: [u64; SessionState::COUNT],
         }
 
         const SCALARS: usize = [$(stringify!($name)),*].len();
-        const WORDS: usize = SCALARS + DropReason::COUNT + MALFORMED;
+        const WORDS: usize = SCALARS + DropReason::COUNT + MALFORMED + SessionState::COUNT;
 
         impl Default for Counts {
             fn default() -> Self {
-                Self { $($name: 0,)* drops: [0; DropReason::COUNT], malformed: [0; MALFORMED] }
+                Self {
+                    $($name: 0,)*
+                    drops: [0; DropReason::COUNT],
+                    malformed: [0; MALFORMED],
+                    states: [0; SessionState::COUNT],
+                }
             }
         }
 
         impl Counts {
             fn words(&self) -> impl Iterator<Item = u64> {
-                [$(self.$name),*].into_iter().chain(self.drops).chain(self.malformed)
+                [$(self.$name),*].into_iter().chain(self.drops).chain(self.malformed).chain(self.states)
             }
 
             fn from_words(words: &[u64; WORDS]) -> Self {
@@ -46,6 +54,7 @@ macro_rules! counts {
                     $($name: next(),)*
                     drops: std::array::from_fn(|_| next()),
                     malformed: std::array::from_fn(|_| next()),
+                    states: std::array::from_fn(|_| next()),
                 }
             }
         }
@@ -178,7 +187,8 @@ impl Counts {
         self.sources_full += other.sources_full;
         self.redirects_full += other.redirects_full;
         let mine = self.drops.iter_mut().chain(&mut self.malformed);
-        for (mine, its) in mine.zip(other.drops.into_iter().chain(other.malformed)) {
+        let its = other.drops.into_iter().chain(other.malformed);
+        for (mine, its) in mine.chain(&mut self.states).zip(its.chain(other.states)) {
             *mine += its;
         }
     }
@@ -221,6 +231,8 @@ impl PortCounts {
 /// One worker's published counts. The worker alone writes.
 #[derive(Debug)]
 pub struct WorkerStats {
+    /// Turns of the loop once more, for those who ask nothing else: a worker that was stopped while it published leaves the rest unreadable.
+    turns: CachePadded<AtomicU64>,
     version: CachePadded<AtomicU64>,
     words: CachePadded<[AtomicU64; WORDS]>,
     ports: Box<[CachePadded<[AtomicU64; PORT_WORDS]>]>,
@@ -231,6 +243,7 @@ impl WorkerStats {
     #[must_use]
     pub fn new(ports: usize) -> Self {
         Self {
+            turns: CachePadded::default(),
             version: CachePadded::default(),
             words: CachePadded::new(std::array::from_fn(|_| AtomicU64::new(0))),
             ports: std::iter::repeat_with(CachePadded::default).take(ports).collect(),
@@ -239,6 +252,7 @@ impl WorkerStats {
 
     /// Publishes `counts`; by the owning worker only.
     pub fn publish(&self, counts: &Counts, ports: impl Iterator<Item = PortCounts>) {
+        self.turns.store(counts.turns, Ordering::Relaxed);
         // An odd version says "being written". The fence keeps the stores below from being seen before it; the release
         // store at the end keeps them from being seen after it (Boehm, "Can seqlocks get along with programming
         // language memory models?", MSPC 2012).
@@ -269,6 +283,12 @@ impl WorkerStats {
             }
             std::thread::yield_now();
         }
+    }
+
+    /// Turns of the worker's loop, as last published: moves while it turns, every millisecond or, asleep, ten.
+    #[must_use]
+    pub fn turns(&self) -> u64 {
+        self.turns.load(Ordering::Relaxed)
     }
 
     /// One port's packets so far, as last published; may be of another moment than the rest.
@@ -309,6 +329,7 @@ mod tests {
             tx_dropped: n + 2,
         });
         stats.publish(&counts, ports.into_iter());
+        assert_eq!(stats.turns(), counts.turns);
         assert_eq!(stats.read(), (counts, ports.to_vec()));
         assert_eq!(stats.port(PortId(1)), ports[1]);
     }

@@ -35,6 +35,7 @@ use crate::dpdk::wake::{Bell, WakeSet};
 use crate::dpdk::{MAX_BURST, Mbuf, Mempool};
 use crate::engine::{Batch, Engine, MAX_BATCH, Upkeep};
 use crate::ha::member::Member;
+use crate::flow::SessionState;
 
 /// So many batches of handed-over packets are taken in one turn at most: a worker that others flood still polls its own queues.
 const TAKE_OVERS: usize = 4;
@@ -558,6 +559,7 @@ impl Worker {
             expiry_lag_ns: self.upkeep.lag.0,
             drops,
             malformed: engine.malformed,
+            states: std::array::from_fn(|i| u64::from(self.engine.table().count(SessionState::ALL[i]))),
         };
         self.stats
             .publish(&counts, self.out.slots.iter().map(|s| s.counts));

@@ -6,6 +6,7 @@ mod good;
 mod ha;
 mod limits;
 mod logs;
+mod metrics;
 mod names;
 mod ports;
 mod rules;

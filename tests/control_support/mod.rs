@@ -32,7 +32,7 @@ use haechi::control::view::{LiveSession, Names};
 use haechi::control::{NodeError, SessionFilter, apply, rules};
 use haechi::engine::{Batch, DropReason, Engine, IMPLICIT_DROP, Note, Outputs, RuleCounters};
 use haechi::flow::table::Entry;
-use haechi::flow::{FlowKey, HashSeed};
+use haechi::flow::{FlowKey, HashSeed, SessionState};
 use haechi::packet::synth::PacketSpec;
 use haechi::packet::{Malformed, VecPacket};
 use haechi::policy::Scale;
@@ -264,6 +264,15 @@ impl Node for TestNode {
             timeout_scale: f64::from(worker.engine.timeout_scale().ppm()) / 1e6,
             sessions_evicted: worker.engine.counters().sessions_evicted,
             half_open: worker.engine.table().half_open().into(),
+            sessions_by_state: SessionState::ALL
+                .iter()
+                .map(|state| {
+                    (
+                        state.name().to_owned(),
+                        worker.engine.table().count(*state).into(),
+                    )
+                })
+                .collect(),
             syn_cookies_engaged: worker.engine.syn_cookies_engaged(),
             rules: worker.engine.policy().rules.len(),
             classifier: worker.engine.policy().classifier.methods(),

@@ -289,6 +289,7 @@ fn one_is_not_several() {
             timeout_scale: 1.0,
             sessions_evicted: 0,
             half_open: 0,
+            sessions_by_state: BTreeMap::new(),
             syn_cookies_engaged: false,
             rules,
             classifier: Methods::default(),

@@ -43,6 +43,9 @@ pub struct Status {
     /// TCP sessions whose handshake is not complete.
     #[serde(default)]
     pub half_open: u64,
+    /// Sessions by state, one entry for every state, zeros too; they add up to `sessions`.
+    #[serde(default)]
+    pub sessions_by_state: BTreeMap<String, u64>,
     /// Rules with `syn_protection = "auto"` answer SYNs by cookies now.
     #[serde(default)]
     pub syn_cookies_engaged: bool,

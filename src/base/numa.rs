@@ -14,7 +14,8 @@ pub struct Topology {
 }
 
 /// A list of numbers as the kernel writes it: "0-3,8".
-fn list(text: &str) -> Vec<usize> {
+#[must_use]
+pub fn list(text: &str) -> Vec<usize> {
     let range = |part: &str| {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         Some(first.trim().parse().ok()?..=last.trim().parse().ok()?)
@@ -40,6 +41,32 @@ impl Topology {
             topology.siblings.insert(cpu, siblings);
         }
         topology
+    }
+
+    /// The CPUs that there are, in order.
+    pub fn cpus(&self) -> impl Iterator<Item = usize> {
+        self.siblings.keys().copied()
+    }
+
+    /// All CPUs that share a core with this one, itself too.
+    #[must_use]
+    pub fn siblings(&self, cpu: usize) -> &[usize] {
+        self.siblings.get(&cpu).map_or(&[], Vec::as_slice)
+    }
+
+    /// The CPUs of a NUMA node.
+    pub fn cpus_of(&self, node: u32) -> impl Iterator<Item = usize> {
+        let of = self.nodes.iter().filter(move |(_, its)| **its == node);
+        of.map(|(cpu, _)| *cpu)
+    }
+
+    /// The NUMA nodes that there are, in order.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<u32> {
+        let mut nodes: Vec<u32> = self.nodes.values().copied().collect();
+        nodes.sort_unstable();
+        nodes.dedup();
+        nodes
     }
 
     /// A CPU's NUMA node.

@@ -5,8 +5,10 @@
 
 pub mod api;
 pub mod apply;
+pub mod bind;
 pub mod cli;
 pub mod client;
+pub mod doctor;
 pub mod eventlog;
 pub mod explain;
 pub mod filter;

@@ -7,6 +7,7 @@
 mod explain;
 mod files;
 mod ha;
+mod host;
 mod output;
 mod show;
 
@@ -50,6 +51,12 @@ pub enum Command {
     Workers(Workers),
     /// Put a changed configuration in force on a running node; all of it or nothing
     Apply(ApplyArgs),
+    /// Say whether this host is fit to run a node, and what mends it
+    Doctor(DoctorArgs),
+    /// Give PCI network devices to vfio-pci, for DPDK; the kernel does not see them any more
+    Bind(BindArgs),
+    /// Give PCI network devices back to the drivers that they had
+    Unbind(BindArgs),
     /// Print the JSON Schema of the configuration file, for editors
     Schema,
     /// Print shell completions
@@ -72,15 +79,6 @@ pub enum Command {
     /// The two nodes of an HA pair: make a key, compare their files, change the lead
     #[command(subcommand)]
     Ha(Ha),
-    /// Not supported yet
-    #[command(hide = true)]
-    Doctor(Later),
-    /// Not supported yet
-    #[command(hide = true)]
-    Bind(Later),
-    /// Not supported yet
-    #[command(hide = true)]
-    Unbind(Later),
 }
 
 /// `haechi run`.
@@ -339,6 +337,31 @@ pub struct ApplyArgs {
     output: Output,
 }
 
+/// `haechi doctor`.
+#[derive(Debug, Args)]
+#[command(after_help = DOCTOR_HELP)]
+pub struct DoctorArgs {
+    /// Configuration file of the node that is to run here; without it, what holds for any
+    #[arg(value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    output: Output,
+}
+
+const DOCTOR_HELP: &str = "\
+Each line is ok, warn (it runs, but not as well as it could) or fail (it does not run like that), with what mends it below. Nothing is changed. Exit status: 0 if no line is fail, else 1.";
+
+/// `haechi bind` and `haechi unbind`.
+#[derive(Debug, Args)]
+pub struct BindArgs {
+    /// PCI address (0000:3b:00.0, 3b:00.0) or network interface
+    #[arg(value_name = "DEVICE", required = true)]
+    devices: Vec<String>,
+    /// Also a device that is in use: by an address, a route, or a process
+    #[arg(long)]
+    force: bool,
+}
+
 /// How to reach a running node.
 #[derive(Debug, Args)]
 struct NodeSocket {
@@ -410,9 +433,9 @@ fn dispatch(command: Command) -> (bool, Result<(), Failure>) {
         Command::Top(_) => later("top"),
         Command::Capture(_) => later("capture"),
         Command::Ha(what) => of_pair(what),
-        Command::Doctor(_) => later("doctor"),
-        Command::Bind(_) => later("bind"),
-        Command::Unbind(_) => later("unbind"),
+        Command::Doctor(args) => (args.output.json, host::doctor(&args)),
+        Command::Bind(args) => (false, host::bind(&args)),
+        Command::Unbind(args) => (false, host::unbind(&args)),
     }
 }
 

@@ -8,8 +8,8 @@
 PACKAGES_BUILD=(gcc libc6-dev pkg-config clang libclang-dev libdpdk-dev ca-certificates curl)
 # To see it work: namespaces, clients and servers.
 PACKAGES_DEMO=(iproute2 ethtool iputils-ping iperf3 curl python3 procps util-linux)
-# To test it as well: the C++ compiler is for libFuzzer, Lua for pktgen's scripts.
-PACKAGES_TEST=(tcpdump strace nmap g++ lua5.3)
+# To test it as well: the C++ compiler is for libFuzzer, Lua for pktgen's scripts, systemd for what its service file says.
+PACKAGES_TEST=(tcpdump strace nmap g++ lua5.3 systemd)
 
 # Prints those of the packages that are not installed.
 missing_packages() {

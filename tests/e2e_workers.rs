@@ -6,12 +6,10 @@ mod lab;
 
 use std::net::{SocketAddr, TcpStream};
 
+use lab::stall::Stalled;
 use lab::traffic::converse;
 use lab::{Config, Lab, Node, wait_for};
-use nix::sys::ptrace;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::wait::waitpid;
-use nix::unistd::Pid;
 use serde_json::Value;
 
 /// Connections that are open at the same time.
@@ -102,32 +100,6 @@ fn thousands_of_connections_are_shared_and_none_is_lost() {
         .retain(|reason, count| reason != "no_session" && *count > 0);
     assert!(counters.drops.is_empty(), "{counters:?}");
     accounts_are_even(&node);
-}
-
-/// A thread that does nothing until this is dropped: stopped by a debugger's means, from outside.
-struct Stalled(Pid);
-
-impl Stalled {
-    fn new(node: &Node, name: &str) -> Self {
-        let tasks = format!("/proc/{}/task", node.process().pid());
-        let thread = std::fs::read_dir(tasks)
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .find(|task| std::fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim() == name))
-            .unwrap();
-        let thread = Pid::from_raw(thread.file_name().unwrap().to_str().unwrap().parse().unwrap());
-        ptrace::seize(thread, ptrace::Options::empty()).unwrap();
-        ptrace::interrupt(thread).unwrap();
-        waitpid(thread, Some(nix::sys::wait::WaitPidFlag::__WALL)).unwrap();
-        Self(thread)
-    }
-}
-
-impl Drop for Stalled {
-    fn drop(&mut self) {
-        // Of a process that is gone there is nothing to detach from.
-        let _ = ptrace::detach(self.0, None);
-    }
 }
 
 /// The other one goes on; what it hands over waits in the queue and, when that is full, is dropped and counted; `show workers` names

@@ -24,6 +24,7 @@ use super::ports::{self, NodePort};
 use super::stats::Counts;
 use super::threads::{self, WorkerCommon, WorkerThread};
 use super::totals::Totals;
+use super::watchdog::Watchdog;
 use crate::base::numa::{self, Topology};
 use crate::base::{Generation, PortId, WorkerId};
 use crate::config::{self, Config, Diagnostics, Idle, RuleIds};
@@ -331,6 +332,9 @@ impl Service {
             if let Err(e) = &balancer {
                 warn!("cannot start a thread to rebalance the workers: {e}");
             }
+            if let Err(e) = self.watch(scope, &stop) {
+                warn!("cannot start a thread for systemd's watchdog, which will end the node: {e}");
+            }
             let result = match &keeper {
                 Ok(_) => self.in_service(signals),
                 Err(e) => Err(failed(format!("cannot start a thread to watch the ports: {e}"))),
@@ -404,6 +408,22 @@ impl Service {
                     }
                 }
             })
+            .map(|_| ())
+    }
+
+    /// Starts the thread that feeds the service manager's watchdog, if it wants that.
+    fn watch<'scope>(
+        &self,
+        scope: &'scope std::thread::Scope<'scope, '_>,
+        stop: &'scope AtomicBool,
+    ) -> std::io::Result<()> {
+        let Some(watchdog) = Watchdog::from_environment() else {
+            return Ok(());
+        };
+        let node = Arc::clone(&self.node);
+        std::thread::Builder::new()
+            .name("watchdog".to_owned())
+            .spawn_scoped(scope, move || watchdog.feed(node.workers(), stop))
             .map(|_| ())
     }
 

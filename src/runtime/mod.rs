@@ -7,7 +7,7 @@
 //!   port of its pair; [`keeper`]: the thread that watches all of it and puts ports back that were gone
 //! - [`rss`]: the node's choice of method, keys and table, and what became of it at each port
 //! - [`lock`]: what control threads share; [`node`]: what the control API sees; `policy`: what is compiled for
-//!   workers; [`launch`]: start, service, stop; [`totals`]: the last words; [`notify`]: systemd
+//!   workers; [`launch`]: start, service, stop; [`totals`]: the last words; [`notify`], [`watchdog`]: systemd
 
 pub mod command;
 pub mod idle;
@@ -30,4 +30,5 @@ pub mod slots;
 pub mod stats;
 pub mod threads;
 pub mod totals;
+pub mod watchdog;
 pub mod worker;

@@ -39,6 +39,7 @@ pub mod impair;
 pub mod netns;
 pub mod node;
 pub mod process;
+pub mod stall;
 pub mod traffic;
 
 use std::path::{Path, PathBuf};

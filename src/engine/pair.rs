@@ -159,6 +159,12 @@ impl<B> Engine<B> {
         self.table.journal().map_or(0, Journal::len)
     }
 
+    /// The same by kind: changes, and ends. Of each kind the oldest goes first.
+    #[must_use]
+    pub fn news_by_kind(&self) -> [usize; 2] {
+        self.table.journal().map_or([0; 2], Journal::waiting)
+    }
+
     /// The next change that the other node is to be told, looking at `budget` slots of the table at most.
     pub fn next_change(&mut self, now: Nanos, budget: &mut u32) -> Option<News> {
         let policy = &*self.policy;

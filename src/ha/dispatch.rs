@@ -443,6 +443,10 @@ impl Dispatch {
                 if !self.peer.offer(now, outgoing) {
                     return Err(word);
                 }
+                if self.walk.is_some() {
+                    // The workers keep the pace; this says how far the walk is, about.
+                    self.peer.take_allowance(now, 1);
+                }
             }
             Word::Begun(number) => link.begun = number,
             Word::ToldAll(number) => {

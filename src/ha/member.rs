@@ -33,7 +33,7 @@ pub enum Order {
     BeginResync,
     /// ... and has named those in these buckets.
     EndResync(BucketSet),
-    /// Say [`Word::Told`] with this number: the digests of what was told so far.
+    /// Tell what is new by now, then say [`Word::Told`] with this number: the digests of what was told so far.
     SumTold(u64, Box<Sums>),
     /// Say [`Word::Heard`] with this number: the digests of what was taken in so far.
     SumHeard(u64, Box<Sums>),
@@ -99,6 +99,8 @@ pub struct Member {
     unsent: Option<Word>,
     /// All own sessions are told of, by this number.
     telling: Option<u32>,
+    /// A cut: the number, where the sums go, and how much of what waited then is still to be told, by kind.
+    cut: Option<(u64, Box<Sums>, [usize; 2])>,
     pace: Pacer,
 }
 
@@ -110,6 +112,7 @@ impl Member {
             queues,
             unsent: None,
             telling: None,
+            cut: None,
             pace: Pacer::new(u32::MAX, 1),
         }
     }
@@ -126,6 +129,7 @@ impl Member {
             && engine.news() == 0
             && self.telling.is_none()
             && self.unsent.is_none()
+            && self.cut.is_none()
             && !engine.is_settling();
         if idle {
             return false;
@@ -177,12 +181,12 @@ impl Member {
             Order::Stand(standing, forwards) => engine.stand(now, standing, forwards),
             Order::ForgetHeard => engine.forget_heard(),
             Order::BeginTelling(number) => {
-                self.telling = None;
+                (self.telling, self.cut) = (None, None);
                 engine.begin_telling();
                 self.say(Word::Begun(number));
             }
             Order::EndTelling => {
-                self.telling = None;
+                (self.telling, self.cut) = (None, None);
                 engine.end_telling();
             }
             Order::TellAll(buckets, rate, number) => {
@@ -192,13 +196,7 @@ impl Member {
             }
             Order::BeginResync => engine.begin_resync(),
             Order::EndResync(buckets) => engine.end_resync(&buckets),
-            Order::SumTold(number, mut sums) => {
-                sums.fill(0);
-                if let Some((told, _)) = engine.digests() {
-                    *sums = *told;
-                }
-                self.say(Word::Told(number, sums));
-            }
+            Order::SumTold(number, sums) => self.cut = Some((number, sums, engine.news_by_kind())),
             Order::SumHeard(number, mut sums) => {
                 sums.fill(0);
                 if let Some((_, heard)) = engine.digests() {
@@ -207,6 +205,29 @@ impl Member {
                 self.say(Word::Heard(number, sums));
             }
             Order::Ping(number) => self.say(Word::Here(number)),
+        }
+    }
+
+    /// So much less is to be told before a cut.
+    fn told(&mut self, before: [usize; 2], after: [usize; 2]) {
+        if let Some((_, _, left)) = &mut self.cut {
+            for kind in 0..2 {
+                left[kind] = left[kind].saturating_sub(before[kind].saturating_sub(after[kind]));
+            }
+        }
+    }
+
+    /// Answers a cut, once all is told that was new when it was asked for.
+    fn say_sums<B>(&mut self, engine: &Engine<B>) {
+        if self.cut.as_ref().is_none_or(|(_, _, left)| *left != [0; 2]) {
+            return;
+        }
+        if let Some((number, mut sums, _)) = self.cut.take() {
+            sums.fill(0);
+            if let Some((told, _)) = engine.digests() {
+                *sums = *told;
+            }
+            self.say(Word::Told(number, sums));
         }
     }
 
@@ -220,8 +241,14 @@ impl Member {
             if !self.flush() || self.queues.words.is_full() {
                 return;
             }
+            self.say_sums(engine);
+            if !self.flush() {
+                return;
+            }
             // Changes go first, and as fast as they can; the others by and by.
+            let before = engine.news_by_kind();
             let changes = engine.next_change(now, &mut budget);
+            self.told(before, engine.news_by_kind());
             let news = match (changes, self.telling) {
                 (Some(news), _) => Some(news),
                 (None, Some(_)) if self.pace.try_pass(now) => engine.next_untold(now, &mut budget),

@@ -34,8 +34,8 @@ use crate::dpdk::tsc::{self, TscClock};
 use crate::dpdk::wake::{Bell, WakeSet};
 use crate::dpdk::{MAX_BURST, Mbuf, Mempool};
 use crate::engine::{Batch, Engine, MAX_BATCH, Upkeep};
-use crate::ha::member::Member;
 use crate::flow::SessionState;
+use crate::ha::member::Member;
 
 /// So many batches of handed-over packets are taken in one turn at most: a worker that others flood still polls its own queues.
 const TAKE_OVERS: usize = 4;

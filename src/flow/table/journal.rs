@@ -182,6 +182,12 @@ impl Journal {
         self.waiting as usize + self.gone.len()
     }
 
+    /// The same by kind: changes, and ends.
+    #[must_use]
+    pub fn waiting(&self) -> [usize; 2] {
+        [self.waiting as usize, self.gone.len()]
+    }
+
     /// Is there no news?
     #[must_use]
     pub fn is_empty(&self) -> bool {

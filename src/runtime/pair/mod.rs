@@ -543,6 +543,12 @@ impl Turner {
     fn show(&mut self) {
         let now = self.clock.now();
         self.next_show = now.plus(SHOW_EVERY);
+        let sessions = self
+            .workers
+            .iter()
+            .map(|worker| worker.stats().read().0.sessions)
+            .sum();
+        self.dispatch.peer.set_sessions(sessions);
         let status = self.dispatch.peer.status(now);
         let shared = &self.shared;
         shared.role.store(self.dispatch.role() as u8, Ordering::Release);

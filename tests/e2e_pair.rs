@@ -4,7 +4,7 @@
 
 mod lab;
 
-use lab::duo::{Duo, LONG};
+use lab::duo::{Duo, LONG, learnt};
 use lab::wait_for_within;
 use nix::sys::signal::Signal;
 
@@ -37,6 +37,13 @@ fn the_survivor_goes_on_when_the_leader_dies() {
     });
     duo.nodes[0].kill();
     duo.nodes[1].wait_ha("leader", |ha| ha["role"] == "leader");
+    // Each switch knows at once that the hosts behind the other one are behind this node now.
+    for (switch, mac) in duo.switches.iter().zip([duo.server.mac, duo.client.mac]) {
+        wait_for_within(LONG, "the switches have learnt", || match learnt(switch, mac) {
+            Some(port) if port == "to-b" => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+    }
     for (near, far) in &connections {
         lab::traffic::echo(near, far);
     }

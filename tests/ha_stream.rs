@@ -61,6 +61,7 @@ fn told(frame: &Frame) -> Vec<i64> {
             .map(|update| match update {
                 Update::Session(image) => id(&image.key),
                 Update::Gone { key, .. } => -id(key),
+                Update::Station(_) => panic!("none was offered"),
             })
             .collect(),
         other => panic!("{other:?}"),

@@ -102,6 +102,7 @@ pub const CONCERNS: &[(&str, Concern)] = &[
     ("conntrack.fragments.timeout", Policy),
     ("log.sessions", Own),
     ("log.alerts", Own),
+    ("metrics.listen", Own),
     ("ha.mode", Policy),
     ("ha.node_id", Paired),
     ("ha.priority", Paired),

@@ -55,6 +55,8 @@ pub struct Counters {
     pub sessions_synced_in: u64,
     /// ... and those that it said have ended. On each worker created + in + synced in = live + ended + out + synced out.
     pub sessions_synced_out: u64,
+    /// Frames in the name of hosts, so that switches learn where these are; in `originated`, too.
+    pub stations_announced: u64,
     /// News of the other node's sessions for which there was no room.
     pub sync_refused: u64,
     /// Of those ended, the ones that gave way to others in a full table.
@@ -90,6 +92,7 @@ impl Default for Counters {
             sessions_moved_out: 0,
             sessions_synced_in: 0,
             sessions_synced_out: 0,
+            stations_announced: 0,
             sync_refused: 0,
             sessions_evicted: 0,
             redirects_full: 0,

@@ -31,6 +31,7 @@ mod reject;
 mod session;
 mod sight;
 mod sources;
+mod stations;
 mod steer;
 mod syn;
 mod timeout_reset;

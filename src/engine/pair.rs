@@ -8,6 +8,7 @@
 use super::limits::count_standing;
 use super::message::Message;
 use super::process::{Act, FlowPacket};
+use super::stations::Known;
 use super::{Engine, IMPLICIT_DROP, Outputs};
 use crate::base::{Generation, Memory, Nanos, SessionIx, Tick, WorkerId};
 use crate::flow::image::{Birth, BucketSet, DigestKey, Image};
@@ -52,6 +53,8 @@ pub(super) struct Pair {
     telling: Option<Walk>,
     /// Sessions that the other node has not named are to go.
     sweeping: Option<Walk>,
+    /// The hosts around the node.
+    pub(super) known: Known,
 }
 
 /// Sessions that one step of a sweep ends at most.
@@ -74,6 +77,7 @@ impl<B> Engine<B> {
             settling: None,
             telling: None,
             sweeping: None,
+            known: Known::default(),
         }));
         Ok(self)
     }
@@ -89,6 +93,10 @@ impl<B> Engine<B> {
     /// what is left to do.
     pub fn stand(&mut self, now: Nanos, standing: Standing, forwards: bool) {
         let Some(pair) = &mut self.pair else { return };
+        if forwards && !pair.forwards {
+            // Switches send to the other node what is for these.
+            pair.known.next = Some(0);
+        }
         pair.forwards = forwards;
         let before = self.table.journal().map(Journal::standing);
         if before == Some(standing) {
@@ -114,6 +122,9 @@ impl<B> Engine<B> {
     /// The other node is there, and knows nothing.
     pub fn begin_telling(&mut self) {
         self.table.begin_telling();
+        if let Some(pair) = &mut self.pair {
+            pair.known.stations.tell_all();
+        }
         self.end_telling_all();
     }
 
@@ -144,7 +155,10 @@ impl<B> Engine<B> {
 
     /// What was told of this session got lost.
     pub fn tell_again(&mut self, name: u64) {
-        self.table.tell_again(name);
+        let is_station = |pair: &mut Box<Pair>| pair.known.stations.tell_again(name);
+        if !self.pair.as_mut().is_some_and(is_station) {
+            self.table.tell_again(name);
+        }
     }
 
     /// Was an end of a session lost for want of room, so that all are to be told anew? Asking forgets it.
@@ -156,7 +170,8 @@ impl<B> Engine<B> {
     #[inline]
     #[must_use]
     pub fn news(&self) -> usize {
-        self.table.journal().map_or(0, Journal::len)
+        let stations = self.pair.as_ref().map_or(0, |pair| pair.known.stations.news());
+        stations + self.table.journal().map_or(0, Journal::len)
     }
 
     /// The same by kind: changes, and ends. Of each kind the oldest goes first.
@@ -168,8 +183,13 @@ impl<B> Engine<B> {
     /// The next change that the other node is to be told, looking at `budget` slots of the table at most.
     pub fn next_change(&mut self, now: Nanos, budget: &mut u32) -> Option<News> {
         let policy = &*self.policy;
-        self.table
-            .next_news(now, budget, |id| policy.rule(id).map_or(0, |rule| rule.name_hash))
+        let news = self
+            .table
+            .next_news(now, budget, |id| policy.rule(id).map_or(0, |rule| rule.name_hash));
+        news.or_else(|| {
+            let (station, name) = self.pair.as_mut()?.known.stations.next_news()?;
+            Some(News::Station(station, name))
+        })
     }
 
     /// The next session that [`Engine::tell_all`] asked for, looking at `budget` slots of the table at most.
@@ -226,6 +246,13 @@ impl<B> Engine<B> {
         self.pair
             .as_ref()
             .is_some_and(|pair| pair.settling.is_some() || pair.sweeping.is_some())
+    }
+
+    /// Is there something left to say in the name of hosts ([`Engine::announce`])?
+    #[inline]
+    #[must_use]
+    pub fn is_announcing(&self) -> bool {
+        self.pair.as_ref().is_some_and(|pair| pair.known.next.is_some())
     }
 
     /// Goes on with what a change of standing or a resync left to do, looking at about `budget` slots of the table.
@@ -361,6 +388,11 @@ impl<B: PacketBuf> Engine<B> {
         match news {
             News::Session(image, _) => self.take_image(now, image, yields),
             News::Gone(key, birth) => self.take_gone(now, key, *birth),
+            News::Station(station, _) => {
+                if let Some(pair) = &mut self.pair {
+                    pair.known.stations.note(*station, false);
+                }
+            }
         }
     }
 
@@ -372,6 +404,7 @@ impl<B: PacketBuf> Engine<B> {
             // Whoever has it.
             News::Gone(key, _) if self.table.find(key, self.table.hash(key)).is_some() => return None,
             News::Gone(key, _) => crew.placement.owner_of_key(key),
+            News::Station(..) => WorkerId(0),
         };
         (owner != crew.me).then_some(owner)
     }
@@ -381,7 +414,7 @@ impl Act<'_> {
     /// A session that no policy of this run has let in comes to its first packet here, or learns its numbers still.
     #[cold]
     pub(super) fn adopt(&mut self, ix: SessionIx) {
-        let Some(pair) = self.pair else { return };
+        let Some(pair) = self.pair.as_deref() else { return };
         let session = self.table.get_mut(ix);
         if session.learns_until != 0 {
             return;
@@ -396,14 +429,15 @@ impl Act<'_> {
     /// A segment of a connection whose numbers may be learnt. True: it passes, and nothing is known of it.
     #[cold]
     pub(super) fn learns(&mut self, flow: &FlowPacket<'_>, ix: SessionIx, segment: &Segment) -> bool {
-        let Some(pair) = self.pair else { return false };
+        let Some(bytes) = self.pair.as_ref().map(|pair| pair.adoption.bytes) else {
+            return false;
+        };
         let until = self.table.get(ix).learns_until;
         let is_over = (self.tick.0 as u16).wrapping_sub(until) as i16 >= 0;
         let (relearnt, learnt) = if is_over {
             (Relearnt::Judge, true)
         } else {
-            self.table
-                .relearn(ix, flow.direction, segment, pair.adoption.bytes)
+            self.table.relearn(ix, flow.direction, segment, bytes)
         };
         let session = self.table.get_mut(ix);
         if learnt {

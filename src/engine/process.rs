@@ -100,7 +100,7 @@ impl<B: PacketBuf> Engine<B> {
             table_changed: false,
             crew: self.crew.as_mut(),
             redirects: &self.redirects,
-            pair: self.pair.as_deref(),
+            pair: self.pair.as_deref_mut(),
         };
         act.all(scratch, batch, out, &mut self.rejects, &mut self.fragments);
     }
@@ -157,7 +157,7 @@ pub(super) struct Act<'a> {
     pub(super) crew: Option<&'a mut Crew>,
     pub(super) redirects: &'a Redirects,
     /// The other node, if there is one.
-    pub(super) pair: Option<&'a Pair>,
+    pub(super) pair: Option<&'a mut Pair>,
 }
 
 impl Act<'_> {
@@ -339,6 +339,9 @@ impl Act<'_> {
         match verdict {
             Verdict::Forward(why) => {
                 self.counters.forwarded += 1;
+                if let Some(pair) = &mut self.pair {
+                    pair.known.learn(self.now, meta.ingress, meta, packet.bytes());
+                }
                 let peer = port_policy(self.policy, meta.ingress).peer;
                 out.forward(packet, peer, Note { why, place });
             }

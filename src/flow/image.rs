@@ -140,8 +140,13 @@ impl Image {
     /// What stands for a rule's name, on both nodes.
     #[must_use]
     pub fn rule_of(name: &str) -> u64 {
+        Self::hash_of(name.as_bytes())
+    }
+
+    /// A hash that is the same on both nodes, and no secret.
+    pub(super) fn hash_of(bytes: &[u8]) -> u64 {
         let mut hasher = SipHasher13::new_with_keys(0, 0);
-        hasher.write(name.as_bytes());
+        hasher.write(bytes);
         hasher.finish()
     }
 

@@ -13,6 +13,7 @@ pub mod relearn;
 pub mod segment;
 pub mod session;
 pub mod state;
+pub mod station;
 pub mod table;
 pub mod track;
 pub mod translation;

@@ -383,6 +383,7 @@ impl Dispatch {
                     .map(|placement| placement.owner_of_image(image)),
                 News::Session(*image, 0),
             ),
+            Update::Station(station) => (None, News::Station(*station, 0)),
             Update::Gone { key, birth } => (
                 self.placement
                     .as_ref()
@@ -434,6 +435,7 @@ impl Dispatch {
                 let (handle, update) = match news {
                     News::Session(image, name) => (name, Update::Session(image)),
                     News::Gone(key, birth) => (0, Update::Gone { key, birth }),
+                    News::Station(station, name) => (name, Update::Station(station)),
                 };
                 let outgoing = Outgoing {
                     worker: worker as u16,

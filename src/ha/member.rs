@@ -130,7 +130,8 @@ impl Member {
             && self.telling.is_none()
             && self.unsent.is_none()
             && self.cut.is_none()
-            && !engine.is_settling();
+            && !engine.is_settling()
+            && !engine.is_announcing();
         if idle {
             return false;
         }
@@ -140,6 +141,9 @@ impl Member {
 
     #[inline(never)]
     fn work<B: PacketBuf, O: Outputs<B>>(&mut self, now: Nanos, engine: &mut Engine<B>, out: &mut O) {
+        if engine.is_announcing() {
+            engine.announce(now, out);
+        }
         if engine.is_settling() {
             engine.step_pair(now, BUDGET);
         }

@@ -3,6 +3,7 @@
 use crate::base::Nanos;
 use crate::flow::FlowKey;
 use crate::flow::image::{Birth, Bucket, Image};
+use crate::flow::station::Station;
 
 /// `[ha] node_id`: 1 or 2.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -100,6 +101,8 @@ pub enum Update {
         /// Which of its sessions.
         birth: Birth,
     },
+    /// A host is behind a port.
+    Station(Station),
 }
 
 /// What a node acknowledges of its peer's updates.

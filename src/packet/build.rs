@@ -26,6 +26,26 @@ const IPV6_HEADER: usize = 40;
 const TCP_HEADER: usize = 20;
 const ICMP_HEADER: usize = 8;
 
+/// Reverse ARP (RFC 903): a frame that no host answers, by which virtual machines, too, say where they have moved to.
+const RARP: u16 = 0x8035;
+
+/// Writes a frame in the name of `station`, to everybody on its VLAN: every switch that it crosses learns where the station is. Returns
+/// its length; `None`: `out` is too short.
+#[must_use]
+pub fn announcement(station: &LinkHeader, out: &mut [u8]) -> Option<usize> {
+    let at = station.to_all().write_of(RARP, out)?;
+    let mut body = [0; 28];
+    // Ethernet and IPv4, whose addresses have 6 and 4 bytes; "what is my address?" (operation 3).
+    body[..8].copy_from_slice(&[0, 1, 8, 0, 6, 4, 0, 3]);
+    body[8..14].copy_from_slice(&station.source());
+    body[18..24].copy_from_slice(&station.source());
+    let length = (at + body.len()).max(MIN_FRAME);
+    let frame = out.get_mut(at..length)?;
+    frame.fill(0);
+    frame[..body.len()].copy_from_slice(&body);
+    Some(length)
+}
+
 /// Where a packet that is made of another one goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {

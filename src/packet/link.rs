@@ -61,6 +61,28 @@ impl LinkHeader {
         *self == Self::default()
     }
 
+    /// Its source and its tags alone; `None`: the source is none that a host can have.
+    #[must_use]
+    pub fn of_source(mut self) -> Option<Self> {
+        self.addresses[..6].fill(0);
+        let is_group = self.addresses[6] & 1 != 0;
+        (!is_group && self.addresses != [0; 12]).then_some(self)
+    }
+
+    /// The source address.
+    #[must_use]
+    pub fn source(&self) -> [u8; 6] {
+        let [.., a, b, c, d, e, f] = self.addresses;
+        [a, b, c, d, e, f]
+    }
+
+    /// The same to everybody.
+    #[must_use]
+    pub fn to_all(mut self) -> Self {
+        self.addresses[..6].fill(0xff);
+        self
+    }
+
     /// The way back.
     #[must_use]
     pub fn reversed(mut self) -> Self {
@@ -71,13 +93,18 @@ impl LinkHeader {
     /// Writes it to the front of `out`; returns where the IP header begins. `None`: `out` is too short.
     #[must_use]
     pub fn write(&self, is_ipv4: bool, out: &mut [u8]) -> Option<usize> {
+        let of = if is_ipv4 { ethertype::IPV4 } else { ethertype::IPV6 };
+        self.write_of(of, out)
+    }
+
+    /// The same with any EtherType.
+    pub(super) fn write_of(&self, of: u16, out: &mut [u8]) -> Option<usize> {
         out.first_chunk_mut::<12>()?.copy_from_slice(&self.addresses);
         let mut at = 12;
         for tag in self.tags.iter().filter(|tag| tag[..2] != [0, 0]) {
             out.get_mut(at..at + 4)?.copy_from_slice(tag);
             at += 4;
         }
-        let of = if is_ipv4 { ethertype::IPV4 } else { ethertype::IPV6 };
         out.get_mut(at..at + 2)?.copy_from_slice(&of.to_be_bytes());
         Some(at + 2)
     }

@@ -16,7 +16,7 @@ use super::ports::NodePort;
 use super::rebalance::{Balancer, MoveError};
 use super::stats::{Counts, PortCounts};
 use crate::base::{Generation, Nanos, WorkerId};
-use crate::config::{self, Config, Rebalance, RuleIds};
+use crate::config::{Config, Rebalance, RuleIds};
 use crate::control::SessionFilter;
 use crate::control::apply;
 use crate::control::eventlog::Reports;
@@ -747,7 +747,7 @@ impl Node for RunningNode {
             log.retire(next);
         }
         if let Some(pair) = &self.pair {
-            pair.set_policy(config::policy_digest(&self.in_force().config));
+            pair.applied(&self.in_force().config);
         }
         tracing::info!(
             generation = next.0,

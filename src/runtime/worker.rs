@@ -180,6 +180,9 @@ impl Worker {
             Some(pair) => pair.turn(now, &mut self.engine, &mut self.out),
             None => false,
         };
+        if paired {
+            self.out.flush();
+        }
         if self.engine.is_moving() || self.out.mesh.as_ref().is_some_and(Mesh::is_marked) {
             self.step_move(now);
         }

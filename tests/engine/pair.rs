@@ -7,7 +7,7 @@ use haechi::flow::image::{BUCKETS, Bucket, BucketSet, DigestKey};
 use haechi::flow::table::{News, Standing};
 use proptest::prelude::*;
 
-use crate::node::{ALLOW_ALL, Node};
+use crate::node::{ALLOW_ALL, Node, frame};
 
 const TOLERANCE: u32 = 64 << 20;
 const SETUP: PairSetup = PairSetup {
@@ -119,8 +119,8 @@ fn the_follower_has_the_same_sessions_and_drops_every_packet() {
             ("lan", "icmp 10.0.0.5 > 192.0.2.7 echo-request id=7 seq=1"),
         ],
     );
-    // Three changes of the connection, two of the datagrams: one update each.
-    assert_eq!(pair.sync(), 3);
+    // Three changes of the connection, two of the datagrams: one update each; and one of the host.
+    assert_eq!(pair.sync(), 4);
     assert_eq!(pair.a.sessions(), pair.b.sessions());
     pair.assert_equal();
     assert_ne!(pair.b.engine.digests().unwrap().1, &[0; BUCKETS]);
@@ -343,6 +343,51 @@ fn what_is_further_away_than_the_tolerance_is_dropped_and_so_is_all_of_it_later(
         &mut pair.b,
         &[("wan", &server(501, 101, 100)), ("lan", &client(101, 601, 0))],
     );
+}
+
+/// Who leads from now on says so in the name of all hosts, to the switches on the other side of them.
+#[test]
+fn hosts_are_announced_where_they_are_not() {
+    let mut pair = Pair::new(ALLOW_ALL);
+    let tagged = |frame: Vec<u8>| [&frame[..12], &[0x81, 0, 0, 7], &frame[12..]].concat();
+    let syn = frame(SYN);
+    // In a frame's description both ends have one address.
+    let mut syn_ack = frame(SYN_ACK);
+    syn_ack[..12].rotate_left(6);
+    assert!(pair.a.frame("lan", &syn).starts_with("to wan"));
+    assert!(pair.a.frame("wan", &syn_ack).starts_with("to lan"));
+    assert!(pair.a.frame("lan", &tagged(frame(UDP))).starts_with("to wan"));
+    // Two sessions, three hosts: one of them on a VLAN, too. What is known is not told again.
+    assert_eq!(pair.sync(), 5);
+    assert!(
+        pair.a
+            .frame("lan", &frame("udp 10.0.0.5:9 > 192.0.2.7:53 len=10"))
+            .starts_with("to wan")
+    );
+    assert_eq!(pair.sync(), 1);
+    assert!(!pair.b.engine.is_announcing());
+    pair.fail_over();
+    let announced = pair.b.announce();
+    let mut said: Vec<_> = announced
+        .iter()
+        .map(|(port, frame)| {
+            assert!(frame.len() == 60 && frame[..6] == [0xff; 6], "{frame:02x?}");
+            let tags = if frame[12..14] == [0x81, 0] { 4 } else { 0 };
+            assert_eq!(frame[12 + tags..14 + tags], [0x80, 0x35]);
+            assert_eq!(
+                (&frame[22 + tags..28 + tags], &frame[32 + tags..38 + tags]),
+                (&frame[6..12], &frame[6..12])
+            );
+            (port.as_str(), frame[6..12].to_vec(), tags)
+        })
+        .collect();
+    said.sort();
+    let (client, server) = (syn[6..12].to_vec(), syn[..6].to_vec());
+    let mut expected = vec![("wan", client.clone(), 0), ("wan", client, 4), ("lan", server, 0)];
+    expected.sort();
+    assert_eq!(said, expected);
+    assert_eq!(pair.b.engine.counters().stations_announced, 3);
+    assert!(pair.b.announce().is_empty());
 }
 
 #[test]

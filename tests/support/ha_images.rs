@@ -3,6 +3,7 @@
 
 use haechi::base::{Nanos, PortId};
 use haechi::flow::image::{BUCKETS, Birth, Bucket, Image};
+use haechi::flow::station::Station;
 use haechi::flow::{Direction, FlowKey, KeyClass, Session, SessionState, TcpSender, Translation};
 use haechi::ha::{Ack, DigestReport, Frame, Heartbeat, Lead, NodeId, Progress, Role, Update};
 use haechi::packet::LinkHeader;
@@ -232,6 +233,11 @@ pub(crate) fn update() -> impl Strategy<Value = Update> {
     prop_oneof![
         3 => image().prop_map(Update::Session),
         1 => (flow(), any::<u64>()).prop_map(|((key, _), birth)| Update::Gone { key, birth: Birth(birth) }),
+        1 => (any::<[u8; LinkHeader::SIZE]>(), any::<u16>()).prop_map(|(mut link, port)| {
+            link[6] = 2;
+            let link = LinkHeader::from_bytes(&link).of_source().expect("a host's address");
+            Update::Station(Station { link, port: PortId(port) })
+        }),
     ]
 }
 

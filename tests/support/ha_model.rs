@@ -381,6 +381,8 @@ impl Node {
                     );
                 }
             }
+            // Of no node of this model.
+            Update::Station(_) => {}
             Update::Gone { key, birth } => {
                 if self
                     .replicas

@@ -222,6 +222,18 @@ impl Node {
         self.account(record, &[]);
     }
 
+    /// Has it say what it has to say in the name of hosts; by port.
+    pub fn announce(&mut self) -> Vec<(String, Vec<u8>)> {
+        let mut record = Record::default();
+        while self.engine.announce(self.now, &mut record) {
+            self.now = self.now.plus(Nanos::MILLISECOND);
+        }
+        let said = record.originated.clone();
+        self.account(record, &[]);
+        self.originated.clear();
+        said
+    }
+
     /// With room for so many records of what its rules log.
     pub fn with_records(mut self, capacity: usize) -> Self {
         self.engine = self.engine.with_records(capacity, true);

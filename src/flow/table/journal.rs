@@ -15,6 +15,7 @@ use crate::base::slab::{Memory, MemoryError};
 use crate::base::{Nanos, RuleId, SessionIx, Slab, Tick};
 use crate::flow::image::{BUCKETS, Birth, Bucket, DigestKey, Image};
 use crate::flow::relearn::{Claims, Relearnt, relearn};
+use crate::flow::station::Station;
 use crate::flow::window::is_in_window;
 use crate::flow::{Direction, FlowKey, HashKey, Segment, Session, StateTimeouts};
 
@@ -86,6 +87,8 @@ pub enum News {
     Session(Image, u64),
     /// A session has ended.
     Gone(FlowKey, Birth),
+    /// A host is behind a port; and its name, as with a session.
+    Station(Station, u64),
 }
 
 /// What became of an image.

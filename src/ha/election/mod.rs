@@ -262,6 +262,13 @@ impl Election {
         self.decide(now);
     }
 
+    /// `[ha] priority` from now on.
+    pub fn set_priority(&mut self, now: Nanos, priority: u8) {
+        self.run_again(now);
+        self.config.priority = priority;
+        self.decide(now);
+    }
+
     /// Has this node all of its peer's sessions?
     pub fn set_in_sync(&mut self, now: Nanos, in_sync: bool) {
         self.run_again(now);

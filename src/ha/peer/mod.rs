@@ -240,6 +240,12 @@ impl Peer {
         self.follow(now);
     }
 
+    /// The priority of this node from now on.
+    pub fn set_priority(&mut self, now: Nanos, priority: u8) {
+        self.election.set_priority(now, priority);
+        self.follow(now);
+    }
+
     /// How far a worker has come. One that does not exist changes nothing.
     pub fn set_progress(&mut self, worker: u16, turns: u32) {
         if let Some(progress) = self.progress.get_mut(usize::from(worker)) {

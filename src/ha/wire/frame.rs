@@ -1,7 +1,7 @@
 //! Bytes to messages.
 
 use super::field::{Fields, u16_of, u32_of, u64_of};
-use super::session::{self, InvalidUpdate};
+use super::session::{self, InvalidUpdate, STATION};
 use super::{BITMAP, FRAME, PROGRESS, WireError, kind, says, tag};
 use crate::base::Nanos;
 use crate::flow::image::{BUCKETS, Bucket};
@@ -83,6 +83,7 @@ fn check(kind: u16, body: &[u8]) -> Result<(), WireError> {
             (kind::SYNC, tag::SESSION | tag::GONE) => {
                 session::check(tag, value).ok_or(WireError::Overrun { kind })?
             }
+            (kind::SYNC, tag::STATION) => value.len() >= STATION,
             (kind::HEARTBEAT, tag::PROGRESS) => value.len() % PROGRESS == 0,
             (kind::BARRIER, tag::DIGESTS) => value.len() % 8 == 0,
             _ => value.len() >= shortest(kind, tag),
@@ -132,6 +133,7 @@ impl Iterator for Updates<'_> {
             match self.0.next()?? {
                 (tag::SESSION, value) => return Some(session::read(value).map(Update::Session)),
                 (tag::GONE, value) => return Some(session::read_gone(value)),
+                (tag::STATION, value) => return Some(session::read_station(value)),
                 _ => (),
             }
         }

@@ -56,6 +56,7 @@ pub(crate) mod tag {
     // Sync; each any number of times.
     pub(crate) const SESSION: u8 = 2;
     pub(crate) const GONE: u8 = 3;
+    pub(crate) const STATION: u8 = 6;
     // Reserved: 4, an expectation without a session; 5, a NAT binding without one.
 
     pub(crate) const NODE: u8 = 1;

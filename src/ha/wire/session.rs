@@ -5,6 +5,7 @@ use super::field::{Fields, u16_of, u32_of, u64_of};
 use super::{FIELD, tag};
 use crate::base::{Nanos, PortId};
 use crate::flow::image::{Birth, Image};
+use crate::flow::station::Station;
 use crate::flow::{Direction, FlowKey, KeyClass, Session, SessionState, TcpSender, Translation};
 use crate::ha::message::Update;
 use crate::packet::LinkHeader;
@@ -33,6 +34,8 @@ mod part {
 const KEY_V4: usize = 18;
 const KEY_V6: usize = 42;
 const BIRTH: usize = 8;
+/// A host: link header and port.
+pub(super) const STATION: usize = LinkHeader::SIZE + 2;
 const CORE: usize = 27;
 const SENDER: usize = 16;
 const COUNTS: usize = 44;
@@ -60,6 +63,9 @@ pub enum InvalidUpdate {
     /// A port beyond those that a node can have.
     #[error("a port that no node has")]
     Port,
+    /// A host without an address that one can have.
+    #[error("a host that cannot be")]
+    Station,
     /// Numbers of a sender that the tracker does not make.
     #[error("numbers that no sender has")]
     Sender,
@@ -142,6 +148,7 @@ pub(super) fn len(update: &Update) -> usize {
     match update {
         Update::Session(image) => key_len(&image.key) + HEAD + CORE + HEAD + COUNTS + Parts::of(image).len(),
         Update::Gone { key, .. } => key_len(key) + HEAD + BIRTH,
+        Update::Station(_) => STATION,
     }
 }
 
@@ -182,6 +189,11 @@ pub(super) fn write(out: &mut Vec<u8>, update: &Update) {
             buffer.head(part::CORE, BIRTH);
             buffer.put(birth.0.to_le_bytes());
             tag::GONE
+        }
+        Update::Station(station) => {
+            buffer.put(station.link.to_bytes());
+            buffer.put(station.port.0.to_le_bytes());
+            tag::STATION
         }
     };
     let length = ((buffer.len - FIELD) as u16).to_le_bytes();
@@ -247,6 +259,17 @@ fn write_image<const N: usize>(buffer: &mut Buffer<N>, image: &Image) {
         buffer.put(image.links[0].to_bytes());
         buffer.put(image.links[1].to_bytes());
     }
+}
+
+/// Reads a host's place, which is long enough.
+pub(super) fn read_station(value: &[u8]) -> Result<Update, InvalidUpdate> {
+    let (link, rest) = value.split_first_chunk().ok_or(InvalidUpdate::Station)?;
+    let (port, _) = rest.split_first_chunk().ok_or(InvalidUpdate::Station)?;
+    let link = LinkHeader::from_bytes(link)
+        .of_source()
+        .ok_or(InvalidUpdate::Station)?;
+    let port = PortId(u16::from_le_bytes(*port));
+    Ok(Update::Station(Station { link, port }))
 }
 
 /// Is the structure of an update of this tag right? `None`: a length runs over its end; `false`: a value is too short.

@@ -121,8 +121,8 @@ enum Ask {
     Switchover(Sender<Result<(), SwitchRefused>>),
     /// What somebody else says of the node.
     Wish(HaWish),
-    /// Another policy is in force.
-    Policy(u64),
+    /// Another configuration is in force: the digest of its policy, and the priority.
+    Applied(u64, u8),
     /// Buckets have moved between workers.
     Placement(Arc<Placement>),
     /// The node stops.
@@ -243,9 +243,10 @@ impl PairLink {
         self.ask(Ask::Wish(wish));
     }
 
-    /// Another policy is in force.
-    pub fn set_policy(&self, digest: u64) {
-        self.ask(Ask::Policy(digest));
+    /// Another configuration is in force.
+    pub fn applied(&self, config: &Config) {
+        let priority = config.ha.as_ref().map_or(0, |ha| ha.priority);
+        self.ask(Ask::Applied(config::policy_digest(config), priority));
     }
 
     /// Buckets have moved between workers.
@@ -468,9 +469,10 @@ impl Turner {
                     let _ = answer.send(self.dispatch.peer.switchover(now));
                 }
                 Ok(Ask::Wish(wish)) => self.wish(now, wish),
-                Ok(Ask::Policy(digest)) => {
-                    self.viewer.policy = digest;
-                    self.dispatch.peer.set_policy(now, digest);
+                Ok(Ask::Applied(policy, priority)) => {
+                    self.viewer.applied(policy, priority);
+                    self.dispatch.peer.set_policy(now, policy);
+                    self.dispatch.peer.set_priority(now, priority);
                 }
                 Ok(Ask::Placement(placement)) => self.dispatch.set_placement(placement),
                 Ok(Ask::Leave) => self.dispatch.peer.leave(now),

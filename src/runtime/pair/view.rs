@@ -14,7 +14,7 @@ use crate::runtime::command::WorkerLink;
 /// What the view needs to know besides.
 pub(super) struct Viewer {
     ha: Ha,
-    pub(super) policy: u64,
+    policy: u64,
     layout: u64,
     pub(super) wish: Option<HaWish>,
     role_since: Nanos,
@@ -40,6 +40,11 @@ impl Viewer {
             proved: None,
             equal: 0,
         }
+    }
+
+    pub(super) const fn applied(&mut self, policy: u64, priority: u8) {
+        self.policy = policy;
+        self.ha.priority = priority;
     }
 
     pub(super) const fn role_changed(&mut self, now: Nanos, from: Role, to: Role) {

@@ -129,7 +129,7 @@ pub struct Sender {
 impl Outgoing {
     fn item(&self) -> Item {
         match self.update {
-            Update::Session(_) => Item::Session {
+            Update::Session(_) | Update::Station(_) => Item::Session {
                 worker: self.worker,
                 handle: self.handle,
             },

@@ -50,6 +50,7 @@ fn read(plain: &[u8]) -> u64 {
                 match black_box(update.unwrap()) {
                     Update::Session(image) => sum += image.birth.0,
                     Update::Gone { birth, .. } => sum += birth.0,
+                    Update::Station(_) => {}
                 }
             }
         }

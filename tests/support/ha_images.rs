@@ -233,10 +233,9 @@ pub(crate) fn update() -> impl Strategy<Value = Update> {
     prop_oneof![
         3 => image().prop_map(Update::Session),
         1 => (flow(), any::<u64>()).prop_map(|((key, _), birth)| Update::Gone { key, birth: Birth(birth) }),
-        1 => (any::<[u8; LinkHeader::SIZE]>(), any::<u16>()).prop_map(|(mut link, port)| {
-            link[6] = 2;
-            let link = LinkHeader::from_bytes(&link).of_source().expect("a host's address");
-            Update::Station(Station { link, port: PortId(port) })
+        1 => (any::<[u8; LinkHeader::SIZE]>(), any::<u16>()).prop_filter_map("a group's address", |(link, port)| {
+            let link = LinkHeader::from_bytes(&link).of_source()?;
+            Some(Update::Station(Station { link, port: PortId(port) }))
         }),
     ]
 }

@@ -26,7 +26,12 @@ pub(super) fn encode(of: &Snapshot, page: &mut Page<'_>) -> fmt::Result {
     Ok(())
 }
 
-const STATUS_GAUGES: &[(&str, &str, fn(&Status) -> u64)] = &[
+/// Name, help, and the number of a `T`.
+type Numbers<T> = [(&'static str, &'static str, fn(&T) -> u64)];
+/// The same of what is no count.
+type Measures<T> = [(&'static str, &'static str, fn(&T) -> f64)];
+
+const STATUS_GAUGES: &Numbers<Status> = &[
     ("node_pid", "The node's process", |s| u64::from(s.pid)),
     (
         "policy_generation",
@@ -131,14 +136,14 @@ fn rule(of: &RuleStatus) -> Labels<'_> {
     vec![("rule", of.name.as_str())]
 }
 
-const PORT_GAUGES: &[(&str, &str, fn(&PortStatus) -> u64)] = &[
+const PORT_GAUGES: &Numbers<PortStatus> = &[
     ("port_link_up", "1: the port has a link", |p| u64::from(p.link_up)),
     ("port_mtu_bytes", "Largest IP packet", |p| u64::from(p.mtu)),
     ("port_rx_queues", "Receive queues", |p| u64::from(p.rx_queues)),
     ("port_tx_queues", "Transmit queues", |p| u64::from(p.tx_queues)),
 ];
 
-const PORT_COUNTERS: &[(&str, &str, fn(&PortStatus) -> u64)] = &[
+const PORT_COUNTERS: &Numbers<PortStatus> = &[
     ("port_rx_packets", "Frames in", |p| p.rx_packets),
     ("port_tx_packets", "Frames out", |p| p.tx_packets),
     ("port_rx_bytes", "Bytes in, without FCS", |p| p.rx_bytes),
@@ -216,7 +221,7 @@ fn ports(ports: &[PortStatus], page: &mut Page<'_>) -> fmt::Result {
     Ok(())
 }
 
-const WORKER_COUNTERS: &[(&str, &str, fn(&WorkerStatus) -> u64)] = &[
+const WORKER_COUNTERS: &Numbers<WorkerStatus> = &[
     ("worker_packets", "Packets taken in", |w| w.packets),
     ("worker_forwarded", "Packets forwarded", |w| w.forwarded),
     ("worker_dropped", "Packets dropped, for all reasons", |w| {
@@ -244,7 +249,7 @@ const WORKER_COUNTERS: &[(&str, &str, fn(&WorkerStatus) -> u64)] = &[
     ),
 ];
 
-const WORKER_GAUGES: &[(&str, &str, fn(&WorkerStatus) -> u64)] = &[
+const WORKER_GAUGES: &Numbers<WorkerStatus> = &[
     ("worker_cpu", "The CPU that the worker is pinned to", |w| {
         u64::from(w.cpu)
     }),
@@ -266,7 +271,7 @@ const WORKER_GAUGES: &[(&str, &str, fn(&WorkerStatus) -> u64)] = &[
     ),
 ];
 
-const WORKER_MEASURES: &[(&str, &str, fn(&WorkerStatus) -> f64)] = &[
+const WORKER_MEASURES: &Measures<WorkerStatus> = &[
     (
         "worker_busy_ratio",
         "Share of the last second's cycles spent on packets",
@@ -316,7 +321,7 @@ fn workers(workers: &[WorkerStatus], page: &mut Page<'_>) -> fmt::Result {
     Ok(())
 }
 
-const RULE_GAUGES: &[(&str, &str, fn(&RuleStatus) -> u64)] = &[
+const RULE_GAUGES: &Numbers<RuleStatus> = &[
     ("rule_enabled", "0: the rule matches nothing", |r| {
         u64::from(r.enabled)
     }),
@@ -335,7 +340,7 @@ const RULE_GAUGES: &[(&str, &str, fn(&RuleStatus) -> u64)] = &[
     ),
 ];
 
-const RULE_COUNTERS: &[(&str, &str, fn(&RuleStatus) -> u64)] = &[
+const RULE_COUNTERS: &Numbers<RuleStatus> = &[
     (
         "rule_packets",
         "Packets of the rule's sessions, or that it refused",
@@ -368,7 +373,7 @@ fn rules(rules: &[RuleStatus], page: &mut Page<'_>) -> fmt::Result {
     )
 }
 
-const COUNTERS: &[(&str, &str, fn(&Counters) -> u64)] = &[
+const COUNTERS: &Numbers<Counters> = &[
     ("rx_packets", "Packets that workers took from ports", |c| {
         c.rx_packets
     }),
@@ -470,7 +475,7 @@ const COUNTERS: &[(&str, &str, fn(&Counters) -> u64)] = &[
     ),
 ];
 
-const GAUGES: &[(&str, &str, fn(&Counters) -> u64)] = &[
+const GAUGES: &Numbers<Counters> = &[
     (
         "fragments_held",
         "Fragments that wait for the others of their datagrams",

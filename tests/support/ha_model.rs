@@ -637,6 +637,23 @@ impl Pair {
 
     /// Why the two are not equal and in sync; `None`: they are.
     pub fn differs(&self) -> Option<String> {
+        self.sessions_differ().or_else(|| {
+            let [Some(a), Some(b)] = &self.nodes else { return None };
+            [(a, b), (b, a)].into_iter().find_map(|(from, to)| {
+                let in_sync = to.in_sync(self.now) && from.status(self.now).peer_in_sync;
+                let name = ["A", "B"][from.n];
+                (!in_sync).then(|| {
+                    format!(
+                        "the other of {name} is not in sync: {:?}",
+                        from.status(self.now)
+                    )
+                })
+            })
+        })
+    }
+
+    /// Which sessions a node does not have as the other one has them.
+    pub fn sessions_differ(&self) -> Option<String> {
         let [Some(a), Some(b)] = &self.nodes else {
             return Some("a node does not run".into());
         };
@@ -658,12 +675,6 @@ impl Pair {
                         replica.map(|r| r.image)
                     ));
                 }
-            }
-            if !to.in_sync(self.now) || !from.status(self.now).peer_in_sync {
-                return Some(format!(
-                    "the other of {name} is not in sync: {:?}",
-                    from.status(self.now)
-                ));
             }
         }
         None

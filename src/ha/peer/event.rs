@@ -29,7 +29,8 @@ pub enum Event {
     /// The peer's process is another one, or the first that is heard of: what is known of its sessions comes from an earlier one.
     PeerStarted,
     /// Whether updates can be sent ([`super::Peer::offer`]). When they can, a resync of everything follows ([`Self::Walk`]); while they
-    /// cannot, nothing need be remembered for the peer.
+    /// cannot, nothing need be remembered for the peer. When sessions have come to be the other node's, by the role of either, all is
+    /// told anew: they cannot, and can at once.
     Sync {
         /// They can.
         up: bool,

@@ -21,7 +21,7 @@ pub use status::{PathStatus, PeerCounters, PeerStatus, Status};
 use std::collections::VecDeque;
 
 use super::election::{Election, ElectionConfig, SwitchRefused};
-use super::message::{Heartbeat, NodeId, Path, Progress, Role};
+use super::message::{Heartbeat, Lead, NodeId, Path, Progress, Role};
 use super::seal::{self, PairKey, Seal, SealConfig};
 use super::stream::{Outgoing, Receiver, Sender, StreamConfig};
 use super::wire;
@@ -101,6 +101,24 @@ struct Way {
     round_trip: Option<Nanos>,
 }
 
+/// Whose the sessions are, to a node of some role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owner {
+    Peer,
+    Itself,
+    Either,
+}
+
+impl Owner {
+    const fn by(role: Role) -> Self {
+        match role {
+            Role::Waiting | Role::Standby => Self::Peer,
+            Role::Leader | Role::Isolated => Self::Itself,
+            Role::Active => Self::Either,
+        }
+    }
+}
+
 /// What was last put into events of things that go on changing: only how they are now matters.
 #[derive(Clone, Copy, Debug, Default)]
 struct Announced {
@@ -108,6 +126,7 @@ struct Announced {
     asked: u32,
     starts: u64,
     sync: bool,
+    conversation: u64,
     policy: Option<bool>,
     layout: Option<bool>,
     cut: u64,
@@ -143,6 +162,9 @@ pub struct Peer {
     /// What the last heartbeat said.
     said: Heartbeat,
     answer_by: Option<Path>,
+    /// How often the sending half has begun anew, and whose the sessions were then, by both nodes' roles.
+    conversation: u64,
+    owners: ([Owner; 2], Lead),
     resync_in: Option<ResyncIn>,
     events: VecDeque<Event>,
     announced: Announced,
@@ -182,6 +204,8 @@ impl Peer {
             last_sent: Nanos(0),
             said: Heartbeat::default(),
             answer_by: None,
+            conversation: 0,
+            owners: ([Owner::Peer; 2], Lead(0)),
             resync_in: None,
             events: VecDeque::with_capacity(config.events),
             announced: Announced::default(),
@@ -368,11 +392,13 @@ impl Peer {
             asked: self.election.asked(),
             starts: self.starts,
             sync: self.sender.is_up(),
+            conversation: self.conversation,
             policy: equal(self.config.policy, |heard| heard.policy).or(self.announced.policy),
             layout: equal(self.config.layout, |heard| heard.layout).or(self.announced.layout),
             ..self.announced
         };
         let before = std::mem::replace(&mut self.announced, now);
+        let is_over = !now.sync || now.conversation != before.conversation;
         let changed = [
             (now.starts != before.starts).then_some(Event::PeerStarted),
             now.policy
@@ -381,12 +407,13 @@ impl Peer {
             now.layout
                 .filter(|_| now.layout != before.layout)
                 .map(|equal| Event::Layout { equal }),
-            (now.sync != before.sync).then_some(Event::Sync { up: now.sync }),
             (now.role != before.role).then_some(Event::Role {
                 from: before.role,
                 to: now.role,
                 why: self.election.why(),
             }),
+            (before.sync && is_over).then_some(Event::Sync { up: false }),
+            (now.sync && (is_over || !before.sync)).then_some(Event::Sync { up: true }),
             (now.asked != before.asked).then_some(Event::AskWitness { ask: now.asked }),
         ];
         self.events.extend(changed.into_iter().flatten());
@@ -400,6 +427,7 @@ impl Peer {
         if in_sync != self.said.in_sync {
             self.election.set_in_sync(now, in_sync);
             self.follow_role(now);
+            self.follow_link(now);
         }
         if let Some(since) = self.election.drains_since() {
             if self.sender.equal_since().is_some_and(|asked| asked >= since) {
@@ -421,14 +449,30 @@ impl Peer {
             .and_then(|way| way.heard);
         let is_heard = heard.is_some_and(|(at, _)| now.since(at) < self.config.sync_silence());
         let up = is_heard && self.seal.has_peer() && self.understands_peer();
-        if up && !self.sender.is_up() {
+        let owners = self.owners_now();
+        if up && (!self.sender.is_up() || owners != self.owners) {
+            // What was told when the sessions were somebody else's, or did not want to hear of them, counts no more.
             self.sender.start(now);
+            self.conversation += 1;
+            self.owners = owners;
         } else if !up && self.sender.is_up() {
             self.sender.stop();
         }
         if !up {
             self.receiver.doubt();
         }
+    }
+
+    /// Whose the sessions are, to this node and to its peer; and the peer's lead beside this one's, of which this node may have heard
+    /// only when it was over: meanwhile the peer took nothing in.
+    fn owners_now(&self) -> ([Owner; 2], Lead) {
+        let own = Owner::by(self.election.role());
+        let Some(heard) = &self.heard else {
+            return ([own, Owner::Peer], Lead(0));
+        };
+        let beside = own != Owner::Peer && heard.lead > self.election.lead();
+        let lead = if beside { heard.lead } else { Lead(0) };
+        ([own, Owner::by(heard.role)], lead)
     }
 
     /// Has the peer the same layout, as far as is known?

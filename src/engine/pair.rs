@@ -378,10 +378,13 @@ impl<B: PacketBuf> Engine<B> {
     /// Takes news of the other node's sessions in: the owner's, here or, by a message, at another worker. If both nodes have made the
     /// session, this one's goes if it `yields`.
     pub fn take_news<O: Outputs<B>>(&mut self, now: Nanos, news: &News, yields: bool, out: &mut O) {
-        if let Some(owner) = self.owner_of_news(news) {
-            if let Err(_lost) = out.tell(owner, Message::Peer(*news, yields)) {
-                // The digests will tell.
-                self.counters.sync_refused += 1;
+        if let Some(owners) = self.owners_of_news(news) {
+            for (place, owner) in owners.iter().enumerate() {
+                let is_new = !owners[..place].contains(owner);
+                if is_new && out.tell(*owner, Message::Peer(*news, yields)).is_err() {
+                    // The digests will tell.
+                    self.counters.sync_refused += 1;
+                }
             }
             return;
         }
@@ -396,17 +399,17 @@ impl<B: PacketBuf> Engine<B> {
         }
     }
 
-    /// The other worker whose session it is about.
-    fn owner_of_news(&self, news: &News) -> Option<WorkerId> {
+    /// The other workers whose session it may be.
+    fn owners_of_news(&self, news: &News) -> Option<[WorkerId; 2]> {
         let crew = self.crew.as_ref()?;
-        let owner = match news {
-            News::Session(image, _) => crew.placement.owner_of_image(image),
+        let owners = match news {
+            News::Session(image, _) => [crew.placement.owner_of_image(image); 2],
             // Whoever has it.
             News::Gone(key, _) if self.table.find(key, self.table.hash(key)).is_some() => return None,
-            News::Gone(key, _) => crew.placement.owner_of_key(key),
-            News::Station(..) => WorkerId(0),
+            News::Gone(key, _) => crew.placement.owners_of_key(key),
+            News::Station(..) => [WorkerId(0); 2],
         };
-        (owner != crew.me).then_some(owner)
+        (!owners.contains(&crew.me)).then_some(owners)
     }
 }
 

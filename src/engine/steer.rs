@@ -72,12 +72,13 @@ impl Placement {
         self.buckets.owner(self.hash(image.ingress, &tuple))
     }
 
-    /// The worker of a flow of which nothing else is known. (Both directions hash alike, the low end's on the side of either port.)
+    /// The workers of a flow of which nothing else is known: by the method of two keys it is another one if the low end is on the side of
+    /// the pair's first port than if it is on the other; by the others both are the same.
     #[must_use]
-    pub fn owner_of_key(&self, key: &FlowKey) -> WorkerId {
-        let port = PortId((key.domain >> 24) as u16 * 2);
+    pub fn owners_of_key(&self, key: &FlowKey) -> [WorkerId; 2] {
+        let pair = (key.domain >> 24) as u16;
         let tuple = Tuple::of_key(key, Direction::LowToHigh);
-        self.buckets.owner(self.hash(port, &tuple))
+        [2 * pair, 2 * pair + 1].map(|port| self.buckets.owner(self.hash(PortId(port), &tuple)))
     }
 
     /// The hash of a session's flow.

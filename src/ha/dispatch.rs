@@ -376,32 +376,34 @@ impl Dispatch {
             self.counters.unwanted += 1;
             return Ok(());
         }
-        let (owner, news) = match update {
-            Update::Session(image) => (
-                self.placement
-                    .as_ref()
-                    .map(|placement| placement.owner_of_image(image)),
-                News::Session(*image, 0),
-            ),
-            Update::Station(station) => (None, News::Station(*station, 0)),
+        // Of a session that both have made, the lower node's stays.
+        let yields = self.role != Role::Active || self.config.node.0 > 1;
+        let placement = self.placement.as_deref();
+        let (owners, news) = match update {
+            Update::Session(image) => {
+                let owner = placement.map_or(WorkerId(0), |placement| placement.owner_of_image(image));
+                ([owner; 2], News::Session(*image, 0))
+            }
+            Update::Station(station) => ([WorkerId(0); 2], News::Station(*station, 0)),
+            // Whoever has it. Told twice, for want of room at the other one, it says nothing new.
             Update::Gone { key, birth } => (
-                self.placement
-                    .as_ref()
-                    .map(|placement| placement.owner_of_key(key)),
+                placement.map_or([WorkerId(0); 2], |placement| placement.owners_of_key(key)),
                 News::Gone(*key, *birth),
             ),
         };
-        // Of a session that both have made, the lower node's stays.
-        let yields = self.role != Role::Active || self.config.node.0 > 1;
-        let owner = owner.map_or(0, WorkerId::index);
-        let Some(link) = self.links.get_mut(owner) else {
+        self.order_to(owners[0], Order::TakeIn(news, yields))?;
+        if owners[1] != owners[0] {
+            self.order_to(owners[1], Order::TakeIn(news, yields))?;
+        }
+        Ok(())
+    }
+
+    fn order_to(&mut self, worker: WorkerId, order: Order) -> Result<(), ()> {
+        let Some(link) = self.links.get_mut(worker.index()) else {
             return Ok(());
         };
         link.is_rung = true;
-        link.queues
-            .orders
-            .push(Order::TakeIn(news, yields))
-            .map_err(|_| ())
+        link.queues.orders.push(order).map_err(|_| ())
     }
 
     /// Takes what a worker says. True: it said something.

@@ -638,16 +638,13 @@ impl Pair {
     /// Why the two are not equal and in sync; `None`: they are.
     pub fn differs(&self) -> Option<String> {
         self.sessions_differ().or_else(|| {
-            let [Some(a), Some(b)] = &self.nodes else { return None };
+            let [Some(a), Some(b)] = &self.nodes else {
+                return None;
+            };
             [(a, b), (b, a)].into_iter().find_map(|(from, to)| {
                 let in_sync = to.in_sync(self.now) && from.status(self.now).peer_in_sync;
                 let name = ["A", "B"][from.n];
-                (!in_sync).then(|| {
-                    format!(
-                        "the other of {name} is not in sync: {:?}",
-                        from.status(self.now)
-                    )
-                })
+                (!in_sync).then(|| format!("the other of {name} is not in sync: {:?}", from.status(self.now)))
             })
         })
     }

@@ -137,6 +137,8 @@ struct Announced {
 #[derive(Clone, Copy, Debug)]
 struct ResyncIn {
     resync: u32,
+    /// Of all buckets.
+    of_all: bool,
     sessions: u64,
     /// [`PeerCounters::updates`] when it began.
     updates: u64,
@@ -484,9 +486,10 @@ impl Peer {
 
     fn follow_role(&mut self, now: Nanos) {
         let (role, alive) = (self.election.role(), self.election.peer_alive());
-        if role != self.role_before && self.role_before.forwards() && !role.forwards() {
-            // Its sessions are the peer's now: whether the peer has them as they were here, the next comparison says.
-            self.receiver.doubt();
+        if Owner::by(self.role_before) != Owner::Peer && Owner::by(role) == Owner::Peer {
+            // Its sessions are the peer's now. Which of them the peer has it must say: no digest knows of those that it never told.
+            self.receiver.distrust();
+            self.resync_in = None;
         }
         if role != self.role_before || alive && !self.alive_before {
             self.sender.want_barrier(now);

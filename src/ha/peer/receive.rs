@@ -126,6 +126,7 @@ impl Peer {
                 self.receiver.doubt();
                 self.resync_in = Some(ResyncIn {
                     resync: *resync,
+                    of_all: buckets.is_empty(),
                     sessions: *sessions,
                     updates: self.counters.updates,
                 });
@@ -138,7 +139,10 @@ impl Peer {
             Frame::ResyncEnd { number, resync } if self.takes(now, *number, size) => {
                 self.receiver.hasten(now);
                 // Told again because its acknowledgement was late, it says nothing new.
-                if self.resync_in.take_if(|open| open.resync == *resync).is_some() {
+                if let Some(open) = self.resync_in.take_if(|open| open.resync == *resync) {
+                    if open.of_all {
+                        self.receiver.trust();
+                    }
                     self.events.push_back(Event::ResyncEnd { resync: *resync });
                 }
             }

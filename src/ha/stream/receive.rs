@@ -37,6 +37,8 @@ pub struct Receiver {
     barrier: u64,
     /// This node's sums are waited for.
     waits: bool,
+    /// It has sessions that no sum knows of: nothing is equal before the peer has named all of its own.
+    distrusts: bool,
     report: Option<DigestReport>,
     /// When the digests were last equal, unless something has shown since that they are not.
     equal_at: Option<Nanos>,
@@ -63,6 +65,7 @@ impl Receiver {
             last_part: 0,
             barrier: 0,
             waits: false,
+            distrusts: false,
             report: None,
             equal_at: None,
             counters: ReceiverCounters::default(),
@@ -74,6 +77,7 @@ impl Receiver {
         *self = Self {
             counters: self.counters,
             sums: std::mem::replace(&mut self.sums, Box::new([0; BUCKETS])),
+            distrusts: self.distrusts,
             ..Self::new()
         };
     }
@@ -162,6 +166,9 @@ impl Receiver {
         {
             differ.insert(Bucket(bucket));
         }
+        if self.distrusts {
+            differ = BucketSet::ALL;
+        }
         if differ.is_empty() {
             self.counters.equal += 1;
             self.equal_at = Some(now);
@@ -185,6 +192,18 @@ impl Receiver {
     /// From now on this node does not know whether it has all of the peer's sessions.
     pub const fn doubt(&mut self) {
         self.equal_at = None;
+    }
+
+    /// There are sessions here that were this node's own and are the peer's now: the next comparisons are different in everything, until
+    /// [`Self::trust`].
+    pub const fn distrust(&mut self) {
+        self.doubt();
+        self.distrusts = true;
+    }
+
+    /// The peer has named all of its sessions.
+    pub const fn trust(&mut self) {
+        self.distrusts = false;
     }
 
     /// When the digests were last equal, if nothing speaks against it since.

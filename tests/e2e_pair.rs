@@ -2,74 +2,52 @@
 #![cfg(feature = "dpdk")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "e2e_pair/failover.rs"]
+mod failover;
 mod lab;
+#[path = "e2e_pair/link.rs"]
+mod link;
+#[path = "e2e_pair/roles.rs"]
+mod roles;
 
-use lab::duo::{Duo, LONG, learnt};
-use lab::wait_for_within;
-use nix::sys::signal::Signal;
+use std::net::TcpStream;
 
-/// A connection outlives the node that it went through, and both ends notice nothing.
-#[test]
-fn the_survivor_goes_on_when_the_leader_dies() {
-    let mut duo = Duo::new();
-    duo.start();
-    let listener = duo.server.listen(8080);
-    let connections: Vec<_> = (0..50)
-        .map(|_| {
+use lab::duo::{Duo, Twin};
+
+/// Soon over, so that a test which waits for it is.
+const ALONE_SOON: &str = "alone_after = \"1s\"\n";
+
+/// A pair between switches that remember for minutes where a MAC address was: who comes to lead has to tell them better.
+fn pair() -> Duo {
+    Duo::new()
+}
+
+/// Connections through the pair, both ends of each.
+struct Connections(Vec<(TcpStream, TcpStream)>);
+
+impl Connections {
+    fn open(duo: &Duo, count: usize) -> Self {
+        let listener = duo.server.listen(8080);
+        let open = |_| {
             let near = duo.client.connect(duo.server.v4, 8080);
             (near, listener.accept().unwrap().0)
-        })
-        .collect();
-    for (near, far) in &connections {
-        lab::traffic::echo(near, far);
+        };
+        let connections = Self((0..count).map(open).collect());
+        connections.are_well();
+        connections
     }
-    wait_for_within(LONG, "the standby has all sessions", || {
-        let sessions = duo.nodes[1].api().sessions("protocol=tcp");
-        if sessions.len() == 50
-            && sessions
-                .iter()
-                .all(|s| s["owner"] == "peer" && s["state"] == "established")
-        {
-            Ok(())
-        } else {
-            Err(format!("{sessions:?}"))
-        }
-    });
-    duo.nodes[0].kill();
-    duo.nodes[1].wait_ha("leader", |ha| ha["role"] == "leader");
-    // Each switch knows at once that the hosts behind the other one are behind this node now.
-    for (switch, mac) in duo.switches.iter().zip([duo.server.mac, duo.client.mac]) {
-        wait_for_within(LONG, "the switches have learnt", || match learnt(switch, mac) {
-            Some(port) if port == "to-b" => Ok(()),
-            other => Err(format!("{other:?}")),
+
+    /// Waits until the node has them from its peer.
+    fn are_known_to(&self, node: &Twin) {
+        node.wait_ha("in possession of all sessions", |ha| {
+            ha["sync"]["replicas"] == self.0.len() && ha["sync"]["state"] == "in_sync"
         });
     }
-    for (near, far) in &connections {
-        lab::traffic::echo(near, far);
-    }
-    let (ok, text) = duo.nodes[1].try_cli("show ha");
-    println!("{text}");
-    assert!(
-        !ok && text.starts_with("degraded: the peer is not heard"),
-        "{text}"
-    );
-    // It comes back, takes everything in, and is fit to take over again.
-    duo.spawn(0);
-    assert_eq!(duo.nodes[0].wait_ready(), "ready");
-    duo.wait_healthy();
-    assert_eq!(duo.nodes[0].role(), "standby");
-    let (ok, text) = duo.nodes[1].try_cli("ha switchover");
-    assert!(ok, "{text}");
-    println!("{text}");
-    assert_eq!([duo.nodes[0].role(), duo.nodes[1].role()], ["leader", "standby"]);
-    for (near, far) in &connections {
-        lab::traffic::echo(near, far);
-    }
-    duo.nodes[1].signal(Signal::SIGSTOP);
-    duo.nodes[1].signal(Signal::SIGCONT);
-    println!("{}", duo.nodes[0].stop());
-    duo.nodes[1].wait_ha("leader", |ha| ha["role"] == "leader");
-    for (near, far) in connections {
-        lab::traffic::converse(near, far);
+
+    /// Each carries something each way.
+    fn are_well(&self) {
+        for (near, far) in &self.0 {
+            lab::traffic::echo(near, far);
+        }
     }
 }

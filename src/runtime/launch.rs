@@ -109,9 +109,9 @@ pub fn run_node(path: &Path) -> Result<Totals, RunError> {
     for warning in checked.diagnostics.warnings() {
         warn!("{}", warning.one_line());
     }
+    let plan = PairPlan::of(&config).map_err(RunError::Failed)?;
     // Threads inherit the CPUs of the one that starts them: this one keeps off the workers' first of all.
     keep_off(&worker_cpus(&config))?;
-    let plan = PairPlan::of(&config).map_err(RunError::Failed)?;
     let logs = LogFiles::open(&config.log).map_err(failed)?;
     let signals = signals()?;
     let socket = ControlSocket::bind(&config.node.control_socket).map_err(failed)?;

@@ -41,6 +41,10 @@ pub struct Duo {
     pub ha: String,
     /// What goes behind everything else.
     pub rules: String,
+    /// What goes behind that in the file of each.
+    pub own: [String; 2],
+    /// Answers ping, if the pair has one.
+    pub witness: Option<Netns>,
     /// CPUs of the workers of each.
     pub workers: [&'static str; 2],
     /// Last, so that it goes last.
@@ -111,12 +115,57 @@ impl Duo {
             nodes,
             ha: String::new(),
             rules: String::from("[[rule]]\nname = \"all\"\naction = \"allow\"\n"),
+            own: [String::new(), String::new()],
+            witness: None,
             workers: ["0", "1"],
             lab,
         };
-        let key = duo.lab.dir().join("ha.key");
-        super::process::run(Command::new(HAECHI).args(["ha", "keygen"]).arg(key));
+        duo.new_key(0);
+        std::fs::copy(duo.key(0), duo.key(1)).unwrap();
         duo
+    }
+
+    fn key(&self, at: usize) -> PathBuf {
+        self.nodes[at].dir.join("ha.key")
+    }
+
+    /// Gives a node a key of its own, from its next start on.
+    pub fn new_key(&self, at: usize) {
+        // It overwrites none.
+        let _ = std::fs::remove_file(self.key(at));
+        super::process::run(Command::new(HAECHI).args(["ha", "keygen"]).arg(self.key(at)));
+    }
+
+    /// Gives the pair a witness, on a network of its own.
+    pub fn add_witness(&mut self) {
+        let ns = Netns::new(&format!("{}-witness", self.lab.prefix()));
+        ns.bridge("br0", &[]);
+        ns.ip("addr add 10.99.0.254/24 dev br0");
+        for (at, node) in self.nodes.iter().enumerate() {
+            let near = format!("to-{}", node.name);
+            ns.ip(&format!(
+                "link add {near} type veth peer name mg0 netns {}",
+                node.ns.name()
+            ));
+            ns.ip(&format!("link set {near} master br0 up"));
+            node.ns.ip(&format!("addr add 10.99.0.{}/24 dev mg0", at + 1));
+            node.ns.ip("link set mg0 up");
+        }
+        self.ha += "witness = \"10.99.0.254\"\n";
+        self.witness = Some(ns);
+    }
+
+    /// Cuts a node's way to the witness, or mends it.
+    pub fn reach_witness(&self, at: usize, reached: bool) {
+        let state = if reached { "up" } else { "down" };
+        self.nodes[at].ns.ip(&format!("link set mg0 {state}"));
+    }
+
+    /// So long, in 1/100 s, the switches remember where a MAC address is; 0: they send everything everywhere.
+    pub fn switches_remember(&self, time: u32) {
+        for switch in &self.switches {
+            switch.ip(&format!("link set br0 type bridge ageing_time {time}"));
+        }
     }
 
     /// The text of a node's file.
@@ -140,12 +189,13 @@ impl Duo {
             "[ha]\nnode_id = {}\npriority = {}\nkey_file = {:?}\nlink = {{ local = \"{}:7700\", peer = \"{}:7700\" }}\n{}",
             at + 1,
             200 - 100 * at,
-            self.lab.dir().join("ha.key").display().to_string(),
+            self.key(at).display().to_string(),
             LINK[at],
             LINK[1 - at],
             self.ha,
         );
         text += &self.rules;
+        text += &self.own[at];
         text
     }
 
@@ -171,10 +221,13 @@ impl Duo {
             self.nodes[at].wait_ready();
         }
         self.wait_healthy();
-        assert_eq!(
-            [self.nodes[0].role(), self.nodes[1].role()],
-            ["leader", "standby"]
-        );
+        assert_eq!(self.roles(), ["leader", "standby"]);
+    }
+
+    /// What both are.
+    #[must_use]
+    pub fn roles(&self) -> [String; 2] {
+        [self.nodes[0].role(), self.nodes[1].role()]
     }
 
     /// Waits until either could take over without a loss.
@@ -202,6 +255,11 @@ impl Drop for Duo {
         if std::thread::panicking() {
             for node in &self.nodes {
                 if let Some(process) = &node.process {
+                    // It may be stopped.
+                    if let Ok(answer) = node.api().request("GET", "/v1/counters", None) {
+                        let drops = &answer.body["drops"];
+                        eprintln!("--- node {} dropped: {drops}", node.name);
+                    }
                     eprintln!(
                         "--- node {} said:\n{}{}",
                         node.name,
@@ -240,6 +298,15 @@ impl Twin {
                 .map(str::to_owned);
             ready.ok_or_else(|| process.stderr())
         })
+    }
+
+    /// Waits until its API answers: before it is ready.
+    pub fn wait_socket(&self) {
+        wait_for_within(LONG, &format!("node {} answers", self.name), || {
+            self.api()
+                .request("GET", "/v1/ha", None)
+                .map_err(|e| e.to_string())
+        });
     }
 
     /// The pair, as it sees it.

@@ -40,7 +40,9 @@ pub mod netns;
 pub mod node;
 pub mod process;
 pub mod stall;
+pub mod stream;
 pub mod traffic;
+pub mod web;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -52,6 +54,8 @@ pub use impair::Stage;
 pub use netns::Netns;
 pub use node::{Node, Running};
 pub use process::Process;
+pub use stream::Stream;
+pub use web::Site;
 
 /// How long a condition may take on a busy machine before the test fails. Long: it costs only failing tests.
 pub const PATIENCE: Duration = Duration::from_secs(15);

@@ -13,8 +13,13 @@ impl Stalled {
     /// Stops the thread of this name.
     #[must_use]
     pub fn new(node: &Node, name: &str) -> Self {
-        let tasks = format!("/proc/{}/task", node.process().pid());
-        let thread = std::fs::read_dir(tasks)
+        Self::of(node.process().pid(), name)
+    }
+
+    /// The same of any process.
+    #[must_use]
+    pub fn of(process: Pid, name: &str) -> Self {
+        let thread = std::fs::read_dir(format!("/proc/{process}/task"))
             .unwrap()
             .map(|entry| entry.unwrap().path())
             .find(|task| std::fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim() == name))

@@ -31,8 +31,11 @@ impl Outputs<VecPacket> for Nowhere {
     fn originate(&mut self, _: VecPacket, _: PortId) {}
 }
 
+/// But those of stations.
 fn words(queues: &Queues) -> Vec<Word> {
-    std::iter::from_fn(|| queues.words.pop()).collect()
+    std::iter::from_fn(|| queues.words.pop())
+        .filter(|word| !matches!(word, Word::News(News::Station(..))))
+        .collect()
 }
 
 /// Digests that leave out what got lost would differ, and a resync would end what it did not name.

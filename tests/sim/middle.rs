@@ -188,6 +188,7 @@ fn count(frame: &Frame, tally: &mut Tally) {
                 tally.count(match update {
                     Update::Session(_) => "frame sync, session",
                     Update::Gone { .. } => "frame sync, end",
+                    Update::Station(_) => "frame sync, station",
                 });
             }
             "frame sync"

@@ -431,6 +431,7 @@ fn count_order(order: &Order, tally: &mut Tally) {
     tally.count(match order {
         Order::TakeIn(News::Session(..), _) => "order take in, session",
         Order::TakeIn(News::Gone(..), _) => "order take in, end",
+        Order::TakeIn(News::Station(..), _) => "order take in, station",
         Order::TellAgain(_) => "order tell again",
         Order::Stand(..) => "order stand",
         Order::ForgetHeard => "order forget heard",
@@ -449,6 +450,7 @@ fn count_word(word: &Word, tally: &mut Tally) {
     tally.count(match word {
         Word::News(News::Session(..)) => "word news, session",
         Word::News(News::Gone(..)) => "word news, end",
+        Word::News(News::Station(..)) => "word news, station",
         Word::Begun(_) => "word begun",
         Word::ToldAll(_) => "word told all",
         Word::Gap => "word gap",

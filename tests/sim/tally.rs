@@ -7,7 +7,7 @@ use std::fmt;
 pub(crate) struct Tally(BTreeMap<&'static str, u64>);
 
 /// What has to have happened in the seeds of the suite.
-const NEEDED: [&str; 53] = [
+const NEEDED: [&str; 56] = [
     "crash",
     "cut",
     "clients: established",
@@ -22,6 +22,7 @@ const NEEDED: [&str; 53] = [
     "frame resync end",
     "frame sync, end",
     "frame sync, session",
+    "frame sync, station",
     "frame unknown",
     "link: full queue",
     "order begin resync",
@@ -35,6 +36,7 @@ const NEEDED: [&str; 53] = [
     "order sum told",
     "order take in, end",
     "order take in, session",
+    "order take in, station",
     "order tell again",
     "order tell all",
     "reload",
@@ -59,6 +61,7 @@ const NEEDED: [&str; 53] = [
     "word here",
     "word news, end",
     "word news, session",
+    "word news, station",
     "word told",
     "word told all",
 ];

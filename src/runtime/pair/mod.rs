@@ -112,7 +112,7 @@ impl PairPlan {
 }
 
 fn read_key(file: &FilePath) -> Result<PairKey, String> {
-    config::key_file::read(file).map_err(|e| format!("[ha] key_file: {e}: {}", e.help(file)))
+    config::key_file::read(file).map_err(|e| format!("the pair's key: {e} ({})", e.help(file)))
 }
 
 /// What control threads ask of the HA thread.

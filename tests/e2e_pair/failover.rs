@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 
 use super::lab::duo::{Duo, LONG, learnt};
 use super::lab::stall::Stalled;
-use super::lab::{Site, wait_for_within};
+use super::lab::{Site, Stream, wait_for_within};
 use super::{Connections, pair};
 
 /// A download that takes some seconds here.
@@ -61,6 +61,41 @@ fn the_survivor_goes_on_when_the_leader_dies() {
     duo.nodes[1].kill();
     duo.nodes[0].wait_ha("leader", |ha| ha["role"] == "leader");
     connections.are_well();
+}
+
+/// A datagram a millisecond: all that is lost is what comes until the standby leads. `HAECHI_FAILOVERS=20` prints the longest silence
+/// of each of so many, and their median.
+#[test]
+fn a_stream_goes_on_when_the_leader_is_killed() {
+    let trials = std::env::var("HAECHI_FAILOVERS").map_or(1, |text| text.parse().unwrap());
+    let mut duo = pair();
+    duo.start();
+    let mut gaps = Vec::new();
+    for trial in 0..trials {
+        let (leader, other) = (trial % 2, 1 - trial % 2);
+        let stream = Stream::start(&duo.client, &duo.server, duo.server.v4, 7000);
+        duo.nodes[leader].kill();
+        duo.nodes[other].wait_ha("leader", |ha| ha["role"] == "leader");
+        duo.client.ping(duo.server.v4, 10);
+        let account = stream.finish();
+        let missing = &account.missing;
+        println!(
+            "{} of {} lost, silent for {:?}",
+            missing.len(),
+            account.sent,
+            account.gap
+        );
+        assert!(
+            missing.last() != Some(&(account.sent - 1)),
+            "it goes on: {missing:?}"
+        );
+        gaps.push(account.gap);
+        duo.spawn(leader);
+        duo.nodes[leader].wait_ready();
+        duo.wait_healthy();
+    }
+    gaps.sort();
+    println!("the median of {trials}: {:?}", gaps[gaps.len() / 2]);
 }
 
 #[test]

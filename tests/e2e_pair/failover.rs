@@ -74,6 +74,16 @@ fn a_stream_goes_on_when_the_leader_is_killed() {
     for trial in 0..trials {
         let (leader, other) = (trial % 2, 1 - trial % 2);
         let stream = Stream::start(&duo.client, &duo.server, duo.server.v4, 7000);
+        // What the other node knows of it, it knows of the stream and of where its ends are, too.
+        duo.client.ping(duo.server.v4, 10);
+        wait_for_within(LONG, "the other node has the sessions", || {
+            let sessions = duo.nodes[other].api().sessions("protocol=icmp");
+            if sessions.is_empty() {
+                Err("none".into())
+            } else {
+                Ok(())
+            }
+        });
         duo.nodes[leader].kill();
         duo.nodes[other].wait_ha("leader", |ha| ha["role"] == "leader");
         duo.client.ping(duo.server.v4, 10);

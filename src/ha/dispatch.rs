@@ -106,6 +106,10 @@ impl Gather {
 /// What was counted here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DispatchCounters {
+    /// Ends of sessions that were offered to be sent.
+    pub gone_sent: u64,
+    /// Ends of the peer's sessions that were given to the workers.
+    pub gone_received: u64,
     /// Updates of the peer's that came while this node leads: it is no longer to have any.
     pub unwanted: u64,
     /// News for which there was nobody any more.
@@ -395,6 +399,7 @@ impl Dispatch {
         if owners[1] != owners[0] {
             self.order_to(owners[1], Order::TakeIn(news, yields))?;
         }
+        self.counters.gone_received += u64::from(matches!(update, Update::Gone { .. }));
         Ok(())
     }
 
@@ -447,6 +452,7 @@ impl Dispatch {
                 if !self.peer.offer(now, outgoing) {
                     return Err(word);
                 }
+                self.counters.gone_sent += u64::from(matches!(word, Word::News(News::Gone(..))));
                 if self.walk.is_some() {
                     // The workers keep the pace; this says how far the walk is, about.
                     self.peer.take_allowance(now, 1);

@@ -25,6 +25,13 @@ fn the_survivor_goes_on_when_the_leader_dies() {
     duo.start();
     let connections = Connections::open(&duo, 50);
     connections.are_known_to(&duo.nodes[1]);
+    // What is told of ends is counted as such, on either node.
+    duo.client.ping(duo.server.v4, 1);
+    duo.nodes[1].wait_ha("told of a ping", |ha| ha["sync"]["replicas"] == 51);
+    let (ok, text) = duo.nodes[0].try_cli("sessions kill protocol=icmp");
+    assert!(ok, "{text}");
+    duo.nodes[1].wait_ha("told of an end", |ha| ha["sync"]["gone_received"] == 1);
+    duo.nodes[0].wait_ha("telling of an end", |ha| ha["sync"]["gone_sent"] == 1);
     let sessions = duo.nodes[1].api().sessions("protocol=tcp");
     assert!(
         sessions.len() == 50

@@ -574,9 +574,10 @@ impl Turner {
             .map(|port| port.name().to_owned())
             .collect();
         let unsent = self.paths.iter().map(|(_, socket)| socket.unsent).sum();
+        let counted = (self.dispatch.counters(), unsent);
         let view = self
             .viewer
-            .view(now, &status, &stalled, down, unsent, &self.workers);
+            .view(now, &status, &stalled, down, counted, &self.workers);
         *shared.view.lock() = view;
     }
 

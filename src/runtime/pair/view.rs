@@ -5,6 +5,7 @@ use crate::config::{Ha, HaMode};
 use crate::control::node::{
     ErrorKind, HaDigest, HaPath, HaPeer, HaStatus, HaSync, HaWish, HaWitness, NodeError, SyncState,
 };
+use crate::ha::dispatch::DispatchCounters;
 use crate::ha::election::SwitchRefused;
 use crate::ha::peer::Status;
 use crate::ha::seal::Refused;
@@ -70,7 +71,7 @@ impl Viewer {
         status: &Status,
         stalled: &[WorkerId],
         down: Vec<String>,
-        unsent: u64,
+        (counters, unsent): (&DispatchCounters, u64),
         workers: &[WorkerLink],
     ) -> HaStatus {
         let equal = status.sender.equal + status.receiver.equal;
@@ -111,6 +112,7 @@ impl Viewer {
             ("invalid_session", of_peer.invalid_updates),
             ("misplaced", of_peer.misplaced),
             ("no_room", of_peer.no_room),
+            ("unwanted", counters.unwanted),
             ("not_sent", unsent),
         ] {
             counted.insert(name.to_owned(), count);
@@ -154,10 +156,10 @@ impl Viewer {
                 resync_done,
                 resync_of,
                 resyncs: status.sender.resyncs,
-                sessions_sent: status.sender.sent,
-                sessions_received: of_peer.updates,
-                gone_sent: 0,
-                gone_received: 0,
+                sessions_sent: status.sender.sent.saturating_sub(counters.gone_sent),
+                sessions_received: of_peer.updates.saturating_sub(counters.gone_received),
+                gone_sent: counters.gone_sent,
+                gone_received: counters.gone_received,
                 sessions_resent: status.sender.again,
                 sessions_refused: refused,
                 datagrams_sent: of_peer.sent,

@@ -17,7 +17,7 @@ use super::syn::{Proxy, Syn, protects};
 use super::{
     Batch, Counters, DropReason, Engine, Hops, MAX_BATCH, Note, Outputs, Place, RuleCounters, Why, reject,
 };
-use crate::base::{Nanos, PortId, Tick, WorkerId, ZoneId};
+use crate::base::{Nanos, PortId, SessionIx, Tick, WorkerId, ZoneId};
 use crate::flow::segment::flag;
 use crate::flow::{Candidate, Direction, FlowKey, Plain, Session, SessionTable, track};
 use crate::packet::parse::{Malformed, ParseOptions, Straight};
@@ -238,6 +238,7 @@ impl Act<'_> {
     fn steady_run<B: PacketBuf>(&mut self, scratch: &Scratch, first: usize, packets: &[B]) -> Run {
         let mut run = Run::NONE;
         let mut rule_run = self.run;
+        let mut looked = None;
         for (packet, sight) in packets.iter().zip(&scratch.sights[first..]) {
             let place = first + run.packets;
             let Some((ix, session)) = self.table.confirm_mut(&sight.key, sight.candidate) else {
@@ -272,22 +273,38 @@ impl Act<'_> {
                 u32::from(sight.ip_len)
             };
             let (rule, resets) = (session.rule, session.resets());
-            if session.touch(sight.direction, self.tick, bytes) {
-                self.table.carry(ix, sight.direction);
-            }
-            if resets {
-                let l3_offset = match sight.parsed {
-                    Parsed::Flow => usize::from(scratch.metas[place].l3_offset),
-                    _ => Straight::L3_OFFSET,
-                };
-                self.table
-                    .note_link(ix, sight.direction, packet.bytes(), l3_offset);
-            }
+            let looks = session.touch(sight.direction, self.tick, bytes);
             rule_run.add(self.rules, self.now, rule, bytes);
             run.packets += 1;
+            if looks {
+                // One in thousands; behind the loop, which is the faster without that call.
+                looked = Some((ix, resets, place));
+                run.goes_on = true;
+                break;
+            }
+            if resets {
+                self.note_link(scratch, place, ix, packet.bytes());
+            }
         }
         self.run = rule_run;
+        if let Some((ix, resets, place)) = looked {
+            self.table.look(ix, scratch.sights[place].direction);
+            if resets {
+                self.note_link(scratch, place, ix, packets[place - first].bytes());
+            }
+        }
         run
+    }
+
+    /// The table keeps the link header of a packet of such a session.
+    #[inline]
+    fn note_link(&mut self, scratch: &Scratch, place: usize, ix: SessionIx, frame: &[u8]) {
+        let sight = &scratch.sights[place];
+        let l3_offset = match sight.parsed {
+            Parsed::Flow => usize::from(scratch.metas[place].l3_offset),
+            _ => Straight::L3_OFFSET,
+        };
+        self.table.note_link(ix, sight.direction, frame, l3_offset);
     }
 
     /// Any packet.

@@ -35,8 +35,8 @@ pub struct Session {
     pub(super) bytes: [u64; 2],
     /// TCP: what is known of each sender, by [`Direction`].
     pub tcp: [TcpSender; 2],
-    /// Packets by [`Direction`], modulo 2^32; the table's cold part keeps the carry.
-    pub(super) packets: [u32; 2],
+    /// Packets by [`Direction`].
+    pub(super) packets: [PacketCount; 2],
     /// When its last packet came.
     pub(super) last_seen: Tick,
     /// In ticks, modulo 2^16: until then its numbers may be re-learnt from its packets, with a generation of 0
@@ -210,19 +210,72 @@ impl Session {
         [self.bytes[o], self.bytes[1 - o]]
     }
 
-    /// A packet in so many of a direction gives the table a look at the session.
-    pub const LOOK_EVERY: u32 = 4096;
+    /// Of so many packets of a direction the table has a look at one.
+    pub const LOOK_EVERY: u32 = 1 << PacketCount::LOW_BITS;
 
-    /// Counts one packet of `bytes` bytes at `now`. True: it is one in [`Session::LOOK_EVERY`], and the table has a look, for the
-    /// counter may have wrapped ([`super::SessionTable::carry`]; [`super::SessionTable::touch`] does both).
+    /// Counts one packet of `bytes` bytes at `now`. True: it is one in [`Session::LOOK_EVERY`], and the table has a look
+    /// ([`super::SessionTable::look`]; [`super::SessionTable::touch`] does both).
     #[inline(always)]
     #[must_use]
     pub const fn touch(&mut self, sender: Direction, now: Tick, bytes: u32) -> bool {
         let s = sender.index();
         self.last_seen = now;
         self.bytes[s] = self.bytes[s].wrapping_add(bytes as u64);
-        let packets = self.packets[s].wrapping_add(1);
-        self.packets[s] = packets;
-        packets % Self::LOOK_EVERY == 0
+        self.packets[s].add_one()
+    }
+}
+
+/// A count of packets, modulo 2^32; the table's cold part keeps the carry.
+///
+/// Its low bits stand on top: so that the one packet in [`Session::LOOK_EVERY`] that the table has a look at is told by the carry of
+/// the addition itself, and every other packet pays for an addition and a branch alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub(super) struct PacketCount(u32);
+
+impl PacketCount {
+    const LOW_BITS: u32 = 12;
+    const ONE: u32 = 1 << (u32::BITS - Self::LOW_BITS);
+    pub(super) const fn new(packets: u32) -> Self {
+        Self(packets.rotate_right(Self::LOW_BITS))
+    }
+
+    pub(super) const fn get(self) -> u32 {
+        self.0.rotate_left(Self::LOW_BITS)
+    }
+
+    /// True: [`PacketCount::carry`] is to be called before anything else is done with it.
+    #[inline(always)]
+    #[must_use]
+    const fn add_one(&mut self) -> bool {
+        let (count, carries) = self.0.overflowing_add(Self::ONE);
+        self.0 = count;
+        carries
+    }
+
+    /// Goes on where [`PacketCount::add_one`] left. True: the count is 0 again, after 2^32 packets.
+    pub(super) const fn carry(&mut self) -> bool {
+        self.0 = (self.0 + 1) % Self::ONE;
+        self.0 == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packets_are_counted_beyond_the_low_bits() {
+        for from in [0, 4094, 8190, u32::MAX - 2, (1 << 20) - 1] {
+            let mut count = PacketCount::new(from);
+            for n in 1..5000_u32 {
+                let looks = count.add_one();
+                let over = looks && count.carry();
+                let want = from.wrapping_add(n);
+                assert_eq!(count.get(), want);
+                assert_eq!(looks, want % Session::LOOK_EVERY == 0);
+                assert_eq!(over, want == 0);
+            }
+        }
     }
 }

@@ -15,6 +15,7 @@ use crate::base::slab::{Memory, MemoryError};
 use crate::base::{Nanos, RuleId, SessionIx, Slab, Tick};
 use crate::flow::image::{BUCKETS, Birth, Bucket, DigestKey, Image};
 use crate::flow::relearn::{Claims, Relearnt, relearn};
+use crate::flow::session::PacketCount;
 use crate::flow::station::Station;
 use crate::flow::window::is_in_window;
 use crate::flow::{Direction, FlowKey, HashKey, Segment, Session, StateTimeouts};
@@ -572,7 +573,7 @@ impl<H: HashKey> SessionTable<H> {
         (session.ingress, session.egress) = (image.ingress, image.egress);
         (session.icmp_type, session.icmp_code) = (image.icmp[0], image.icmp[1]);
         (session.tcp, session.bytes) = (image.tcp, image.bytes);
-        session.packets = image.packets.map(|packets| packets as u32);
+        session.packets = image.packets.map(|packets| PacketCount::new(packets as u32));
         let idle = Tick::count(image.idle).min(StateTimeouts::MAX_TICKS);
         session.last_seen = Tick(now.tick().0.wrapping_sub(idle));
         let created = Nanos(now.0.saturating_sub(image.age.0));

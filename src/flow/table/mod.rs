@@ -316,15 +316,15 @@ impl<H: HashKey> SessionTable<H> {
     #[inline(always)]
     pub fn touch(&mut self, ix: SessionIx, sender: Direction, now: Tick, bytes: u32) {
         if self.sessions[ix.index()].touch(sender, now, bytes) {
-            self.carry(ix, sender);
+            self.look(ix, sender);
         }
     }
 
-    /// Takes the carry of a packet counter that wrapped, and has the other node of a pair hear how far the session has come. To be
-    /// called when [`Session::touch`] says so.
+    /// Takes the carry of a packet counter, and has the other node of a pair hear how far the session has come. To be called when
+    /// [`Session::touch`] says so.
     #[cold]
-    pub fn carry(&mut self, ix: SessionIx, sender: Direction) {
-        if self.sessions[ix.index()].packets[sender.index()] == 0 {
+    pub fn look(&mut self, ix: SessionIx, sender: Direction) {
+        if self.sessions[ix.index()].packets[sender.index()].carry() {
             let carry = &mut self.cold[ix.index()].carry[sender.index()];
             *carry = carry.saturating_add(1);
         }
@@ -507,7 +507,7 @@ fn entry<'a>(slot: u32, session: &'a Session, translation: Translation, cold: &C
 /// `[opener's, replier's]`, of counters and what they carried, by direction.
 fn packets(session: &Session, carry: [u16; 2]) -> [u64; 2] {
     let by_direction: [u64; 2] =
-        std::array::from_fn(|d| (u64::from(carry[d]) << 32) | u64::from(session.packets[d]));
+        std::array::from_fn(|d| (u64::from(carry[d]) << 32) | u64::from(session.packets[d].get()));
     let opener = session.opener.index();
     [by_direction[opener], by_direction[1 - opener]]
 }
@@ -517,6 +517,7 @@ mod tests {
     use super::*;
     use crate::base::slab::HeapMemory;
     use crate::flow::index::Probe;
+    use crate::flow::session::PacketCount;
 
     fn flow(n: u32) -> FlowKey {
         FlowKey {
@@ -532,7 +533,7 @@ mod tests {
         let ix = table
             .insert(session, table.hash(&flow(1)), Nanos(0), 100)
             .unwrap();
-        table.sessions[0].packets = [u32::MAX - 1, 5];
+        table.sessions[0].packets = [u32::MAX - 1, 5].map(PacketCount::new);
         for _ in 0..3 {
             table.touch(ix, Direction::LowToHigh, Tick(0), 1000);
         }

@@ -96,6 +96,7 @@ impl<H: HashKey> SessionTable<H> {
 mod tests {
     use super::*;
     use crate::base::slab::HeapMemory;
+    use crate::flow::session::PacketCount;
     use crate::flow::{Direction, FlowKey, HashSeed, SessionState};
 
     fn flow(n: u32) -> FlowKey {
@@ -113,7 +114,7 @@ mod tests {
         session.flags = Session::RESETS | Session::PROXIED;
         let born = Nanos::from_secs(5);
         let ix = from.insert(session, from.hash(&flow(7)), born, 1000).unwrap();
-        from.sessions[ix.index()].packets = [u32::MAX, 3];
+        from.sessions[ix.index()].packets = [u32::MAX, 3].map(PacketCount::new);
         from.touch(ix, Direction::LowToHigh, Nanos::from_secs(6).tick(), 100);
         from.translations[ix.index()].sequence = 99;
         from.note_link(ix, Direction::LowToHigh, &[7; 60], 14);

@@ -18,12 +18,19 @@ impl Hops {
     pub const MAX: u8 = 2;
     const DATAGRAM: u8 = 0x80;
     const REDIRECTED: u8 = 0x40;
+    const OF_PEER: u8 = 0x20;
+    const BACK: u8 = 0x10;
+    /// The other node of the pair offered it ([`super::Offered`]): what becomes of it goes back there.
+    pub const FROM_PEER: Self = Self(Self::OF_PEER);
+    /// A fragment that this node offered to the other one of the pair, where it turned out to be of a session of this node's
+    /// ([`super::Outputs::send_back`]). It is judged by [`super::Engine::process`], and never offered again.
+    pub const SENT_BACK: Self = Self(Self::BACK);
 
     /// How often it was handed over.
     #[inline]
     #[must_use]
     pub const fn count(self) -> u8 {
-        self.0 & !(Self::DATAGRAM | Self::REDIRECTED)
+        self.0 & !(Self::DATAGRAM | Self::REDIRECTED | Self::OF_PEER | Self::BACK)
     }
 
     /// Once more; `None`: that would be too often.
@@ -43,8 +50,22 @@ impl Hops {
         if self.is_of_datagram() {
             self
         } else {
-            Self(Self::DATAGRAM)
+            Self(Self::DATAGRAM | (self.0 & (Self::OF_PEER | Self::BACK)))
         }
+    }
+
+    /// Did the other node of the pair offer it?
+    #[inline]
+    #[must_use]
+    pub const fn is_from_peer(self) -> bool {
+        self.0 & Self::OF_PEER != 0
+    }
+
+    /// Has it come back from the other node of the pair?
+    #[inline]
+    #[must_use]
+    pub const fn is_sent_back(self) -> bool {
+        self.0 & Self::BACK != 0
     }
 
     /// The flow's owner has an entry that says where the session is ([`super::Message::Redirect`]).

@@ -9,8 +9,8 @@ pub const MAX_RULES: usize = 65_536;
 /// What no rule matches is counted here, behind all rules.
 pub const IMPLICIT_DROP: RuleId = RuleId(MAX_RULES as u32);
 
-/// Packets by verdict. After every burst `received == forwarded + handed_over + dropped() + held`, exactly, where the held ones
-/// are fragments ([`super::Engine::held`]).
+/// Packets by verdict. After every burst `received == forwarded + handed_over + redirected_out + given_back + sent_back + dropped() +
+/// held`, exactly, where the held ones are mostly fragments ([`super::Engine::held`]).
 #[derive(Clone, Debug)]
 pub struct Counters {
     /// Packets that `process` took in.
@@ -19,6 +19,18 @@ pub struct Counters {
     pub forwarded: u64,
     /// Packets handed to [`super::Outputs::hand_over`].
     pub handed_over: u64,
+    /// Packets that the other node of an HA pair took over to be judged there ([`super::Outputs::offer`]).
+    pub redirected_out: u64,
+    /// Packets of `received` that the other node offered: each is counted by the worker that gets it first.
+    pub redirected_in: u64,
+    /// Of those that were offered, the ones that pass, and so leave by the other node ([`super::Outputs::give_back`]).
+    pub given_back: u64,
+    /// Fragments that were offered, and are of the other node's sessions ([`super::Outputs::send_back`]).
+    pub sent_back: u64,
+    /// First packets that were held until the other node knows their session (`defer`) ...
+    pub deferred: u64,
+    /// ... and those of rules with `defer` that did not wait for that, or in vain: `defer_timeout` was over, or too many waited.
+    pub deferred_late: u64,
     /// Packets that the engine made itself (RST, ICMP unreachable, segments of proxied handshakes).
     pub originated: u64,
     /// Answers that `reject_rate` or an empty buffer pool kept from being made.
@@ -74,6 +86,12 @@ impl Default for Counters {
             received: 0,
             forwarded: 0,
             handed_over: 0,
+            redirected_out: 0,
+            redirected_in: 0,
+            given_back: 0,
+            sent_back: 0,
+            deferred: 0,
+            deferred_late: 0,
             originated: 0,
             rejects_suppressed: 0,
             timeout_resets: 0,

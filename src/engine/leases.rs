@@ -707,7 +707,7 @@ impl<B: PacketBuf> Engine<B> {
     }
 
     /// A rule's home hears from another worker.
-    pub(super) fn told(&mut self, rule: RuleId, sessions: u32, epoch: Generation) {
+    pub(super) fn reported(&mut self, rule: RuleId, sessions: u32, epoch: Generation) {
         if let Some(leases) = &mut self.leases {
             leases.at_home(rule, epoch, Some(sessions), 0);
         }

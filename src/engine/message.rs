@@ -153,7 +153,7 @@ impl<B: PacketBuf> Engine<B> {
                 rule,
                 sessions,
                 epoch,
-            } => self.told(rule, sessions, epoch),
+            } => self.reported(rule, sessions, epoch),
             Message::Open { rule, amount, epoch } => self.opened(rule, amount, epoch),
             Message::Redirect { key, hash, to } => self.redirect(key, hash, to),
             Message::Room { source } => self.make_room_for(source),

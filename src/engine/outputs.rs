@@ -39,6 +39,15 @@ pub enum Place {
     Held(u64),
 }
 
+/// Why a packet is offered to the other node of the pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offered {
+    /// Its session is that node's.
+    Peers,
+    /// It has no session here, and cannot open one: that node may know more.
+    Unknown,
+}
+
 /// Takes every packet of a batch exactly once, in order for each flow; fragments that are held, later.
 pub trait Outputs<B> {
     /// `packet` leaves by `to`: unchanged, but for one of a proxied session (`syn_protection`).
@@ -87,4 +96,37 @@ pub trait Outputs<B> {
     fn buffer(&mut self) -> Option<B>;
     /// A packet that the engine made (RST, ICMP unreachable) leaves by `to`.
     fn originate(&mut self, packet: B, to: PortId);
+    /// `packet`, which came in by `ingress`, goes to the other node of the pair, which judges it
+    /// ([`super::Engine::process_redirected`]). Fragments that were held are offered, too, in `process` and in `upkeep`.
+    ///
+    /// # Errors
+    /// Gives it back when the queue is full, or there is no other node: then it is dropped for the reason that it would have been.
+    fn offer(&mut self, packet: B, ingress: PortId, what: Offered, note: Note) -> Result<(), B> {
+        let _ = (ingress, what, note);
+        Err(packet)
+    }
+    /// `packet`, which the other node of the pair offered, leaves there by its port of the same place as `to`.
+    fn give_back(&mut self, packet: B, to: PortId, note: Note) {
+        self.forward(packet, to, note);
+    }
+    /// A packet that the engine made because of one that the other node of the pair offered leaves there by its port of the same place
+    /// as `to`.
+    fn give_back_made(&mut self, packet: B, to: PortId) {
+        self.originate(packet, to);
+    }
+    /// A fragment that the other node of the pair offered, where it came in by `ingress`, is of a session of that node: it goes back to
+    /// be judged there, as [`Hops::SENT_BACK`].
+    fn send_back(&mut self, packet: B, ingress: PortId, note: Note) {
+        let _ = ingress;
+        self.drop(packet, DropReason::NoSession, note);
+    }
+    /// [`Outputs::forward`] of a fragment that came in here, although it was one from the other node of the pair that made its datagram
+    /// complete.
+    fn forward_own(&mut self, packet: B, to: PortId, note: Note) {
+        self.forward(packet, to, note);
+    }
+    /// [`Outputs::originate`] likewise.
+    fn originate_own(&mut self, packet: B, to: PortId) {
+        self.originate(packet, to);
+    }
 }

@@ -7,6 +7,7 @@
 
 use super::limits::count_standing;
 use super::message::Message;
+use super::offers::Offers;
 use super::process::{Act, FlowPacket};
 use super::stations::Known;
 use super::{Engine, IMPLICIT_DROP, Outputs};
@@ -55,6 +56,8 @@ pub(super) struct Pair {
     sweeping: Option<Walk>,
     /// The hosts around the node.
     pub(super) known: Known,
+    /// What goes to the other node to be judged there.
+    pub(super) offers: Offers,
 }
 
 /// Sessions that one step of a sweep ends at most.
@@ -78,6 +81,7 @@ impl<B> Engine<B> {
             telling: None,
             sweeping: None,
             known: Known::default(),
+            offers: Offers::default(),
         }));
         Ok(self)
     }

@@ -33,15 +33,26 @@ impl TokenBucket {
     /// Takes one token; `false`: there is none.
     #[must_use]
     pub fn try_take(&mut self, now: Nanos) -> bool {
+        let is_there = self.has(now, 1);
+        if is_there {
+            self.take(1);
+        }
+        is_there
+    }
+
+    /// Are there so many tokens?
+    #[must_use]
+    pub fn has(&mut self, now: Nanos, tokens: u32) -> bool {
         let elapsed = now.since(self.refilled).0.min(Nanos::SECOND.0);
         self.refilled = self.refilled.max(now);
         let full = u64::from(self.rate) * Self::TOKEN;
         self.credit = full.min(self.credit + elapsed * u64::from(self.rate));
-        if self.credit < Self::TOKEN {
-            return false;
-        }
-        self.credit -= Self::TOKEN;
-        true
+        self.credit >= u64::from(tokens) * Self::TOKEN
+    }
+
+    /// Takes so many, which are there ([`TokenBucket::has`]).
+    pub const fn take(&mut self, tokens: u32) {
+        self.credit = self.credit.saturating_sub(tokens as u64 * Self::TOKEN);
     }
 }
 

@@ -92,6 +92,11 @@ reasons! {
     HandoverLoop = "handover_loop",
     /// This node of an HA pair follows, or is cut off: it forwards nothing.
     HaStandby = "ha_standby",
+    /// A packet of a session of the other node of an HA pair, for which `[ha] redirect_rate`, or the queue to that node, has no room.
+    RedirectLimit = "redirect_limit",
+    /// The first packet of a session of a rule with `defer`, which the other node of the HA pair did not know within
+    /// `[ha] defer_timeout` (with `defer_fail = "closed"`).
+    Deferred = "deferred",
     /// The egress port's transmit queue was full.
     TxFull = "tx_full",
     /// The egress port's link is down or the port is out of service.

@@ -302,6 +302,8 @@ pub struct Rule {
     pub pickup: bool,
     /// Both ends of its TCP sessions are reset when they idle out.
     pub reset_on_timeout: bool,
+    /// The first packet of each of its sessions waits until the other node of an HA pair knows the session.
+    pub defer: bool,
     /// How many sessions it may have.
     pub limits: Limits,
     /// Who answers its SYNs.

@@ -1,0 +1,185 @@
+//! Packets that go to the other node of an HA pair to be judged, where each path may cross another node (ARCHITECTURE.md,
+//! "Asymmetric paths"): what is offered and within which budget, and how packets of the other node are judged here.
+
+use super::rate::TokenBucket;
+use super::{Batch, DropReason, Engine, Hops, Mark, Message, Note, Offered, Outputs};
+use crate::base::{Nanos, PortId, WorkerId};
+use crate::packet::PacketBuf;
+
+/// Bytes that stand for one packet of the budget: of larger ones fewer are offered.
+const BYTES: u32 = 512;
+
+/// Packets and bytes a second.
+#[allow(dead_code, reason = "offers come next")]
+struct Budget {
+    packets: TokenBucket,
+    bytes: TokenBucket,
+}
+
+impl Budget {
+    fn new(rate: u32) -> Self {
+        Self {
+            packets: TokenBucket::new(rate, Nanos(0)),
+            bytes: TokenBucket::new(rate.saturating_mul(BYTES), Nanos(0)),
+        }
+    }
+
+    fn set_rate(&mut self, rate: u32) {
+        self.packets.set_rate(rate);
+        self.bytes.set_rate(rate.saturating_mul(BYTES));
+    }
+
+    fn has(&mut self, now: Nanos, bytes: u32) -> bool {
+        self.packets.has(now, 1) && self.bytes.has(now, bytes)
+    }
+
+    const fn take(&mut self, bytes: u32) {
+        self.packets.take(1);
+        self.bytes.take(bytes);
+    }
+}
+
+/// What a worker knows of offers.
+pub(super) struct Offers {
+    rate: u32,
+    all: Budget,
+    /// Half of it is for sessions that the other node is known to have, whatever else comes.
+    unknown: Budget,
+    /// The packets at hand are those of the other node.
+    from_peer: bool,
+    /// The packet at hand is judged as if there were no other node: that has no room for it.
+    shut: bool,
+}
+
+impl Default for Offers {
+    fn default() -> Self {
+        Self {
+            rate: 0,
+            all: Budget::new(0),
+            unknown: Budget::new(0),
+            from_peer: false,
+            shut: false,
+        }
+    }
+}
+
+impl Offers {
+    fn set_rate(&mut self, rate: u32) {
+        if self.rate == 0 {
+            // The first one.
+            (self.all, self.unknown) = (Budget::new(rate), Budget::new(rate / 2));
+        }
+        self.all.set_rate(rate);
+        self.unknown.set_rate(rate / 2);
+        self.rate = rate;
+    }
+
+    /// Takes what an offer costs. False: there is not so much.
+    pub(super) fn try_take(&mut self, now: Nanos, what: Offered, bytes: u32) -> bool {
+        let unknown = what == Offered::Unknown;
+        if !self.all.has(now, bytes) || (unknown && !self.unknown.has(now, bytes)) {
+            return false;
+        }
+        self.all.take(bytes);
+        if unknown {
+            self.unknown.take(bytes);
+        }
+        true
+    }
+}
+
+/// What becomes of the other node's packets goes back there.
+struct Returning<'a, O>(&'a mut O);
+
+impl<B, O: Outputs<B>> Outputs<B> for Returning<'_, O> {
+    fn forward(&mut self, packet: B, to: PortId, note: Note) {
+        self.0.give_back(packet, to, note);
+    }
+    fn drop(&mut self, packet: B, reason: DropReason, note: Note) {
+        self.0.drop(packet, reason, note);
+    }
+    fn hold(&mut self, number: u64, place: usize) {
+        self.0.hold(number, place);
+    }
+    fn answer(&mut self, packet: B, to: PortId, _: DropReason, _: Note) {
+        self.0.give_back_made(packet, to);
+    }
+    fn hand_over(&mut self, packet: B, ingress: PortId, to: WorkerId, hops: Hops, note: Note) {
+        self.0.hand_over(packet, ingress, to, hops, note);
+    }
+    #[allow(
+        clippy::result_large_err,
+        reason = "nothing is boxed: a worker allocates nothing"
+    )]
+    fn tell(&mut self, to: WorkerId, message: Message) -> Result<(), Message> {
+        self.0.tell(to, message)
+    }
+    fn mark(&mut self, to: WorkerId, mark: Mark) -> bool {
+        self.0.mark(to, mark)
+    }
+    fn buffer(&mut self) -> Option<B> {
+        self.0.buffer()
+    }
+    fn originate(&mut self, packet: B, to: PortId) {
+        self.0.give_back_made(packet, to);
+    }
+    fn offer(&mut self, packet: B, ingress: PortId, what: Offered, note: Note) -> Result<(), B> {
+        self.0.offer(packet, ingress, what, note)
+    }
+    fn give_back(&mut self, packet: B, to: PortId, note: Note) {
+        self.0.give_back(packet, to, note);
+    }
+    fn give_back_made(&mut self, packet: B, to: PortId) {
+        self.0.give_back_made(packet, to);
+    }
+    fn send_back(&mut self, packet: B, ingress: PortId, note: Note) {
+        self.0.send_back(packet, ingress, note);
+    }
+    fn forward_own(&mut self, packet: B, to: PortId, note: Note) {
+        self.0.forward_own(packet, to, note);
+    }
+    fn originate_own(&mut self, packet: B, to: PortId) {
+        self.0.originate_own(packet, to);
+    }
+}
+
+impl<B> Engine<B> {
+    /// From now on this worker offers so many packets a second to the other node at most, and 512 times as many bytes; of packets whose
+    /// session it does not know half as many. 0: none.
+    pub fn set_redirect(&mut self, rate_per_worker: u32) {
+        if let Some(pair) = &mut self.pair {
+            pair.offers.set_rate(rate_per_worker);
+        }
+    }
+}
+
+impl<B: PacketBuf> Engine<B> {
+    /// [`Engine::process`] for packets that the other node offered, all of which have [`Hops::FROM_PEER`]: each is judged as if it had
+    /// come in here, but opens no session, and what passes and what is made in answer goes back ([`Outputs::give_back`],
+    /// [`Outputs::give_back_made`]).
+    pub fn process_redirected<O: Outputs<B>>(&mut self, now: Nanos, batch: &mut Batch<B>, out: &mut O) {
+        let fresh = batch
+            .hops()
+            .iter()
+            .filter(|hops| hops.count() == 0 && !hops.is_of_datagram());
+        self.counters.redirected_in += fresh.count() as u64;
+        self.judge_redirected(now, batch, out);
+    }
+
+    /// The same of packets that were counted before.
+    pub(super) fn judge_redirected<O: Outputs<B>>(&mut self, now: Nanos, batch: &mut Batch<B>, out: &mut O) {
+        let before = self.counters.forwarded;
+        self.set_from_peer(true);
+        self.process(now, batch, &mut Returning(out));
+        self.set_from_peer(false);
+        let passed = self.counters.forwarded - before;
+        self.counters.forwarded = before;
+        self.counters.given_back += passed;
+    }
+
+    fn set_from_peer(&mut self, is: bool) {
+        if let Some(pair) = &mut self.pair {
+            pair.offers.from_peer = is;
+        }
+    }
+}

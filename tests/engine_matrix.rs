@@ -1,6 +1,8 @@
 //! The whole engine under a manual clock: rules by packets by states, and the whole change of state each time.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "tests")]
 
+#[path = "support/both.rs"]
+mod both;
 #[path = "support/checked.rs"]
 mod checked;
 #[path = "support/crew.rs"]
@@ -10,6 +12,8 @@ mod frames;
 #[path = "support/node.rs"]
 mod node;
 
+#[path = "engine/active/mod.rs"]
+mod active;
 #[path = "engine/antispoof.rs"]
 mod antispoof;
 #[path = "engine/apply.rs"]

@@ -61,6 +61,12 @@ impl Hops {
         self.0 & Self::OF_PEER != 0
     }
 
+    /// The same of a packet that came in at this node.
+    #[must_use]
+    pub(super) const fn as_own(self) -> Self {
+        Self(self.0 & !Self::OF_PEER)
+    }
+
     /// Has it come back from the other node of the pair?
     #[inline]
     #[must_use]

@@ -5,7 +5,7 @@ use super::martian::is_martian;
 use super::process::{Act, FlowPacket, Verdict, port_policy};
 use super::session::{echo_sequence, ip_len, segment};
 use super::syn::{Accepted, Guard, Proxy};
-use super::{Alert, DropReason, IMPLICIT_DROP, Record, Why, record};
+use super::{Alert, DropReason, IMPLICIT_DROP, Offered, Record, Why, record};
 use crate::base::SessionIx;
 use crate::flow::track::Event;
 use crate::flow::{Session, SessionState, echo, track};
@@ -89,7 +89,11 @@ impl Act<'_> {
             return Verdict::Drop(DropReason::SpoofedSource, Why::Rule(None));
         }
         let rule = answer.and_then(|place| Some((place, self.policy.rules.get(place as usize)?)));
-        let guard = self.guard(flow, rule.map(|(_, rule)| rule));
+        let guard = if flow.hops.is_from_peer() {
+            Guard::Aside
+        } else {
+            self.guard(flow, rule.map(|(_, rule)| rule))
+        };
         match (guard, rule) {
             (Guard::Answer, Some((place, rule))) => {
                 self.run.add(self.rules, self.now, rule.id, ip_len(meta));
@@ -118,6 +122,10 @@ impl Act<'_> {
                 (verdict, _) => verdict,
             };
         };
+        let refuses = rule.is_none_or(|(_, rule)| rule.action != Action::Allow);
+        if refuses && self.may_offer(flow.hops) {
+            return Verdict::Offer(Offered::Unknown, Why::Rule(answer));
+        }
         let Some((place, rule)) = rule else {
             self.run.add(self.rules, self.now, IMPLICIT_DROP, ip_len(meta));
             return Verdict::Drop(DropReason::Policy, Why::Rule(None));
@@ -132,6 +140,9 @@ impl Act<'_> {
                 self.refused(flow, rule);
                 return Verdict::Reject(DropReason::Policy, Why::Rule(answer));
             }
+        }
+        if flow.hops.is_from_peer() {
+            return Verdict::Drop(DropReason::NoSession, Why::Rule(answer));
         }
         let state = match opening {
             Opening::First(state) => state,
@@ -200,6 +211,9 @@ impl Act<'_> {
         if matches!(opening, Opening::Cookie(_)) {
             return Verdict::Proxy(Proxy::Syn(ix), Why::NewSession(ix, place));
         }
+        if rule.defer && self.table.tells() {
+            return Verdict::Defer(ix, place);
+        }
         Verdict::Forward(Why::NewSession(ix, place))
     }
 
@@ -247,12 +261,18 @@ impl Act<'_> {
             if Event::of(meta.tcp_flags()).is_none() {
                 return Verdict::Drop(DropReason::TcpBadFlags, Why::Rule(None));
             }
+            if self.may_offer(flow.hops) {
+                return Verdict::Offer(Offered::Unknown, Why::Rule(None));
+            }
             // A connection whose session an apply has ended: this end shall hear of it at once, too.
             let rule = answer.and_then(|place| self.policy.rules.get(place as usize));
             if let Some(rule) = rule.filter(|rule| rule.action == Action::Reject) {
                 self.refused(flow, rule);
                 return Verdict::Reject(DropReason::Policy, Why::Rule(answer));
             }
+        }
+        if self.may_offer(flow.hops) {
+            return Verdict::Offer(Offered::Unknown, Why::Rule(None));
         }
         Verdict::Drop(DropReason::NoSession, Why::Rule(None))
     }

@@ -10,6 +10,7 @@
 
 use std::collections::VecDeque;
 
+use super::defer::Deferred;
 use super::process::{Act, FlowPacket, Verdict, port_policy};
 use super::rate::TokenBucket;
 use super::sight::Scratch;
@@ -24,11 +25,11 @@ use crate::policy::{FragmentLimits, SessionScope};
 
 /// A fragment on hold.
 pub(super) struct Held<B> {
-    packet: B,
+    pub(super) packet: B,
     /// Of all fragments that were ever held, which one it is.
-    number: u64,
-    ingress: PortId,
-    hops: Hops,
+    pub(super) number: u64,
+    pub(super) ingress: PortId,
+    pub(super) hops: Hops,
     /// Where its part of the datagram lies in the frame, in bytes.
     at: u16,
     len: u16,
@@ -51,11 +52,13 @@ pub(super) struct Waiting<B> {
 
 /// The packets that one engine holds: fragments, and those that wait for their sessions.
 pub(super) struct Hold<B> {
-    store: Fragments<Held<B>>,
+    pub(super) store: Fragments<Held<B>>,
     pub(super) waiting: VecDeque<Waiting<B>>,
     /// Of `waiting`, at most.
     room: usize,
-    /// Fragments taken in so far: the next one's number.
+    /// First packets of sessions that the other node of a pair is to know first ([`super::defer`]).
+    pub(super) deferred: VecDeque<Deferred<B>>,
+    /// Fragments and first packets taken in so far: the next one's number.
     number: u64,
 }
 
@@ -65,6 +68,7 @@ impl<B> Hold<B> {
             store: Fragments::new(limits.max_datagrams, limits.max_held, seed),
             waiting: VecDeque::new(),
             room: 0,
+            deferred: VecDeque::new(),
             number: 0,
         }
     }
@@ -73,6 +77,12 @@ impl<B> Hold<B> {
     pub(super) fn reserve_waiting(&mut self, room: usize) {
         self.waiting.reserve_exact(room);
         self.room = room;
+    }
+
+    /// The number of the next packet that is held.
+    pub(super) const fn next_number(&mut self) -> u64 {
+        self.number += 1;
+        self.number - 1
     }
 
     /// Has a packet wait.
@@ -109,10 +119,11 @@ impl<B: PacketBuf> Hold<B> {
 }
 
 impl<B: PacketBuf> Engine<B> {
-    /// Packets in the engine: fragments that wait for the others of their datagrams, and those that wait for their sessions.
+    /// Packets in the engine: fragments that wait for the others of their datagrams, and those that wait for their sessions, or for the
+    /// other node to know these.
     #[must_use]
     pub fn held(&self) -> u64 {
-        self.fragments.held() + self.fragments.waiting.len() as u64
+        self.fragments.held() + (self.fragments.waiting.len() + self.fragments.deferred.len()) as u64
     }
 
     /// Of those, the fragments that wait for others.
@@ -124,6 +135,7 @@ impl<B: PacketBuf> Engine<B> {
     /// Drops all packets that are held, fragments as if their time was over: the node stops.
     pub fn drop_fragments<O: Outputs<B>>(&mut self, out: &mut O) {
         self.drop_waiting(out);
+        self.drop_deferred(out);
         let counters = &mut self.counters;
         self.fragments
             .store
@@ -181,8 +193,7 @@ impl Act<'_> {
             end: field.offset.saturating_add(meta.l4_len),
             more: field.more,
         };
-        let number = hold.number;
-        hold.number += 1;
+        let number = hold.next_number();
         // Of a datagram that another worker has seen whole that one has counted them.
         let is_first_stop = !scratch.hops[place].is_of_datagram();
         self.counters.fragments += u64::from(is_first_stop);
@@ -277,6 +288,9 @@ impl Act<'_> {
             return;
         }
         let verdict = self.judge_datagram(&whole, first);
+        if let Verdict::Defer(ix, _) = verdict {
+            return self.defer_datagram(complete, ix, verdict.why(), hold, release);
+        }
         if whole.kind == PacketKind::Malformed {
             // One of them is counted.
             let detail = usize::from(whole.detail).min(Malformed::ALL.len() - 1);
@@ -289,6 +303,8 @@ impl Act<'_> {
             Verdict::Proxy(..) if rewrite.is_some() => None,
             // No handshake is proxied in pieces, and no header. (And whose it is was looked at.)
             Verdict::Proxy(..) | Verdict::Elsewhere(_) | Verdict::Redirect(_) => Some(DropReason::SynProxied),
+            // Looked at before.
+            Verdict::Defer(..) | Verdict::Offer(..) => Some(DropReason::RedirectLimit),
             Verdict::Drop(reason, _) => Some(reason),
             Verdict::Reject(..) => {
                 // An ICMP error quotes the first fragment.
@@ -456,7 +472,7 @@ impl Act<'_> {
                 }
                 self.alone(&flow)
             }
-            PacketKind::IcmpError => self.related(whole, frame),
+            PacketKind::IcmpError => self.related(whole, frame, first.hops),
             _ => self.layer2(whole),
         }
     }
@@ -481,15 +497,15 @@ impl Act<'_> {
 }
 
 /// Where a complete datagram's pieces go.
-struct Release<'a, O> {
-    out: &'a mut O,
+pub(super) struct Release<'a, O> {
+    pub(super) out: &'a mut O,
     /// The number of the piece that made it complete, and its place in the batch. The others were held before.
     last: u64,
     place: usize,
 }
 
 impl<O> Release<'_, O> {
-    fn place_of(&self, number: u64) -> Place {
+    pub(super) fn place_of(&self, number: u64) -> Place {
         if number == self.last {
             Place::Batch(self.place)
         } else {

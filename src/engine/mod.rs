@@ -33,6 +33,7 @@ mod reject;
 mod session;
 mod sight;
 mod sources;
+mod split;
 mod stations;
 mod steer;
 mod syn;
@@ -42,6 +43,7 @@ mod upkeep;
 pub use alert::Alert;
 pub use batch::{Batch, Hops, MAX_BATCH};
 pub use counters::{Counters, IMPLICIT_DROP, MAX_RULES, RuleCounters};
+pub use defer::DEFERRED;
 pub use leases::{Leasing, Units};
 pub use message::{Ask, Give, Limit, Message, Part};
 pub use moving::{Mark, Move};
@@ -210,9 +212,11 @@ impl<B> Engine<B> {
         self.sources.entries()
     }
 
-    /// Ends a session now (`sessions kill`). Its next packet is judged as if it had never been.
+    /// Ends a session now (`sessions kill`), if it is this node's. Its next packet is judged as if it had never been.
     pub fn kill(&mut self, now: Nanos, session: SessionIx) {
-        self.end(now, session, EndReason::Killed, None);
+        if !self.table.is_peers(session) {
+            self.end(now, session, EndReason::Killed, None);
+        }
     }
 
     /// Ends a session.

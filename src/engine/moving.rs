@@ -676,8 +676,17 @@ impl<B: PacketBuf> Engine<B> {
     fn release<O: Outputs<B>>(&mut self, now: Nanos, out: &mut O) {
         for _ in 0..RELEASE / super::MAX_BATCH {
             let mut batch = Batch::new();
+            let waiting = &mut self.fragments.waiting;
+            let of_peer = waiting.front().is_some_and(|next| next.hops.is_from_peer());
             while batch.room() > 0 {
-                let Some(waiting) = self.fragments.waiting.pop_front() else {
+                // Those of the other node have batches of their own.
+                if waiting
+                    .front()
+                    .is_some_and(|next| next.hops.is_from_peer() != of_peer)
+                {
+                    break;
+                }
+                let Some(waiting) = waiting.pop_front() else {
                     break;
                 };
                 // There is room.
@@ -688,7 +697,11 @@ impl<B: PacketBuf> Engine<B> {
             }
             // They were counted when they came.
             self.counters.received -= batch.len() as u64;
-            self.process(now, &mut batch, out);
+            if of_peer {
+                self.judge_redirected(now, &mut batch, out);
+            } else {
+                self.process(now, &mut batch, out);
+            }
         }
         if let Some(crew) = &mut self.crew {
             let moving = &mut crew.moving;

@@ -1,16 +1,18 @@
 //! Packets that go to the other node of an HA pair to be judged, where each path may cross another node (ARCHITECTURE.md,
 //! "Asymmetric paths"): what is offered and within which budget, and how packets of the other node are judged here.
 
+use super::pair::Pair;
+use super::process::{Act, Verdict};
 use super::rate::TokenBucket;
-use super::{Batch, DropReason, Engine, Hops, Mark, Message, Note, Offered, Outputs};
-use crate::base::{Nanos, PortId, WorkerId};
+use super::sight::{Parsed, Scratch};
+use super::{Batch, DropReason, Engine, Hops, Mark, Message, Note, Offered, Outputs, Place, Why};
+use crate::base::{Nanos, PortId, SessionIx, WorkerId};
 use crate::packet::PacketBuf;
 
 /// Bytes that stand for one packet of the budget: of larger ones fewer are offered.
 const BYTES: u32 = 512;
 
 /// Packets and bytes a second.
-#[allow(dead_code, reason = "offers come next")]
 struct Budget {
     packets: TokenBucket,
     bytes: TokenBucket,
@@ -45,8 +47,6 @@ pub(super) struct Offers {
     all: Budget,
     /// Half of it is for sessions that the other node is known to have, whatever else comes.
     unknown: Budget,
-    /// The packets at hand are those of the other node.
-    from_peer: bool,
     /// The packet at hand is judged as if there were no other node: that has no room for it.
     shut: bool,
 }
@@ -57,7 +57,6 @@ impl Default for Offers {
             rate: 0,
             all: Budget::new(0),
             unknown: Budget::new(0),
-            from_peer: false,
             shut: false,
         }
     }
@@ -168,18 +167,110 @@ impl<B: PacketBuf> Engine<B> {
 
     /// The same of packets that were counted before.
     pub(super) fn judge_redirected<O: Outputs<B>>(&mut self, now: Nanos, batch: &mut Batch<B>, out: &mut O) {
+        // What passes leaves by the other node.
         let before = self.counters.forwarded;
-        self.set_from_peer(true);
         self.process(now, batch, &mut Returning(out));
-        self.set_from_peer(false);
         let passed = self.counters.forwarded - before;
         self.counters.forwarded = before;
         self.counters.given_back += passed;
     }
+}
 
-    fn set_from_peer(&mut self, is: bool) {
-        if let Some(pair) = &mut self.pair {
-            pair.offers.from_peer = is;
+impl Act<'_> {
+    /// Is what this node would refuse of a flow without a session offered to the other one?
+    pub(super) fn may_offer(&self, hops: Hops) -> bool {
+        let open = |pair: &&mut Pair| pair.offers.rate > 0 && !pair.offers.shut;
+        self.pair.as_ref().is_some_and(open)
+            && !hops.is_from_peer()
+            && !hops.is_sent_back()
+            && self.table.is_shared()
+    }
+
+    /// What becomes of a packet of a session of the other node; `None`: it is this node's. It crosses once: what that node has offered,
+    /// or sent back, is not offered to it.
+    #[cold]
+    pub(super) fn of_peer(&self, ix: SessionIx, hops: Hops) -> Option<Verdict> {
+        if !self.table.is_shared() || !self.table.is_peers(ix) {
+            return None;
         }
+        let why = Why::Session(ix);
+        Some(if hops.is_from_peer() || hops.is_sent_back() {
+            Verdict::Drop(DropReason::NoSession, why)
+        } else {
+            Verdict::Offer(Offered::Peers, why)
+        })
+    }
+
+    /// Offers the packet at `place` of the batch.
+    ///
+    /// # Errors
+    /// The packet, and what becomes of it instead: there is no room for it.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn offer<B: PacketBuf, O: Outputs<B>>(
+        &mut self,
+        scratch: &Scratch,
+        place: usize,
+        packet: B,
+        (what, why): (Offered, Why),
+        out: &mut O,
+    ) -> Result<(), (B, Verdict)> {
+        let ingress = scratch.sights[place].ingress;
+        let note = Note {
+            why,
+            place: Place::Batch(place),
+        };
+        self.try_offer(packet, ingress, what, note, out)
+            .map_err(|packet| {
+                let verdict = match what {
+                    Offered::Peers => Verdict::Drop(DropReason::RedirectLimit, why),
+                    Offered::Unknown => self.without_peer(|act| {
+                        let frame = packet.bytes();
+                        if scratch.sights[place].parsed == Parsed::Flow {
+                            act.flow(&scratch.flow(place, frame), &scratch.matches)
+                        } else {
+                            act.related(&scratch.metas[place], frame, scratch.hops[place])
+                        }
+                    }),
+                };
+                (packet, verdict)
+            })
+    }
+
+    /// Judges a packet once more, now without the other node: nothing was counted for it yet.
+    pub(super) fn without_peer(&mut self, judge: impl FnOnce(&mut Self) -> Verdict) -> Verdict {
+        self.shut_offers(true);
+        let verdict = judge(self);
+        self.shut_offers(false);
+        verdict
+    }
+
+    fn shut_offers(&mut self, shut: bool) {
+        if let Some(pair) = &mut self.pair {
+            pair.offers.shut = shut;
+        }
+    }
+
+    /// Offers a packet, if the budget allows.
+    ///
+    /// # Errors
+    /// Gives it back.
+    pub(super) fn try_offer<B: PacketBuf, O: Outputs<B>>(
+        &mut self,
+        packet: B,
+        ingress: PortId,
+        what: Offered,
+        note: Note,
+        out: &mut O,
+    ) -> Result<(), B> {
+        let bytes = packet.bytes().len() as u32;
+        let now = self.now;
+        let may = |pair: &mut &mut Pair| pair.offers.try_take(now, what, bytes);
+        if !self.pair.as_mut().is_some_and(may) {
+            return Err(packet);
+        }
+        out.offer(packet, ingress, what, note)?;
+        self.counters.redirected_out += 1;
+        Ok(())
     }
 }

@@ -5,6 +5,7 @@
 //! first packet here takes the slow path: there the policy is asked again, and a session that was the other node's is adopted. The
 //! fast path knows nothing of all this.
 
+use super::defer::{DEFERRED, Patience};
 use super::limits::count_standing;
 use super::message::Message;
 use super::offers::Offers;
@@ -58,6 +59,7 @@ pub(super) struct Pair {
     pub(super) known: Known,
     /// What goes to the other node to be judged there.
     pub(super) offers: Offers,
+    pub(super) patience: Patience,
 }
 
 /// Sessions that one step of a sweep ends at most.
@@ -73,6 +75,7 @@ impl<B> Engine<B> {
         let journal = Journal::new(self.table.capacity(), memory, setup.key)?;
         self.table = self.table.with_journal(journal);
         self.table.set_standing(Standing::Follow);
+        self.fragments.deferred.reserve_exact(DEFERRED);
         self.pair = Some(Box::new(Pair {
             forwards: false,
             adoption: setup.adoption,
@@ -82,6 +85,7 @@ impl<B> Engine<B> {
             sweeping: None,
             known: Known::default(),
             offers: Offers::default(),
+            patience: Patience::DEFAULT,
         }));
         Ok(self)
     }
@@ -300,15 +304,9 @@ impl<B> Engine<B> {
     }
 
     /// How long a session of this node's that the other one has had may idle on, in ticks; `None`: not longer than any other.
-    pub(super) fn put_off(
-        pair: Option<&Pair>,
-        entry: &Entry<'_>,
-        follows: bool,
-        now: Tick,
-        timeout: u32,
-    ) -> Option<u32> {
+    pub(super) fn put_off(pair: Option<&Pair>, entry: &Entry<'_>, now: Tick, timeout: u32) -> Option<u32> {
         let pair = pair?;
-        if follows {
+        if entry.is_peers {
             // Its owner says when it ends.
             return Some(timeout.max(1));
         }
@@ -325,7 +323,8 @@ impl<B> Engine<B> {
         }
     }
 
-    fn take_image(&mut self, now: Nanos, image: &Image, yields: bool) {
+    /// Returns the session that was there and is what it says now.
+    fn take_image(&mut self, now: Nanos, image: &Image, yields: bool) -> Option<SessionIx> {
         let policy = &*self.policy;
         let rule = policy.rule_named(image.rule);
         let (id, mut flags) = (rule.map_or(IMPLICIT_DROP, |rule| rule.id), 0);
@@ -358,13 +357,18 @@ impl<B> Engine<B> {
                     }
                 }
                 self.count_taken(ix);
+                Some(ix)
             }
             TakenIn::New(ix) => {
                 self.counters.sessions_synced_in += 1;
                 self.count_taken(ix);
+                None
             }
-            TakenIn::Full => self.counters.sync_refused += 1,
-            TakenIn::Old | TakenIn::Ours(_) => {}
+            TakenIn::Full => {
+                self.counters.sync_refused += 1;
+                None
+            }
+            TakenIn::Old | TakenIn::Ours(_) => None,
         }
     }
 
@@ -393,7 +397,16 @@ impl<B: PacketBuf> Engine<B> {
             return;
         }
         match news {
-            News::Session(image, _) => self.take_image(now, image, yields),
+            News::Session(image, _) => {
+                if let Some(ix) = self
+                    .take_image(now, image, yields)
+                    .filter(|_| self.has_deferred())
+                {
+                    // If it was this node's before, the other one knows it.
+                    let name = self.table.name_of(ix);
+                    self.told(now, name, out);
+                }
+            }
             News::Gone(key, birth) => self.take_gone(now, key, *birth),
             News::Station(station, _) => {
                 if let Some(pair) = &mut self.pair {

@@ -15,7 +15,8 @@ use super::sources::Sources;
 use super::steer::{Crew, steer_all, steer_moving};
 use super::syn::{Proxy, Syn, protects};
 use super::{
-    Batch, Counters, DropReason, Engine, Hops, MAX_BATCH, Note, Outputs, Place, RuleCounters, Why, reject,
+    Batch, Counters, DropReason, Engine, Hops, MAX_BATCH, Note, Offered, Outputs, Place, RuleCounters, Why,
+    reject,
 };
 use crate::base::{Nanos, PortId, SessionIx, Tick, WorkerId, ZoneId};
 use crate::flow::segment::flag;
@@ -39,12 +40,21 @@ pub(super) enum Verdict {
     Elsewhere(WorkerId),
     /// It is this worker's by the owner function, and its session is there.
     Redirect(WorkerId),
+    /// It opened this session by this rule, and leaves when the other node of the pair knows the session.
+    Defer(SessionIx, u32),
+    /// It goes to the other node of the pair, if that has room for it.
+    Offer(Offered, Why),
 }
 
 impl Verdict {
     pub(super) const fn why(self) -> Why {
         match self {
-            Self::Forward(why) | Self::Drop(_, why) | Self::Reject(_, why) | Self::Proxy(_, why) => why,
+            Self::Forward(why)
+            | Self::Drop(_, why)
+            | Self::Reject(_, why)
+            | Self::Proxy(_, why)
+            | Self::Offer(_, why) => why,
+            Self::Defer(session, rule) => Why::NewSession(session, rule),
             Self::Elsewhere(_) | Self::Redirect(_) => Why::Elsewhere,
         }
     }
@@ -75,6 +85,9 @@ impl<B: PacketBuf> Engine<B> {
             } else {
                 steer_all(crew, scratch, batch, &self.table);
             }
+        } else if self.pair.is_some() {
+            let hops = batch.hops();
+            scratch.hops[..hops.len()].copy_from_slice(hops);
         }
         let questions = find_all(policy, options, scratch, self.table.lookup(), batch);
         if questions > 0 {
@@ -222,7 +235,8 @@ impl Act<'_> {
         if !protects(rule) || meta.kind != PacketKind::Tcp || self.is_spoofed(meta) {
             return None;
         }
-        if self.is_astray(meta, &scratch.sights[place].key, scratch.hops[place]) {
+        let hops = scratch.hops[place];
+        if hops.is_from_peer() || self.is_astray(meta, &scratch.sights[place].key, hops) {
             return None;
         }
         let answers = self.answers_syn(meta, frame, rule);
@@ -335,36 +349,45 @@ impl Act<'_> {
             self.fragment(scratch, place, packet, hold, out, rejects);
             return;
         }
-        let verdict = if sight.parsed == Parsed::Flow {
-            let flow = FlowPacket {
-                meta,
-                frame: packet.bytes(),
-                key: &sight.key,
-                hash: sight.hash,
-                direction: sight.direction,
-                candidate: sight.candidate,
-                question: sight.question,
-                hops: scratch.hops[place],
-            };
-            self.flow(&flow, &scratch.matches)
+        let mut packet = packet;
+        let mut verdict = if sight.parsed == Parsed::Flow {
+            self.flow(&scratch.flow(place, packet.bytes()), &scratch.matches)
         } else if meta.kind == PacketKind::IcmpError {
-            self.related(meta, packet.bytes())
+            self.related(meta, packet.bytes(), scratch.hops[place])
         } else {
             self.layer2(meta)
         };
+        if let Verdict::Offer(what, why) = verdict {
+            match self.offer(scratch, place, packet, (what, why), out) {
+                Ok(()) => return,
+                Err(refused) => (packet, verdict) = refused,
+            }
+        }
+        let (meta, sight) = (&scratch.metas[place], &scratch.sights[place]);
         let (sight_place, place) = (place, Place::Batch(place));
         match verdict {
             Verdict::Forward(why) => {
                 self.counters.forwarded += 1;
-                if let Some(pair) = &mut self.pair {
-                    pair.known.learn(self.now, meta.ingress, meta, packet.bytes());
-                }
+                self.learn_station(meta, packet.bytes(), scratch.hops[sight_place]);
                 let peer = port_policy(self.policy, meta.ingress).peer;
                 out.forward(packet, peer, Note { why, place });
+            }
+            Verdict::Defer(ix, _) => {
+                self.learn_station(meta, packet.bytes(), scratch.hops[sight_place]);
+                let note = Note {
+                    why: verdict.why(),
+                    place,
+                };
+                self.defer(packet, (ix, meta.ingress), note, hold, out);
             }
             Verdict::Drop(reason, why) => {
                 self.counters.drops[reason.index()] += 1;
                 out.drop(packet, reason, Note { why, place });
+            }
+            // Not twice: see `offer`.
+            Verdict::Offer(_, why) => {
+                self.counters.drops[DropReason::RedirectLimit.index()] += 1;
+                out.drop(packet, DropReason::RedirectLimit, Note { why, place });
             }
             Verdict::Reject(reason, why) => {
                 self.counters.drops[reason.index()] += 1;
@@ -398,10 +421,18 @@ impl Act<'_> {
         }
     }
 
+    /// A frame passes: where its sender is becomes known. (What the other node offered came in there.)
+    #[inline]
+    fn learn_station(&mut self, meta: &PacketMeta, frame: &[u8], hops: Hops) {
+        if let Some(pair) = self.pair.as_mut().filter(|_| !hops.is_from_peer()) {
+            pair.known.learn(self.now, meta.ingress, meta, frame);
+        }
+    }
+
     /// A packet of a flow. Where an earlier packet of this batch made or ended a session, what stage 2 found is found
     /// again: two packets of one new flow in a burst make one session.
     #[inline]
-    fn flow(&mut self, flow: &FlowPacket<'_>, matches: &[RuleMatch; MAX_BATCH]) -> Verdict {
+    pub(super) fn flow(&mut self, flow: &FlowPacket<'_>, matches: &[RuleMatch; MAX_BATCH]) -> Verdict {
         let found = if self.table_changed {
             self.table.find(flow.key, flow.hash)
         } else {

@@ -99,6 +99,8 @@ reasons! {
     Evicted = "evicted",
     /// An operator ended it (`sessions kill`).
     Killed = "killed",
+    /// The other node of an HA pair did not know it within `defer_timeout` (`defer_fail = "closed"`).
+    Deferred = "deferred",
     /// The node stopped.
     Shutdown = "shutdown",
 }

@@ -4,7 +4,7 @@ use super::limits::move_session;
 use super::process::{Act, FlowPacket, Verdict, port_policy};
 use super::syn::Proxy;
 use super::upkeep::Books;
-use super::{DropReason, EndReason, Hops, IMPLICIT_DROP, Why};
+use super::{DropReason, EndReason, Hops, IMPLICIT_DROP, Offered, Why};
 use crate::base::{Generation, SessionIx};
 use crate::flow::{Candidate, FlowKey, Options, Segment, SessionState, Tracked, echo, track};
 use crate::packet::parse::{may_relate, parse_embedded, protocol};
@@ -59,6 +59,9 @@ impl Act<'_> {
         }
         if session.generation != self.policy.generation {
             if session.generation == Generation(0) {
+                if let Some(verdict) = self.of_peer(ix, flow.hops) {
+                    return verdict;
+                }
                 self.adopt(ix);
             }
             if let Err(verdict) = self.classify_again(flow, ix) {
@@ -126,7 +129,7 @@ impl Act<'_> {
 
     /// An ICMP or ICMPv6 error: it passes to the end that sent the packet which it is about, if that packet was one of a live
     /// session's, and has come in where that end's answers do. It keeps no session alive.
-    pub(super) fn related(&mut self, meta: &PacketMeta, frame: &[u8]) -> Verdict {
+    pub(super) fn related(&mut self, meta: &PacketMeta, frame: &[u8], hops: Hops) -> Verdict {
         const UNRELATED: Verdict = Verdict::Drop(DropReason::IcmpErrorUnrelated, Why::Layer2);
         let embedded = if may_relate(meta) {
             parse_embedded(meta, frame)
@@ -144,13 +147,25 @@ impl Act<'_> {
         let (key, direction) = FlowKey::of(&embedded.meta, domain);
         let hash = self.table.hash(&key);
         let Some(ix) = self.table.find(&key, hash) else {
-            return self.redirects.find(&key).map_or(UNRELATED, Verdict::Redirect);
+            let unknown = || {
+                self.may_offer(hops)
+                    .then_some(Verdict::Offer(Offered::Unknown, Why::Layer2))
+            };
+            let redirect = self.redirects.find(&key).map(Verdict::Redirect);
+            return redirect.or_else(unknown).unwrap_or(UNRELATED);
         };
         let session = self.table.get(ix);
         let (expected, _) = session.ports_of(direction.reverse());
         if expected != meta.ingress && !self.same_side(expected, meta) {
             return Verdict::Drop(DropReason::WrongPort, Why::Session(ix));
         }
+        if session.generation == Generation(0) {
+            if let Some(verdict) = self.of_peer(ix, hops) {
+                return verdict;
+            }
+            self.adopt(ix);
+        }
+        let session = self.table.get(ix);
         // The client knows other numbers of the server than the tracker.
         let translated = session.is_proxied() && !session.is_opener(direction);
         let sequence = if translated {
@@ -176,10 +191,15 @@ impl Act<'_> {
                 direction: direction.reverse(),
                 candidate: Candidate::NONE,
                 question: 0,
-                hops: Hops::NONE,
+                hops,
             };
             if let Err(verdict) = self.classify_again(&flow, ix) {
                 return verdict;
+            }
+            let session = self.table.get_mut(ix);
+            if session.learns_until != 0 {
+                // Its numbers are learnt from its own packets: the next of them comes by there.
+                session.generation = Generation(0);
             }
         }
         let rule = self.table.get(ix).rule;
@@ -287,9 +307,13 @@ impl Act<'_> {
             .and_then(|place| self.policy.rules.get(place as usize))
             .is_some_and(|rule| rule.action == Action::Allow);
         let was_away = self.table.get(ix).is_away();
+        let mut flow = *flow;
         if allowed {
             self.end(ix, EndReason::Reused);
+            // What the other node offered opens none but in the place of one.
+            flow.hops = flow.hops.as_own();
         }
+        let flow = &flow;
         let verdict = self.first(flow, answer);
         if allowed && was_away {
             self.stays_away(flow);

@@ -2,6 +2,7 @@
 
 use wide::u32x8;
 
+use super::process::FlowPacket;
 use super::{Hops, MAX_BATCH};
 use crate::base::simd::LANES;
 use crate::base::{PortId, WorkerId};
@@ -166,6 +167,22 @@ impl Default for Scratch {
 }
 
 impl Scratch {
+    /// The packet at `place`, of a flow, whose metadata were read.
+    #[inline(always)]
+    pub(super) fn flow<'a>(&'a self, place: usize, frame: &'a [u8]) -> FlowPacket<'a> {
+        let sight = &self.sights[place];
+        FlowPacket {
+            meta: &self.metas[place],
+            frame,
+            key: &sight.key,
+            hash: sight.hash,
+            direction: sight.direction,
+            candidate: sight.candidate,
+            question: sight.question,
+            hops: self.hops[place],
+        }
+    }
+
     /// Has the metadata of the packet at `place` read if they are not there yet.
     #[inline(never)]
     pub(super) fn complete<B: PacketBuf>(&mut self, place: usize, packet: &B, options: ParseOptions) {

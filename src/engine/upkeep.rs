@@ -115,6 +115,8 @@ impl<B: PacketBuf> Engine<B> {
         let fragments = self
             .fragments
             .expire(now, timeout, budget, &mut self.counters, out);
+        self.end_waits(now, out);
+        let policy = &*self.policy;
         let resets = &mut self.resets;
         let waiting = resets.len();
         let mut books = Books {
@@ -131,7 +133,6 @@ impl<B: PacketBuf> Engine<B> {
         let sessions = Cell::new(self.table.len());
         let pressure = self.pressure;
         let pair = self.pair.as_deref();
-        let follows = self.table.follows();
         let expiry = self.table.expire(
             now.tick(),
             budget,
@@ -141,7 +142,7 @@ impl<B: PacketBuf> Engine<B> {
             },
             |entry| {
                 let timeout = entry.session.timeout(policy.state_timeouts(entry.session.rule));
-                if let Some(ticks) = Self::put_off(pair, &entry, follows, now.tick(), timeout) {
+                if let Some(ticks) = Self::put_off(pair, &entry, now.tick(), timeout) {
                     return Due::Later(ticks);
                 }
                 let due = resets.judge(&entry);
@@ -237,7 +238,7 @@ impl<B> Engine<B> {
             return Some(from);
         }
         let next = self.table.scan(from, budget, |entry| {
-            if logs_end(policy, entry.session) {
+            if logs_end(policy, entry.session) && !entry.is_peers {
                 let record = Record::end(now, policy.generation, &entry, EndReason::Shutdown);
                 records.push(record, counters);
             }
@@ -256,7 +257,7 @@ impl<B> Engine<B> {
     }
 
     /// Ends the sessions among `budget` slots from slot `from` on that `unwanted` picks (`sessions kill`). Returns where
-    /// to go on (`None`: that was the last slot) and how many ended.
+    /// to go on (`None`: that was the last slot) and how many ended. Those of the other node of a pair are that node's to end.
     pub fn kill_where(
         &mut self,
         now: Nanos,
@@ -276,7 +277,7 @@ impl<B> Engine<B> {
         };
         let mut killed = 0;
         let next = self.table.retain(from, budget, |entry| {
-            if !unwanted(&entry) {
+            if entry.is_peers || !unwanted(&entry) {
                 return true;
             }
             books.ended(&entry, EndReason::Killed);
@@ -320,7 +321,8 @@ impl Books<'_> {
         if session.flags & Session::COUNTED != 0 {
             self.sources.leave(session.rule, &session.source(), self.now);
         }
-        if logs_end(self.policy, session) {
+        // (Of one that is the other node's that node writes.)
+        if logs_end(self.policy, session) && !entry.is_peers {
             self.log_end(entry, reason);
         }
         if session.is_away() {

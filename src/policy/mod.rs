@@ -302,7 +302,8 @@ pub struct Rule {
     pub pickup: bool,
     /// Both ends of its TCP sessions are reset when they idle out.
     pub reset_on_timeout: bool,
-    /// The first packet of each of its sessions waits until the other node of an HA pair knows the session.
+    /// The first packet of each of its sessions waits until the other node of an HA pair knows the session. (Of one that begins with a SYN
+    /// cookie none waits: nothing is lost that its client cannot ask for again.)
     pub defer: bool,
     /// How many sessions it may have.
     pub limits: Limits,

@@ -53,7 +53,9 @@ impl<H: HashKey> SessionTable<H> {
                 let mut deadline = deadline(session, timeout(session));
                 if now.distance(deadline) >= 0 {
                     let translation = self.translations[*slot as usize];
-                    match judge(entry(*slot, session, translation, &self.cold[*slot as usize])) {
+                    let is_peers = self.is_peers(SessionIx(*slot));
+                    let cold = &self.cold[*slot as usize];
+                    match judge(entry(*slot, session, translation, cold, is_peers)) {
                         Due::End => {
                             self.remove(SessionIx(*slot));
                             result.expired += 1;

@@ -10,7 +10,7 @@
 
 use std::collections::VecDeque;
 
-use super::{SessionTable, deadline, index};
+use super::{SessionId, SessionTable, deadline, index};
 use crate::base::slab::{Memory, MemoryError};
 use crate::base::{Nanos, RuleId, SessionIx, Slab, Tick};
 use crate::flow::image::{BUCKETS, Birth, Bucket, DigestKey, Image};
@@ -63,6 +63,8 @@ impl Mark {
     const CLAIM: u8 = 4;
     /// In `flags`, shifted likewise: a segment was within what is known.
     const KNOWN: u8 = 16;
+    /// In `flags`: a packet waits for the other node to know the session.
+    const AWAITED: u8 = 64;
 
     const fn has(self, flag: u8) -> bool {
         self.flags & flag != 0
@@ -470,7 +472,7 @@ impl<H: HashKey> SessionTable<H> {
             return None;
         }
         let mut image = self.image(ix, now, rule)?;
-        let version = self.cold[ix.index()].version;
+        let name = self.name_of(ix);
         let journal = self.journal.as_deref_mut()?;
         let mark = &mut journal.marks[ix.index()];
         mark.serial = mark.serial.wrapping_add(1);
@@ -484,18 +486,14 @@ impl<H: HashKey> SessionTable<H> {
         (mark.digest, mark.epoch) = (digest, journal.told_epoch);
         let bucket = journal.key.bucket(&image.key);
         add(&mut journal.told, bucket, digest.wrapping_sub(before));
-        Some(News::Session(image, (u64::from(version) << 32) | u64::from(ix.0)))
+        Some(News::Session(image, name))
     }
 
     /// What was told of this session got lost: it is told again, as it is then. One that has ended says so by itself.
     pub fn tell_again(&mut self, name: u64) {
-        let (slot, version) = (name as u32, (name >> 32) as u32);
-        let lives = self
-            .cold
-            .get(slot as usize)
-            .is_some_and(|cold| cold.is_live() && cold.version == version);
-        if let Some(journal) = self.journal.as_deref_mut().filter(|_| lives) {
-            journal.dirty(slot);
+        let slot = self.named(name);
+        if let (Some(ix), Some(journal)) = (slot, self.journal.as_deref_mut()) {
+            journal.dirty(ix.0);
         }
     }
 
@@ -686,6 +684,48 @@ impl<H: HashKey> SessionTable<H> {
             journal.marks[ix.index()].flags &= !Mark::PEERS;
             journal.dirty(ix.0);
         }
+    }
+
+    /// Is there another node that hears of this one's sessions?
+    #[must_use]
+    pub fn tells(&self) -> bool {
+        self.journal.as_ref().is_some_and(|journal| journal.tells())
+    }
+
+    /// The name by which this session is told ([`News::Session`]).
+    #[must_use]
+    pub fn name_of(&self, ix: SessionIx) -> u64 {
+        (u64::from(self.cold[ix.index()].version) << 32) | u64::from(ix.0)
+    }
+
+    /// The session that was told by this name; `None`: it has ended.
+    #[must_use]
+    pub fn named(&self, name: u64) -> Option<SessionIx> {
+        let (ix, version) = (SessionIx(name as u32), (name >> 32) as u32);
+        self.resolve(SessionId { ix, version })
+    }
+
+    /// From now on a packet waits for the other node to know this session, or does not.
+    pub fn set_awaited(&mut self, ix: SessionIx, awaited: bool) {
+        if let Some(journal) = &mut self.journal {
+            let flags = &mut journal.marks[ix.index()].flags;
+            *flags = (*flags & !Mark::AWAITED) | if awaited { Mark::AWAITED } else { 0 };
+        }
+    }
+
+    /// Does one wait for that?
+    #[must_use]
+    pub fn is_awaited(&self, ix: SessionIx) -> bool {
+        let has = |journal: &Journal| journal.marks[ix.index()].has(Mark::AWAITED);
+        self.journal.as_deref().is_some_and(has)
+    }
+
+    /// Is each session either node's?
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.journal
+            .as_ref()
+            .is_some_and(|journal| journal.standing == Standing::Both)
     }
 
     /// Are all sessions the other node's?

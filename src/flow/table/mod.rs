@@ -99,6 +99,8 @@ pub struct Entry<'a> {
     pub created: Nanos,
     /// Packets, `[opener's, replier's]`.
     pub packets: [u64; 2],
+    /// It is the other node's, of an HA pair.
+    pub is_peers: bool,
 }
 
 impl SessionTable<SecretHash> {
@@ -302,7 +304,14 @@ impl<H: HashKey> SessionTable<H> {
     pub fn entry(&self, ix: SessionIx) -> Option<Entry<'_>> {
         let cold = self.cold.get(ix.index()).filter(|c| c.is_live())?;
         let translation = self.translations[ix.index()];
-        Some(entry(ix.0, &self.sessions[ix.index()], translation, cold))
+        let is_peers = self.is_peers(ix);
+        Some(entry(
+            ix.0,
+            &self.sessions[ix.index()],
+            translation,
+            cold,
+            is_peers,
+        ))
     }
 
     /// The session of this name; `None`: it ended.
@@ -491,7 +500,13 @@ fn deadline(session: &Session, timeout: u32) -> Tick {
     session.last_seen.plus(timeout.min(StateTimeouts::MAX_TICKS) + 1)
 }
 
-fn entry<'a>(slot: u32, session: &'a Session, translation: Translation, cold: &Cold) -> Entry<'a> {
+fn entry<'a>(
+    slot: u32,
+    session: &'a Session,
+    translation: Translation,
+    cold: &Cold,
+    is_peers: bool,
+) -> Entry<'a> {
     Entry {
         id: SessionId {
             ix: SessionIx(slot),
@@ -501,6 +516,7 @@ fn entry<'a>(slot: u32, session: &'a Session, translation: Translation, cold: &C
         translation,
         created: cold.created,
         packets: packets(session, cold.carry),
+        is_peers,
     }
 }
 

@@ -35,6 +35,7 @@ impl Moved {
             translation: self.translation,
             created: self.created,
             packets: packets(&self.session, self.carry),
+            is_peers: false,
         }
     }
 }

@@ -20,6 +20,8 @@ impl Hops {
     const REDIRECTED: u8 = 0x40;
     const OF_PEER: u8 = 0x20;
     const BACK: u8 = 0x10;
+    const EARLY: u8 = 0x08;
+    const FLAGS: u8 = Self::DATAGRAM | Self::REDIRECTED | Self::OF_PEER | Self::BACK | Self::EARLY;
     /// The other node of the pair offered it ([`super::Offered`]): what becomes of it goes back there.
     pub const FROM_PEER: Self = Self(Self::OF_PEER);
     /// A fragment that this node offered to the other one of the pair, where it turned out to be of a session of this node's
@@ -30,7 +32,7 @@ impl Hops {
     #[inline]
     #[must_use]
     pub const fn count(self) -> u8 {
-        self.0 & !(Self::DATAGRAM | Self::REDIRECTED | Self::OF_PEER | Self::BACK)
+        self.0 & !Self::FLAGS
     }
 
     /// Once more; `None`: that would be too often.
@@ -52,6 +54,18 @@ impl Hops {
         } else {
             Self(Self::DATAGRAM | (self.0 & (Self::OF_PEER | Self::BACK)))
         }
+    }
+
+    /// [`Hops::of_datagram`] of a datagram that is put together by the worker that it goes to: its first piece said whose it is.
+    #[must_use]
+    pub(super) const fn early(self) -> Self {
+        Self(self.of_datagram().0 | Self::EARLY)
+    }
+
+    /// Is it put together, and counted, by this worker?
+    #[must_use]
+    pub(super) const fn meets_here(self) -> bool {
+        !self.is_of_datagram() || self.0 & Self::EARLY != 0
     }
 
     /// Did the other node of the pair offer it?

@@ -20,6 +20,8 @@ pub(super) struct Deferred<B> {
     /// Its session ([`crate::flow::SessionTable::name_of`]).
     pub(super) session: u64,
     pub(super) since: Nanos,
+    /// A fragment that came in at the other node, and leaves there.
+    pub(super) is_from_peer: bool,
 }
 
 /// How long packets wait, and what becomes of them then.
@@ -134,9 +136,13 @@ pub(super) fn leave<B, O: Outputs<B>>(
     out: &mut O,
 ) {
     match passes {
+        Ok(()) if deferred.is_from_peer => {
+            counters.given_back += 1;
+            out.give_back(deferred.packet, deferred.egress, note);
+        }
         Ok(()) => {
             counters.forwarded += 1;
-            out.forward(deferred.packet, deferred.egress, note);
+            out.forward_own(deferred.packet, deferred.egress, note);
         }
         Err(reason) => {
             counters.drops[reason.index()] += 1;
@@ -168,6 +174,7 @@ impl Act<'_> {
                 egress,
                 session: self.table.name_of(ix),
                 since: self.now,
+                is_from_peer: false,
             });
             return;
         }
@@ -178,6 +185,7 @@ impl Act<'_> {
             egress,
             session: 0,
             since: self.now,
+            is_from_peer: false,
         };
         leave(self.counters, waited, note, passes, out);
     }

@@ -225,6 +225,12 @@ impl Act<'_> {
         }
     }
 
+    /// May a packet open a session, by the rule that matched it?
+    pub(super) fn opens(&self, meta: &PacketMeta, answer: RuleMatch) -> bool {
+        let rule = answer.and_then(|place| self.policy.rules.get(place as usize));
+        rule.is_some_and(|rule| rule.action == Action::Allow) && opening(meta, rule).is_some()
+    }
+
     /// Counts a packet that a drop or reject rule drops, for the rule.
     pub(super) fn refused(&mut self, flow: &FlowPacket<'_>, rule: &Rule) {
         self.run.add(self.rules, self.now, rule.id, ip_len(flow.meta));

@@ -17,7 +17,7 @@ use super::sight::Scratch;
 use super::syn::{Proxy, Rewrite};
 use super::{Counters, DropReason, Engine, Hops, Note, Outputs, Place, Why, reject};
 use crate::base::{Nanos, PortId, WorkerId};
-use crate::flow::fragments::{Complete, Extent, Gone, Offered};
+use crate::flow::fragments::{Complete, Course, Extent, Gone, Offered};
 use crate::flow::{Candidate, FlowKey, FragmentKey, Fragments, HashSeed};
 use crate::packet::parse::{FragmentField, Malformed, fragment_field, parse_into, parse_reassembled};
 use crate::packet::{PacketBuf, PacketKind, PacketMeta};
@@ -194,31 +194,52 @@ impl Act<'_> {
             more: field.more,
         };
         let number = hold.next_number();
-        // Of a datagram that another worker has seen whole that one has counted them.
-        let is_first_stop = !scratch.hops[place].is_of_datagram();
-        self.counters.fragments += u64::from(is_first_stop);
-        let piece = Held {
+        let hops = scratch.hops[place];
+        self.counters.fragments += u64::from(!hops.is_of_datagram());
+        let mut piece = Held {
             packet,
             number,
             ingress: meta.ingress,
-            hops: scratch.hops[place],
+            hops,
             at: meta.l4_offset,
             len: meta.l4_len,
         };
-        let counters = &mut *self.counters;
         let here = Place::Batch(place);
-        let offered = hold.store.offer(
-            self.now,
-            &key,
-            extent,
-            piece,
-            |a, b| a.part() == b.part(),
-            |piece, why| drop_held(counters, out, piece, why),
-        );
+        let shared = self.table.is_shared();
+        let offered = loop {
+            let counters = &mut *self.counters;
+            let offered = hold.store.offer(
+                self.now,
+                &key,
+                extent,
+                piece,
+                |a, b| a.part() == b.part(),
+                |piece, why| drop_held(counters, out, piece, why),
+            );
+            match offered {
+                // The other node is gone, or says that the datagram is this one's; or the first piece comes from there, where nobody
+                // knew more.
+                Offered::Passes(back, Course::Peer(known))
+                    if !shared
+                        || hops.is_sent_back()
+                        || (hops.is_from_peer() && extent.start == 0 && !known) =>
+                {
+                    hold.store.reclaim(&key);
+                    piece = back;
+                }
+                offered => break offered,
+            }
+        };
         match offered {
-            Offered::Held => out.hold(number, place),
+            Offered::Held => {
+                out.hold(number, place);
+                if shared && extent.start == 0 {
+                    self.first_is_here(&key, hold, out);
+                }
+            }
             Offered::Complete(complete) => {
-                self.counters.fragments_reassembled += u64::from(is_first_stop);
+                // Of a datagram that another worker has seen whole that one has counted it.
+                self.counters.fragments_reassembled += u64::from(hops.meets_here());
                 let mut release = Release {
                     out,
                     last: number,
@@ -226,6 +247,7 @@ impl Act<'_> {
                 };
                 self.complete(scratch, complete, hold, &mut release, rejects);
             }
+            Offered::Passes(piece, course) => self.passes(piece, course, here, out),
             Offered::Duplicate(piece) => {
                 self.counters.drops[DropReason::FragmentDuplicate.index()] += 1;
                 let why = Why::Layer2;
@@ -267,14 +289,14 @@ impl Act<'_> {
         release: &mut Release<'_, O>,
         rejects: &mut TokenBucket,
     ) {
-        let store = &mut hold.store;
+        let store = &hold.store;
         let count = u64::from(store.count(&complete));
         let Some(first) = store.first(&complete) else {
             return;
         };
         let whole = self.whole_datagram(store, &complete, first);
         if let Some((owner, redirected)) = self.owner_of_datagram(first, &whole) {
-            store.take(complete, |piece| {
+            hold.store.take(complete, |piece| {
                 let place = release.place_of(piece.number);
                 let hops = piece.hops.of_datagram();
                 let hops = if redirected { hops.redirected() } else { hops };
@@ -287,7 +309,26 @@ impl Act<'_> {
             self.datagram_into_waiting(complete, hold, release);
             return;
         }
-        let verdict = self.judge_datagram(&whole, first);
+        let first_is_own = !first.hops.is_from_peer();
+        // (Where some of it have come back already, neither node knows more.)
+        let has_come_back = store
+            .pieces(&complete)
+            .any(|(_, piece)| piece.hops.is_sent_back());
+        let goes_back = self.goes_back(&whole, first.packet.bytes(), first.hops);
+        let mut verdict = match goes_back.filter(|_| !has_come_back) {
+            Some(what) => Verdict::Offer(what, Why::Layer2),
+            None => self.judge_datagram(&whole, first),
+        };
+        if let Verdict::Offer(what, why) = verdict {
+            if !first_is_own || what == super::Offered::Peers || self.has_room_for(hold, &complete) {
+                hold.store.take(complete, |piece| {
+                    let place = release.place_of(piece.number);
+                    self.cross(piece, what, why, place, release.out);
+                });
+                return;
+            }
+            verdict = self.without_peer(|act| act.judge_datagram(&whole, first));
+        }
         if let Verdict::Defer(ix, _) = verdict {
             return self.defer_datagram(complete, ix, verdict.why(), hold, release);
         }
@@ -314,35 +355,39 @@ impl Act<'_> {
                     refused.l4_len = first.len - chain;
                 }
                 let (now, answer) = (self.now, &mut scratch.answer);
-                reject::answer(
-                    self.counters,
-                    rejects,
-                    now,
-                    &refused,
-                    &first.packet,
-                    answer,
-                    release.out,
-                );
+                let (packet, out) = (&first.packet, &mut *release.out);
+                let made = reject::make(self.counters, rejects, now, &refused, packet, answer, out);
+                match made {
+                    Some(made) if first_is_own => out.originate_own(made, whole.ingress),
+                    Some(made) => out.give_back_made(made, whole.ingress),
+                    None => {}
+                }
                 Some(DropReason::Policy)
             }
         };
-        match reason {
-            None => self.counters.forwarded += count,
-            Some(reason) => self.counters.drops[reason.index()] += count,
-        }
-        let policy = self.policy;
+        let (policy, counters) = (self.policy, &mut *self.counters);
         let mut why = verdict.why();
-        store.take(complete, |mut piece| {
+        hold.store.take(complete, |mut piece| {
             if let Some(rewrite) = rewrite.filter(|_| piece.number == first_number) {
                 rewrite.frame(piece.packet.bytes_mut(), &whole);
             }
             let place = release.place_of(piece.number);
             let note = Note { why, place };
+            let to = port_policy(policy, piece.ingress).peer;
             match reason {
-                None => release
-                    .out
-                    .forward(piece.packet, port_policy(policy, piece.ingress).peer, note),
-                Some(reason) => release.out.drop(piece.packet, reason, note),
+                // Each leaves by the node that it came in at.
+                None if piece.hops.is_from_peer() => {
+                    counters.given_back += 1;
+                    release.out.give_back(piece.packet, to, note);
+                }
+                None => {
+                    counters.forwarded += 1;
+                    release.out.forward_own(piece.packet, to, note);
+                }
+                Some(reason) => {
+                    counters.drops[reason.index()] += 1;
+                    release.out.drop(piece.packet, reason, note);
+                }
             }
             // The rest of the packet that opened a session belongs to it.
             if let Why::NewSession(session, _) = why {
@@ -450,7 +495,7 @@ impl Act<'_> {
     }
 
     /// What becomes of it.
-    fn judge_datagram<B: PacketBuf>(&mut self, whole: &PacketMeta, first: &Held<B>) -> Verdict {
+    pub(super) fn judge_datagram<B: PacketBuf>(&mut self, whole: &PacketMeta, first: &Held<B>) -> Verdict {
         let frame = first.packet.bytes();
         match whole.kind {
             PacketKind::Tcp | PacketKind::Udp | PacketKind::Echo | PacketKind::Icmp | PacketKind::OtherIp => {

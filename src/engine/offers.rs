@@ -31,10 +31,6 @@ impl Budget {
         self.bytes.set_rate(rate.saturating_mul(BYTES));
     }
 
-    fn has(&mut self, now: Nanos, bytes: u32) -> bool {
-        self.packets.has(now, 1) && self.bytes.has(now, bytes)
-    }
-
     const fn take(&mut self, bytes: u32) {
         self.packets.take(1);
         self.bytes.take(bytes);
@@ -73,14 +69,19 @@ impl Offers {
         self.rate = rate;
     }
 
+    /// Is there what so many offers cost?
+    fn has(&mut self, now: Nanos, what: Offered, packets: u32, bytes: u32) -> bool {
+        let of = |budget: &mut Budget| budget.packets.has(now, packets) && budget.bytes.has(now, bytes);
+        of(&mut self.all) && (what == Offered::Peers || of(&mut self.unknown))
+    }
+
     /// Takes what an offer costs. False: there is not so much.
     pub(super) fn try_take(&mut self, now: Nanos, what: Offered, bytes: u32) -> bool {
-        let unknown = what == Offered::Unknown;
-        if !self.all.has(now, bytes) || (unknown && !self.unknown.has(now, bytes)) {
+        if !self.has(now, what, 1, bytes) {
             return false;
         }
         self.all.take(bytes);
-        if unknown {
+        if what == Offered::Unknown {
             self.unknown.take(bytes);
         }
         true
@@ -88,57 +89,62 @@ impl Offers {
 }
 
 /// What becomes of the other node's packets goes back there.
-struct Returning<'a, O>(&'a mut O);
+struct Returning<'a, O> {
+    out: &'a mut O,
+    /// Packets that passed.
+    passed: u64,
+}
 
 impl<B, O: Outputs<B>> Outputs<B> for Returning<'_, O> {
     fn forward(&mut self, packet: B, to: PortId, note: Note) {
-        self.0.give_back(packet, to, note);
+        self.passed += 1;
+        self.out.give_back(packet, to, note);
     }
     fn drop(&mut self, packet: B, reason: DropReason, note: Note) {
-        self.0.drop(packet, reason, note);
+        self.out.drop(packet, reason, note);
     }
     fn hold(&mut self, number: u64, place: usize) {
-        self.0.hold(number, place);
+        self.out.hold(number, place);
     }
     fn answer(&mut self, packet: B, to: PortId, _: DropReason, _: Note) {
-        self.0.give_back_made(packet, to);
+        self.out.give_back_made(packet, to);
     }
     fn hand_over(&mut self, packet: B, ingress: PortId, to: WorkerId, hops: Hops, note: Note) {
-        self.0.hand_over(packet, ingress, to, hops, note);
+        self.out.hand_over(packet, ingress, to, hops, note);
     }
     #[allow(
         clippy::result_large_err,
         reason = "nothing is boxed: a worker allocates nothing"
     )]
     fn tell(&mut self, to: WorkerId, message: Message) -> Result<(), Message> {
-        self.0.tell(to, message)
+        self.out.tell(to, message)
     }
     fn mark(&mut self, to: WorkerId, mark: Mark) -> bool {
-        self.0.mark(to, mark)
+        self.out.mark(to, mark)
     }
     fn buffer(&mut self) -> Option<B> {
-        self.0.buffer()
+        self.out.buffer()
     }
     fn originate(&mut self, packet: B, to: PortId) {
-        self.0.give_back_made(packet, to);
+        self.out.give_back_made(packet, to);
     }
     fn offer(&mut self, packet: B, ingress: PortId, what: Offered, note: Note) -> Result<(), B> {
-        self.0.offer(packet, ingress, what, note)
+        self.out.offer(packet, ingress, what, note)
     }
     fn give_back(&mut self, packet: B, to: PortId, note: Note) {
-        self.0.give_back(packet, to, note);
+        self.out.give_back(packet, to, note);
     }
     fn give_back_made(&mut self, packet: B, to: PortId) {
-        self.0.give_back_made(packet, to);
+        self.out.give_back_made(packet, to);
     }
     fn send_back(&mut self, packet: B, ingress: PortId, note: Note) {
-        self.0.send_back(packet, ingress, note);
+        self.out.send_back(packet, ingress, note);
     }
     fn forward_own(&mut self, packet: B, to: PortId, note: Note) {
-        self.0.forward_own(packet, to, note);
+        self.out.forward_own(packet, to, note);
     }
     fn originate_own(&mut self, packet: B, to: PortId) {
-        self.0.originate_own(packet, to);
+        self.out.originate_own(packet, to);
     }
 }
 
@@ -168,11 +174,10 @@ impl<B: PacketBuf> Engine<B> {
     /// The same of packets that were counted before.
     pub(super) fn judge_redirected<O: Outputs<B>>(&mut self, now: Nanos, batch: &mut Batch<B>, out: &mut O) {
         // What passes leaves by the other node.
-        let before = self.counters.forwarded;
-        self.process(now, batch, &mut Returning(out));
-        let passed = self.counters.forwarded - before;
-        self.counters.forwarded = before;
-        self.counters.given_back += passed;
+        let mut out = Returning { out, passed: 0 };
+        self.process(now, batch, &mut out);
+        self.counters.forwarded -= out.passed;
+        self.counters.given_back += out.passed;
     }
 }
 
@@ -249,6 +254,13 @@ impl Act<'_> {
         if let Some(pair) = &mut self.pair {
             pair.offers.shut = shut;
         }
+    }
+
+    /// Is there what it costs to offer so many packets?
+    pub(super) fn can_offer(&mut self, what: Offered, packets: u32, bytes: u32) -> bool {
+        let now = self.now;
+        let has = |pair: &mut &mut Pair| pair.offers.has(now, what, packets, bytes);
+        self.pair.as_mut().is_some_and(has)
     }
 
     /// Offers a packet, if the budget allows.

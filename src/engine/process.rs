@@ -95,10 +95,17 @@ impl<B: PacketBuf> Engine<B> {
                 .classifier
                 .classify(&scratch.questions[..questions], &mut scratch.matches[..questions]);
         }
-        let mut act = Act {
+        let (mut act, rest) = self.act(now, options);
+        act.all(rest.scratch, batch, out, rest.rejects, rest.hold);
+    }
+
+    /// The last stage's view, and what it is handed besides.
+    #[inline(always)]
+    pub(super) fn act(&mut self, now: Nanos, options: ParseOptions) -> (Act<'_>, Rest<'_, B>) {
+        let act = Act {
             now,
             tick: now.tick(),
-            policy,
+            policy: &self.policy,
             options,
             table: &mut self.table,
             counters: &mut self.counters,
@@ -115,7 +122,12 @@ impl<B: PacketBuf> Engine<B> {
             redirects: &self.redirects,
             pair: self.pair.as_deref_mut(),
         };
-        act.all(scratch, batch, out, &mut self.rejects, &mut self.fragments);
+        let rest = Rest {
+            scratch: &mut self.scratch,
+            rejects: &mut self.rejects,
+            hold: &mut self.fragments,
+        };
+        (act, rest)
     }
 
     /// Drops everything: the other node of the pair forwards.
@@ -145,6 +157,13 @@ pub(super) fn port_policy(policy: &Policy, port: PortId) -> PortPolicy {
         peer: port,
         pair: crate::base::PairId(u16::MAX),
     })
+}
+
+/// What is not in an [`Act`], so that this knows nothing of packet buffers.
+pub(super) struct Rest<'a, B> {
+    scratch: &'a mut Scratch,
+    rejects: &'a mut TokenBucket,
+    pub(super) hold: &'a mut Hold<B>,
 }
 
 /// The last stage's view of the engine.

@@ -92,7 +92,8 @@ reasons! {
     HandoverLoop = "handover_loop",
     /// This node of an HA pair follows, or is cut off: it forwards nothing.
     HaStandby = "ha_standby",
-    /// A packet of a session of the other node of an HA pair, for which `[ha] redirect_rate`, or the queue to that node, has no room.
+    /// A packet of a session of the other node of an HA pair, or a fragment of a datagram that went there, for which
+    /// `[ha] redirect_rate`, or the queue to that node, has no room.
     RedirectLimit = "redirect_limit",
     /// The first packet of a session of a rule with `defer`, which the other node of the HA pair did not know within
     /// `[ha] defer_timeout` (with `defer_fail = "closed"`).

@@ -18,22 +18,35 @@ pub(super) fn answer<B: PacketBuf, O: Outputs<B>>(
     scratch: &mut [u8; MAX_ANSWER],
     out: &mut O,
 ) {
-    let Some(len) = refusal(meta, packet.bytes(), scratch) else {
-        return;
-    };
+    if let Some(buffer) = make(counters, rejects, now, meta, packet, scratch, out) {
+        out.originate(buffer, meta.ingress);
+    }
+}
+
+/// Makes it; `None`: there is none, or none now.
+#[cold]
+pub(super) fn make<B: PacketBuf, O: Outputs<B>>(
+    counters: &mut Counters,
+    rejects: &mut TokenBucket,
+    now: Nanos,
+    meta: &PacketMeta,
+    packet: &B,
+    scratch: &mut [u8; MAX_ANSWER],
+    out: &mut O,
+) -> Option<B> {
+    let len = refusal(meta, packet.bytes(), scratch)?;
     if !rejects.try_take(now) {
         counters.rejects_suppressed += 1;
-        return;
+        return None;
     }
     // An empty pool, or a buffer that is too small: dropping it gives it back to its pool.
-    let Some(mut buffer) = out.buffer() else {
-        counters.rejects_suppressed += 1;
-        return;
-    };
-    if buffer.try_fill(&scratch[..len]).is_err() {
-        counters.rejects_suppressed += 1;
-        return;
+    let filled = out.buffer().and_then(|mut buffer| {
+        buffer.try_fill(&scratch[..len]).ok()?;
+        Some(buffer)
+    });
+    match filled {
+        Some(_) => counters.originated += 1,
+        None => counters.rejects_suppressed += 1,
     }
-    counters.originated += 1;
-    out.originate(buffer, meta.ingress);
+    filled
 }

@@ -108,6 +108,7 @@ impl<B: PacketBuf> Engine<B> {
     /// Under pressure a session ends as soon as it has idled for its shrunk timeout and the walk has come by it: as long
     /// after that as a walk over the table takes at this budget and, if the table got little fuller meanwhile, a second.
     pub fn upkeep<O: Outputs<B>>(&mut self, now: Nanos, budget: u32, out: &mut O) -> Upkeep {
+        self.offer_ripe(now, budget, out);
         self.restore_reserves(now, budget);
         self.rearm(now, budget);
         let policy = &*self.policy;

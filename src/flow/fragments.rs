@@ -7,7 +7,7 @@
 use std::hash::{BuildHasher, Hasher};
 
 use super::HashSeed;
-use crate::base::Nanos;
+use crate::base::{Nanos, WorkerId};
 
 /// The most pieces of one datagram: 65,535 bytes in packets of 576, the smallest that every IPv4 host takes (RFC 791, section
 /// 3.1), are 119.
@@ -41,6 +41,21 @@ pub struct Extent {
     pub more: bool,
 }
 
+/// Where the pieces of a datagram are put together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Course {
+    /// Here.
+    #[default]
+    Here,
+    /// At another worker.
+    Worker(WorkerId),
+    /// At the other node of an HA pair; true: its session is known to be that one's.
+    Peer(bool),
+}
+
+/// Pieces that go elsewhere do so for this long, or until all have: then the identification may be another datagram's.
+const COURSE_TIME: Nanos = Nanos(500_000_000);
+
 /// Why a piece is not held, or not any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gone {
@@ -65,6 +80,8 @@ pub enum Offered<P> {
     Complete(Complete),
     /// It is held already, byte for byte.
     Duplicate(P),
+    /// Its datagram is put together elsewhere.
+    Passes(P, Course),
     /// It and its datagram are refused, and all pieces that still come until the datagram's time is over.
     Refused(P, Gone),
 }
@@ -72,6 +89,10 @@ pub enum Offered<P> {
 /// A datagram that is complete: to be looked at, then taken.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Complete(u32);
+
+/// A datagram of which some pieces are here.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Partial(u32);
 
 /// No datagram, no slot.
 const NONE: u32 = u32::MAX;
@@ -99,6 +120,8 @@ struct Datagram {
     total: Option<u16>,
     /// It is refused, and holds nothing.
     refused: Option<Gone>,
+    /// If not [`Course::Here`] it holds nothing either; `bytes` are those that have passed.
+    course: Course,
 }
 
 impl Datagram {
@@ -123,6 +146,7 @@ impl Datagram {
         bytes: 0,
         total: None,
         refused: None,
+        course: Course::Here,
     };
 }
 
@@ -147,6 +171,8 @@ pub struct Fragments<P> {
     free_slot: u32,
     oldest: u32,
     newest: u32,
+    /// The oldest that [`Fragments::next_ripe`] has not come by yet.
+    unripe: u32,
     held: u32,
 }
 
@@ -175,6 +201,7 @@ impl<P> Fragments<P> {
             free_slot: 0,
             oldest: NONE,
             newest: NONE,
+            unripe: NONE,
             held: 0,
         };
         for (place, datagram) in (1..datagrams).zip(this.datagrams.iter_mut()) {
@@ -211,6 +238,13 @@ impl<P> Fragments<P> {
         if let Some(why) = datagram.refused {
             return Offered::Refused(piece, why);
         }
+        if datagram.course != Course::Here {
+            if now.since(datagram.born) < COURSE_TIME {
+                return Offered::Passes(piece, self.passes(ix, extent));
+            }
+            self.end(ix, |_| {});
+            return self.offer(now, key, extent, piece, same, gone);
+        }
         let lower = self.lower_neighbour(ix, extent.start);
         let higher = match lower {
             NONE => datagram.lowest,
@@ -240,6 +274,86 @@ impl<P> Fragments<P> {
         Offered::Held
     }
 
+    /// A piece goes where the others have gone.
+    fn passes(&mut self, ix: u32, extent: Extent) -> Course {
+        let datagram = &mut self.datagrams[ix as usize];
+        datagram.bytes += u32::from(extent.end - extent.start);
+        if !extent.more {
+            datagram.total = Some(extent.end);
+        }
+        let course = datagram.course;
+        if datagram
+            .total
+            .is_some_and(|total| u32::from(total) <= datagram.bytes)
+        {
+            self.end(ix, |_| {});
+        }
+        course
+    }
+
+    /// The pieces of a datagram that are here.
+    #[must_use]
+    pub fn partial(&self, key: &FragmentKey) -> Option<Partial> {
+        self.find(key).map(Partial)
+    }
+
+    /// The next datagram that is not complete although its first piece came `age` ago; each is said once.
+    pub fn next_ripe(&mut self, now: Nanos, age: Nanos) -> Option<Partial> {
+        loop {
+            let ix = self.unripe;
+            let datagram = self.datagrams.get(ix as usize)?;
+            if now.since(datagram.born) < age {
+                return None;
+            }
+            self.unripe = datagram.newer;
+            if datagram.pieces > 0 {
+                return Some(Partial(ix));
+            }
+        }
+    }
+
+    /// The piece that a datagram begins with, if it is here.
+    #[must_use]
+    pub fn first_of(&self, partial: &Partial) -> Option<&P> {
+        let lowest = self.datagrams[partial.0 as usize].lowest;
+        let slot = self
+            .slots
+            .get(lowest as usize)
+            .filter(|slot| slot.extent.start == 0);
+        slot?.piece.as_ref()
+    }
+
+    /// What is here of a datagram, in order of its bytes.
+    pub fn pieces_of(&self, partial: &Partial) -> impl Iterator<Item = &P> {
+        self.slots_of(partial.0).filter_map(|slot| slot.piece.as_ref())
+    }
+
+    /// From now on the pieces of a datagram go elsewhere: those that are here go to `taken`, in order of their bytes.
+    pub fn redirect(&mut self, partial: Partial, course: Course, mut taken: impl FnMut(P)) {
+        let Partial(ix) = partial;
+        let bytes = self.datagrams[ix as usize].bytes;
+        let mut slot = self.datagrams[ix as usize].lowest;
+        while let Some(held) = self.slots.get_mut(slot as usize) {
+            if let Some(piece) = held.piece.take() {
+                taken(piece);
+            }
+            slot = held.higher;
+        }
+        self.empty(ix, |_| {});
+        let datagram = &mut self.datagrams[ix as usize];
+        (datagram.bytes, datagram.course) = (bytes, course);
+    }
+
+    /// The pieces of a datagram that go elsewhere do so no more.
+    pub fn reclaim(&mut self, key: &FragmentKey) {
+        if let Some(ix) = self
+            .find(key)
+            .filter(|ix| self.datagrams[*ix as usize].pieces == 0)
+        {
+            self.end(ix, |_| {});
+        }
+    }
+
     /// Bytes of a complete datagram, all pieces together.
     #[must_use]
     pub fn total(&self, complete: &Complete) -> u16 {
@@ -261,11 +375,13 @@ impl<P> Fragments<P> {
 
     /// A complete datagram's pieces, in order of their bytes.
     pub fn pieces(&self, complete: &Complete) -> impl Iterator<Item = (Extent, &P)> + Clone {
-        let lowest = self
-            .slots
-            .get(self.datagrams[complete.0 as usize].lowest as usize);
-        let slots = std::iter::successors(lowest, |slot| self.slots.get(slot.higher as usize));
-        slots.filter_map(|slot| Some((slot.extent, slot.piece.as_ref()?)))
+        self.slots_of(complete.0)
+            .filter_map(|slot| Some((slot.extent, slot.piece.as_ref()?)))
+    }
+
+    fn slots_of(&self, ix: u32) -> impl Iterator<Item = &Slot<P>> + Clone {
+        let lowest = self.slots.get(self.datagrams[ix as usize].lowest as usize);
+        std::iter::successors(lowest, |slot| self.slots.get(slot.higher as usize))
     }
 
     /// Takes a complete datagram out: its pieces go to `taken` in order of arrival.
@@ -340,6 +456,9 @@ impl<P> Fragments<P> {
             None => self.oldest = ix,
         }
         self.newest = ix;
+        if self.unripe == NONE {
+            self.unripe = ix;
+        }
         ix
     }
 
@@ -480,6 +599,9 @@ impl<P> Fragments<P> {
         match self.datagrams.get_mut(newer as usize) {
             Some(newer) => newer.older = older,
             None => self.newest = older,
+        }
+        if self.unripe == ix {
+            self.unripe = newer;
         }
         self.datagrams[ix as usize].chain = self.free_datagram;
         self.free_datagram = ix;

@@ -123,7 +123,11 @@ fn each_end_has_its_reason() {
         (EndReason::Killed, killed_by_walk, "established [2, 1] [80, 40]"),
         (EndReason::Shutdown, shutdown, "established [2, 1] [80, 40]"),
     ];
-    for reason in EndReason::ALL {
+    // (Nobody waits for a peer where there is none: `active/defer.rs`.)
+    for reason in EndReason::ALL
+        .iter()
+        .filter(|reason| **reason != EndReason::Deferred)
+    {
         assert!(
             endings.iter().any(|(r, ..)| r == reason),
             "{reason:?} is not tried"

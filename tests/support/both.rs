@@ -35,7 +35,7 @@ enum Way {
     Judge(VecPacket, PortId, Hops),
     /// What the other node has judged leaves.
     Leave(VecPacket, PortId),
-    Message(Message),
+    Message(Box<Message>),
 }
 
 /// What left, in order: the node, the port, and the frame.
@@ -116,7 +116,7 @@ impl Outputs<VecPacket> for Out<'_> {
     }
     fn tell(&mut self, to: WorkerId, message: Message) -> Result<(), Message> {
         assert_ne!(to.index(), self.me, "to itself");
-        self.ways[self.node][to.index()].push_back(Way::Message(message));
+        self.ways[self.node][to.index()].push_back(Way::Message(Box::new(message)));
         Ok(())
     }
     fn offer(&mut self, packet: VecPacket, ingress: PortId, _: Offered, _: Note) -> Result<(), VecPacket> {
@@ -307,7 +307,7 @@ impl Both {
             None => engine.process(now, &mut batch, &mut out),
             Some(Way::Leave(packet, to)) if packet.hash.is_some() => out.done.leaves(node, packet, to),
             Some(Way::Leave(packet, to)) => out.done.made.push((node, to.0, packet.frame)),
-            Some(Way::Message(message)) => engine.receive(now, message, &mut out),
+            Some(Way::Message(message)) => engine.receive(now, *message, &mut out),
             Some(Way::Judge(..)) => unreachable!(),
         }
     }
@@ -405,7 +405,7 @@ impl Both {
             }
             sums
         };
-        let ([told_a, heard_a], [told_b, heard_b]) = (sums(0).into(), sums(1).into());
+        let ([told_a, heard_a], [told_b, heard_b]) = (sums(0), sums(1));
         assert!(told_a == heard_b && told_b == heard_a, "digests differ");
     }
 

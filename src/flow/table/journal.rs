@@ -556,6 +556,8 @@ impl<H: HashKey> SessionTable<H> {
             let mark = journal.marks[ix.index()];
             let ours = !journal.is_peers(ix);
             if ours && !yields {
+                // The other node does not know it, or has let it go for want of room.
+                journal.dirty(ix.0);
                 return TakenIn::Ours(ix);
             }
             let is_known = mark.epoch == journal.heard_epoch;

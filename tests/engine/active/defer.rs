@@ -2,7 +2,9 @@
 
 use haechi::base::Nanos;
 use haechi::engine::DEFERRED;
+use haechi::engine::{EndReason, Event};
 use haechi::flow::table::News;
+use haechi::policy::RuleLog;
 
 use super::flows::OUT;
 use crate::both::Both;
@@ -15,7 +17,10 @@ const UDP_REPLY: &str = "udp 192.0.2.7:53 > 10.0.0.5:5 len=10";
 const TIMEOUT: Nanos = Nanos(50_000_000);
 
 fn deferring(opens: bool) -> Both {
-    let mut both = Both::make(OUT, [1, 1], |policy| policy.rules[0].defer = true);
+    let mut both = Both::make(OUT, [1, 1], |policy| {
+        policy.rules[0].defer = true;
+        policy.rules[0].log = RuleLog::End;
+    });
     for node in 0..2 {
         both.nodes[node][0].set_defer(TIMEOUT, opens);
     }
@@ -88,6 +93,13 @@ fn one_that_waits_too_long_leaves_or_ends_with_its_session() {
         assert_eq!(
             (both.sum(0, |c| c.deferred), both.sum(0, |c| c.deferred_late)),
             (1, 1)
+        );
+        let ends: Vec<_> = both.records(0).into_iter().map(|record| record.event).collect();
+        assert_eq!(ends.len(), usize::from(!opens));
+        assert!(
+            ends.iter()
+                .all(|end| matches!(end, Event::End(EndReason::Deferred, _))),
+            "{ends:?}"
         );
         // What was told of it is untold.
         both.sync();

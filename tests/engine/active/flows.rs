@@ -10,7 +10,7 @@ use crate::node::{ALLOW_ALL, frame};
 const LAN: u16 = 0;
 const WAN: u16 = 1;
 /// Only `lan` opens.
-pub const OUT: &str = "[[rule]]\nname = \"out\"\nfrom = \"lan\"\naction = \"allow\"\n";
+pub(super) const OUT: &str = "[[rule]]\nname = \"out\"\nfrom = \"lan\"\naction = \"allow\"\n";
 
 const SYN: &str = "tcp 10.0.0.5:1234 > 192.0.2.7:80 syn seq=100";
 const SYN_ACK: &str = "tcp 192.0.2.7:80 > 10.0.0.5:1234 syn,ack seq=500 ack=101";
@@ -489,4 +489,91 @@ fn a_peer_that_joins_takes_nothing_away() {
     );
     assert!(both.passes(0, LAN, ACK) && both.passes(1, LAN, ACK));
     assert_eq!(both.sum(0, |c| c.redirected_out), 0);
+}
+
+/// A node whose table is full lets a session of the other node's go: its packets are offered as unknown, or open one of this node's, which
+/// yields to the owner's as soon as that hears of it.
+#[test]
+fn a_replica_that_gave_way_comes_back() {
+    let rules = format!("[log]\nsessions = \"/dev/null\"\n{}log = \"end\"\n", OUT);
+    let mut both = Both::new(&rules);
+    let flow = |n: usize| format!("udp 10.0.0.5:{} > 192.0.2.7:53 len=10", n + 1);
+    let reply = |n: usize| format!("udp 192.0.2.7:53 > 10.0.0.5:{} len=10", n + 1);
+    let full = both.nodes[1][0].table().capacity() as usize;
+    for n in 0..full {
+        assert!(both.passes(0, LAN, &flow(n)));
+    }
+    both.sync();
+    assert_eq!(both.sessions(1).len(), full);
+    assert!(both.passes(1, LAN, "udp 10.0.0.6:1 > 192.0.2.7:53 len=10"));
+    assert_eq!(
+        (both.sessions(1).len(), both.sum(1, |c| c.sessions_evicted)),
+        (full, 1)
+    );
+    assert_eq!(both.records(1).len(), 0, "its end is not this node's to log");
+    // The oldest.
+    assert!(both.passes(1, WAN, &reply(0)));
+    assert_eq!(both.sum(1, |c| c.redirected_out), 1);
+    assert!(both.passes(1, LAN, &flow(0)));
+    assert_eq!(
+        both.sessions(1)
+            .iter()
+            .filter(|text| text.ends_with("own"))
+            .count(),
+        2
+    );
+    let own = |both: &Both, node: usize| {
+        both.sessions(node)
+            .iter()
+            .filter(|text| text.ends_with("own"))
+            .count()
+    };
+    both.tell(1);
+    while both.hear(0) {}
+    both.tell(0);
+    while both.hear(1) {}
+    assert_eq!(own(&both, 1), 1, "the owner's has come back");
+    assert!(both.passes(1, LAN, &flow(0)));
+    assert_eq!(both.sum(1, |c| c.redirected_out), 2);
+}
+
+/// The server's answers to a handshake that haechi proxies come by the other node.
+#[test]
+fn a_proxied_handshake_by_two_nodes() {
+    let rules = "[[rule]]\nname = \"out\"\nfrom = \"lan\"\naction = \"allow\"\nsyn_protection = \"always\"\n";
+    let number = |frame: &[u8]| u32::from_be_bytes(frame[38..42].try_into().unwrap());
+    let mut both = Both::new(rules);
+    let left = both.send(0, LAN, SYN);
+    let [(0, LAN, cookie)] = &left[..] else {
+        panic!("{left:?}")
+    };
+    let cookie = number(cookie);
+    let ack = format!(
+        "tcp 10.0.0.5:1234 > 192.0.2.7:80 seq=101 ack={}",
+        cookie.wrapping_add(1)
+    );
+    let left = both.send(0, LAN, &ack);
+    let [(0, WAN, syn)] = &left[..] else {
+        panic!("{left:?}")
+    };
+    assert_eq!((number(syn), syn[47]), (100, 2));
+    // By the other node: an ACK goes back to the server, one on to the client, both where the server's packet came in.
+    let mut left = both.send(1, WAN, SYN_ACK);
+    left.sort();
+    let [(1, LAN, opens), (1, WAN, third)] = &left[..] else {
+        panic!("{left:?}")
+    };
+    assert_eq!((number(opens), opens[47]), (cookie.wrapping_add(1), 0x10));
+    assert_eq!((number(third), third[47]), (101, 0x10));
+    // Its data are translated by the owner.
+    let left = both.send(1, WAN, "tcp 192.0.2.7:80 > 10.0.0.5:1234 seq=501 ack=101 len=50");
+    let [(1, LAN, data)] = &left[..] else {
+        panic!("{left:?}")
+    };
+    assert_eq!(number(data), cookie.wrapping_add(1));
+    both.sync();
+    both.assert_equal();
+    assert_eq!(both.sessions(1), ["established peer's"]);
+    let left = both.send(1, WAN, "tcp 192.0.2.7:80 > 10.0.0.5:1234 seq=551 ack=101 len=50");
+    assert!(matches!(&left[..], [(1, LAN, data)] if number(data) == cookie.wrapping_add(51)));
 }

@@ -3,3 +3,4 @@
 mod defer;
 mod flows;
 mod model;
+mod split;

@@ -1,9 +1,9 @@
 //! The store of fragments on hold: its bounds, its order, its time, and that no piece is lost.
 #![allow(clippy::panic, reason = "a test's way to fail")]
 
-use haechi::base::Nanos;
+use haechi::base::{Nanos, WorkerId};
 use haechi::flow::HashSeed;
-use haechi::flow::fragments::{Complete, Extent, FragmentKey, Fragments, Gone, Offered};
+use haechi::flow::fragments::{Complete, Course, Extent, FragmentKey, Fragments, Gone, Offered};
 use proptest::prelude::*;
 
 fn key(id: u32) -> FragmentKey {
@@ -161,6 +161,98 @@ fn time_ends_datagrams_within_a_budget() {
     assert_eq!((bench.gone.len(), bench.store.held()), (2, 0));
 }
 
+/// A datagram that is put together elsewhere: what is here goes, the first bytes first, and what still comes passes.
+#[test]
+fn a_datagram_that_is_put_together_elsewhere() {
+    let mut bench = Bench::new(4, 200);
+    assert_eq!(bench.store.partial(&key(1)), None);
+    assert_eq!(bench.offer(1, extent(16, 24, true), 2), Offered::Held);
+    assert_eq!(bench.offer(1, extent(8, 16, true), 1), Offered::Held);
+    let partial = |bench: &Bench| {
+        bench
+            .store
+            .partial(&key(1))
+            .unwrap_or_else(|| panic!("it is there"))
+    };
+    assert_eq!(bench.store.first_of(&partial(&bench)), None);
+    assert_eq!(
+        bench.store.pieces_of(&partial(&bench)).collect::<Vec<_>>(),
+        [&1, &2]
+    );
+    let mut gone = vec![];
+    let course = Course::Worker(WorkerId(3));
+    let some = partial(&bench);
+    bench.store.redirect(some, course, |piece| gone.push(piece));
+    assert_eq!((gone, bench.store.held()), (vec![1, 2], 0));
+    assert_eq!(bench.offer(1, extent(0, 8, true), 0), Offered::Passes(0, course));
+    // With the last of its bytes it is over: the next one is another datagram's.
+    assert_eq!(
+        bench.offer(1, extent(24, 30, false), 3),
+        Offered::Passes(3, course)
+    );
+    assert_eq!(bench.offer(1, extent(0, 8, true), 4), Offered::Held);
+    assert_eq!(bench.store.first_of(&partial(&bench)), Some(&4));
+    // Or when it is taken back.
+    let some = partial(&bench);
+    bench.store.redirect(some, Course::Peer(true), |_| {});
+    assert_eq!(
+        bench.offer(1, extent(8, 16, true), 5),
+        Offered::Passes(5, Course::Peer(true))
+    );
+    bench.store.reclaim(&key(1));
+    assert_eq!(bench.offer(1, extent(8, 16, true), 6), Offered::Held);
+    // Or after half a second.
+    let some = partial(&bench);
+    bench.store.redirect(some, Course::Peer(true), |_| {});
+    bench.now = Nanos(499_999_999);
+    assert_eq!(
+        bench.offer(1, extent(16, 24, true), 7),
+        Offered::Passes(7, Course::Peer(true))
+    );
+    bench.now = Nanos(500_000_000);
+    assert_eq!(bench.offer(1, extent(16, 24, true), 8), Offered::Held);
+    assert_eq!(bench.gone, []);
+}
+
+/// Each datagram is said once when it is old enough, the oldest first, whatever has ended meanwhile.
+#[test]
+fn datagrams_become_ripe_once() {
+    let mut bench = Bench::new(8, 200);
+    let ripe = |bench: &mut Bench| {
+        let now = bench.now;
+        let all = std::iter::from_fn(|| {
+            let partial = bench.store.next_ripe(now, Nanos(5))?;
+            bench.store.pieces_of(&partial).next().copied()
+        });
+        all.collect::<Vec<_>>()
+    };
+    for id in 1..=5 {
+        bench.now = Nanos(id.into());
+        assert_eq!(bench.offer(id, extent(8, 16, true), id), Offered::Held);
+    }
+    assert_eq!(ripe(&mut bench), [0_u32; 0]);
+    bench.now = Nanos(7);
+    assert_eq!(ripe(&mut bench), [1, 2]);
+    assert_eq!(ripe(&mut bench), [0_u32; 0]);
+    // The third is refused, the fourth complete; both before they are ripe.
+    assert!(matches!(
+        bench.offer(3, extent(0, 9, true), 9),
+        Offered::Refused(9, Gone::Overlap)
+    ));
+    bench.offer(4, extent(0, 8, true), 9);
+    let Offered::Complete(complete) = bench.offer(4, extent(16, 17, false), 9) else {
+        panic!("all of it is there");
+    };
+    bench.take(complete);
+    bench.offer(6, extent(0, 8, true), 6);
+    bench.now = Nanos(100);
+    assert_eq!(ripe(&mut bench), [5, 6]);
+    bench.expire(u32::MAX);
+    bench.offer(7, extent(0, 8, true), 7);
+    bench.now = Nanos(200);
+    assert_eq!(ripe(&mut bench), [7]);
+}
+
 proptest! {
     /// Under any offers no piece is lost or doubled, no bound is passed, and all room comes back.
     #[test]
@@ -173,6 +265,12 @@ proptest! {
         for (id, start, len, more, wait) in offers {
             bench.now = bench.now.plus(Nanos(wait));
             bench.expire(u32::MAX);
+            // Some go elsewhere.
+            if let Some(ripe) = bench.store.next_ripe(bench.now, Nanos(7)) {
+                if wait == 2 {
+                    bench.store.redirect(ripe, Course::Peer(false), |piece| assert!(accounted.insert(piece)));
+                }
+            }
             let piece = offered;
             offered += 1;
             match bench.offer(id, extent(start * 8, (start + len) * 8, more), piece) {
@@ -193,7 +291,7 @@ proptest! {
                         prop_assert!(accounted.insert(piece));
                     }
                 }
-                Offered::Duplicate(back) | Offered::Refused(back, _) => {
+                Offered::Duplicate(back) | Offered::Refused(back, _) | Offered::Passes(back, _) => {
                     prop_assert_eq!(back, piece);
                     prop_assert!(accounted.insert(piece));
                 }

@@ -301,6 +301,32 @@ fn numbers_that_the_survivor_does_not_know_are_learnt_from_both_ends() {
     );
 }
 
+/// An ICMP error is a connection's first packet at the survivor: its numbers are learnt nevertheless.
+#[test]
+fn an_icmp_error_keeps_no_numbers_from_being_learnt() {
+    let mut pair = Pair::new(ALLOW_ALL);
+    establish(&mut pair.a);
+    passes(&mut pair.a, &[("lan", &client(101, 501, 50))]);
+    pair.sync();
+    pair.fail_over();
+    let error = crate::both::error("198.51.100.1", "10.0.0.5", (3, 4), &client(101, 501, 50));
+    assert_eq!(pair.b.frame("wan", &error), "to lan: related");
+    let far = 501 + 30_000_000;
+    passes(
+        &mut pair.b,
+        &[
+            ("wan", &server(far, 151, 1400)),
+            ("lan", &client(151, far + 1400, 0)),
+            ("wan", &server(far + 1400, 151, 1400)),
+            ("lan", &client(151, far + 2800, 0)),
+        ],
+    );
+    assert_eq!(
+        pair.b.send("wan", &server(501, 151, 1)),
+        "tcp_out_of_window: session"
+    );
+}
+
 #[test]
 fn what_is_further_away_than_the_tolerance_is_dropped_and_so_is_all_of_it_later() {
     // No two of them agree.

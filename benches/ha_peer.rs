@@ -112,6 +112,7 @@ impl Pair {
                 worker: 0,
                 handle: id,
                 update: Update::Session(*image),
+                awaited: false,
             };
             assert!(self.nodes[0].offer(self.now, outgoing));
         }

@@ -39,6 +39,7 @@ fn session(id: u32) -> Outgoing {
             state: SessionState::UdpNew,
             ..Image::default()
         }),
+        awaited: false,
     }
 }
 

@@ -20,7 +20,7 @@ use haechi::flow::image::{BUCKETS, Birth, Bucket, Image};
 use haechi::flow::{FlowKey, KeyClass, Session, SessionState, TcpSender};
 use haechi::ha::seal::OVERHEAD;
 use haechi::ha::wire::{DATAGRAM, InvalidUpdate, Message, VERSION, WireError, Writer, decode, kind, session};
-use haechi::ha::{Ack, DigestReport, Frame, Heartbeat, Lead, NodeId, Progress, Role, Update};
+use haechi::ha::{Ack, Crossing, DigestReport, Frame, Heartbeat, Lead, NodeId, Part, Progress, Role, Update};
 use proptest::prelude::*;
 
 fn bytes_of(frames: &[Frame]) -> Vec<u8> {
@@ -163,7 +163,109 @@ fn fixtures() -> Vec<(&'static str, Frame)> {
                 differ: buckets,
             }),
         ),
+        ("redirect", packet(Crossing::Known, 1, 0x0203)),
+        ("redirect_part", a_part()),
+        ("return", packet(Crossing::Return, 1, 1)),
+        ("return_made", packet(Crossing::ReturnMade, 0, 1)),
+        ("sent_back", packet(Crossing::SentBack, 0, 1)),
     ]
+}
+
+fn packet(crossing: Crossing, port: u16, worker: u16) -> Frame {
+    Frame::Packet {
+        crossing,
+        port: PortId(port),
+        worker,
+        part: None,
+        bytes: [&[2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0][..], b"packet"].concat(),
+    }
+}
+
+fn a_part() -> Frame {
+    Frame::Packet {
+        crossing: Crossing::Unknown,
+        port: PortId(0),
+        worker: 2,
+        part: Some(Part {
+            id: 0x0102_0304,
+            offset: 1400,
+            total: 1406,
+        }),
+        bytes: b"packet".to_vec(),
+    }
+}
+
+/// What a frame of updates says whose sender waits: a later version 1 than the first, which passes it over.
+#[test]
+fn a_sender_that_waits_says_so() {
+    let path = format!("{}/tests/data/ha/v1/sync_awaited.hex", env!("CARGO_MANIFEST_DIR"));
+    let digits = std::fs::read_to_string(path).expect("the fixture");
+    let mut out = Vec::new();
+    let mut writer = Writer::new(&mut out, 19);
+    assert!(writer.sync(7) && !Writer::new(&mut Vec::new(), 100).hasten());
+    assert!(writer.hasten() && !writer.hasten(), "it has room for one");
+    assert_eq!(hex(&out), digits.trim());
+    // With what is new behind it.
+    let mut out = Vec::new();
+    let mut writer = Writer::new(&mut out, 1400);
+    assert!(writer.sync(7) && writer.hasten() && writer.update(&Update::Session(established(1))));
+    let messages: Vec<_> = decode(&out).expect("it can be read").collect();
+    let [
+        Message::Sync {
+            number: 7,
+            haste: true,
+            updates,
+        },
+    ] = &messages[..]
+    else {
+        panic!("{messages:?}");
+    };
+    assert_eq!(
+        updates.clone().flatten().collect::<Vec<_>>(),
+        [Update::Session(established(1))]
+    );
+    assert!(matches!(
+        decode(&bytes_of(
+            &fixtures()[1..2]
+                .iter()
+                .map(|(_, frame)| frame.clone())
+                .collect::<Vec<_>>()
+        ))
+        .expect("it can be read")
+        .next(),
+        Some(Message::Sync { haste: false, .. })
+    ));
+}
+
+#[test]
+fn packets_that_cannot_be_are_counted_by_their_kind() {
+    let empty = Frame::Packet {
+        crossing: Crossing::Return,
+        port: PortId(1),
+        worker: 0,
+        part: None,
+        bytes: vec![],
+    };
+    let mut beyond = a_part();
+    if let Frame::Packet { part: Some(part), .. } = &mut beyond {
+        part.total -= 1;
+    }
+    for (frame, of) in [(empty, kind::RETURN), (beyond, kind::REDIRECT)] {
+        let bytes = bytes_of(&[frame]);
+        let messages: Vec<_> = decode(&bytes).expect("its structure is right").collect();
+        assert!(
+            matches!(messages[..], [Message::Invalid { kind }] if kind == of),
+            "{messages:?}"
+        );
+    }
+    // A port of one byte, a part of seven.
+    for (bytes, tag) in [
+        (&[8, 0, 4, 0, 1, 1, 0, 9][..], 1),
+        (&[9, 0, 10, 0, 4, 7, 0, 1, 2, 3, 4, 5, 6, 7], 4),
+    ] {
+        let kind = u16::from(bytes[0]);
+        assert_eq!(decode(bytes).err(), Some(WireError::TooShort { kind, tag }));
+    }
 }
 
 /// Version 1 is frozen: these files never change. (A later version adds files of its own beside them.)
@@ -521,7 +623,7 @@ fn lengths_that_run_over_and_values_that_are_short_refuse_all() {
     }
     assert!(decode(&ack).is_ok() && decode(&[]).is_ok());
     // Of a kind that nobody knows the body may be anything.
-    assert_eq!(frames_of(&[9, 0, 1, 0, 255]), [Frame::Unknown { kind: 9 }]);
+    assert_eq!(frames_of(&[99, 0, 1, 0, 255]), [Frame::Unknown { kind: 99 }]);
 }
 
 proptest! {

@@ -45,8 +45,9 @@ pub fn judge(steps: &mut impl Steps, now: Nanos) {
     steps.process(now);
 }
 
+/// Takes the messages that packets may depend on which are here by now.
 #[inline(always)]
-fn drain(steps: &mut impl Steps, now: Nanos) {
+pub fn drain(steps: &mut impl Steps, now: Nanos) {
     // What comes while they are drained belongs to packets that are not here yet.
     for _ in 0..steps.messages() {
         steps.take_message(now);

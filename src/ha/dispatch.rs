@@ -1,6 +1,8 @@
 //! What goes on between the protocol ([`Peer`]) and the workers of a node ([`super::member`]), without I/O: events become orders, and what
 //! the workers say becomes updates, digests and progress. The HA thread turns it, and so does the simulator.
 
+mod frames;
+
 use std::sync::Arc;
 
 use super::NodeId;
@@ -137,6 +139,8 @@ pub struct Dispatch {
     resync: Option<(u32, BucketSet)>,
     ports_are_up: bool,
     counters: DispatchCounters,
+    /// The worker whose packets are taken first.
+    next_gather: usize,
 }
 
 impl Dispatch {
@@ -176,6 +180,7 @@ impl Dispatch {
             resync: None,
             ports_are_up: true,
             counters: DispatchCounters::default(),
+            next_gather: 0,
         }
     }
 
@@ -236,7 +241,7 @@ impl Dispatch {
         for worker in 0..self.links.len() {
             any |= self.listen(now, worker);
         }
-        any
+        any | self.deliver()
     }
 
     fn tell_health(&mut self, now: Nanos) {
@@ -301,6 +306,11 @@ impl Dispatch {
             }
             return Ok(());
         }
+        if let Event::Told { worker, handle } = event {
+            return self
+                .order_to(WorkerId(worker), Order::Told(handle))
+                .map_err(|()| event);
+        }
         if !self.have_room() {
             return Err(event);
         }
@@ -347,7 +357,7 @@ impl Dispatch {
                 let rate = self.config.sync_rate / (self.links.len().max(1) as u32);
                 self.order_all(|| Order::TellAll(buckets, rate.max(1), resync));
             }
-            Event::Update(_) | Event::Again { .. } => {}
+            Event::Update(_) | Event::Again { .. } | Event::Told { .. } => {}
         }
         let _ = now;
         Ok(())
@@ -437,8 +447,8 @@ impl Dispatch {
         let link = &mut self.links[worker];
         let is_heard = self.sync_up && link.begun == self.conversation;
         match word {
-            Word::News(_) if !is_heard => self.counters.unheard += 1,
-            Word::News(news) => {
+            Word::News(..) if !is_heard => self.counters.unheard += 1,
+            Word::News(news, awaited) => {
                 let (handle, update) = match news {
                     News::Session(image, name) => (name, Update::Session(image)),
                     News::Gone(key, birth) => (0, Update::Gone { key, birth }),
@@ -448,11 +458,12 @@ impl Dispatch {
                     worker: worker as u16,
                     handle,
                     update,
+                    awaited,
                 };
                 if !self.peer.offer(now, outgoing) {
                     return Err(word);
                 }
-                self.counters.gone_sent += u64::from(matches!(word, Word::News(News::Gone(..))));
+                self.counters.gone_sent += u64::from(matches!(word, Word::News(News::Gone(..), _)));
                 if self.walk.is_some() {
                     // The workers keep the pace; this says how far the walk is, about.
                     self.peer.take_allowance(now, 1);

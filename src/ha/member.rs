@@ -3,6 +3,7 @@
 
 use crossbeam_queue::ArrayQueue;
 
+use super::frames::Frames;
 use crate::base::Nanos;
 use crate::engine::rate::Pacer;
 use crate::engine::{Engine, Outputs};
@@ -19,6 +20,8 @@ pub enum Order {
     TakeIn(News, bool),
     /// What was told of this session got lost ([`News::Session`]).
     TellAgain(u64),
+    /// The other node has what it was told of this session: what waits for that goes.
+    Told(u64),
     /// Sessions are whose this says; whether packets are judged.
     Stand(Standing, bool),
     /// The other node has begun anew: what it said counts no more.
@@ -45,8 +48,8 @@ pub enum Order {
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "a worker neither allocates nor frees")]
 pub enum Word {
-    /// News of a session of this node's.
-    News(News),
+    /// News of a session of this node's; whether a packet waits until the other node has them ([`Order::Told`]).
+    News(News, bool),
     /// What it says from now on is for the other node as it is now: [`Order::BeginTelling`].
     Begun(u32),
     /// All own sessions have been told of, as was ordered by this number.
@@ -68,11 +71,19 @@ pub struct Queues {
     pub orders: ArrayQueue<Order>,
     /// From the worker.
     pub words: ArrayQueue<Word>,
+    /// Packets that cross, of an active-active pair.
+    pub frames: Option<Frames>,
 }
 
 impl Queues {
     /// Orders and words that wait, each.
     pub const ROOM: usize = 4096;
+
+    /// The same, and packets that cross.
+    #[must_use]
+    pub fn with_frames(self, frames: Option<Frames>) -> Self {
+        Self { frames, ..self }
+    }
 
     /// Empty ones, for `room` orders and words each.
     #[must_use]
@@ -80,6 +91,7 @@ impl Queues {
         Self {
             orders: ArrayQueue::new(room),
             words: ArrayQueue::new(room),
+            frames: None,
         }
     }
 }
@@ -182,6 +194,7 @@ impl Member {
         match order {
             Order::TakeIn(news, yields) => engine.take_news(now, &news, yields, out),
             Order::TellAgain(name) => engine.tell_again(name),
+            Order::Told(name) => engine.told(now, name, out),
             Order::Stand(standing, forwards) => engine.stand(now, standing, forwards),
             Order::ForgetHeard => engine.forget_heard(),
             Order::BeginTelling(number) => {
@@ -259,7 +272,13 @@ impl Member {
                 _ => None,
             };
             match news {
-                Some(news) => self.say(Word::News(news)),
+                Some(news) => {
+                    let awaited = match news {
+                        News::Session(_, name) => engine.has_deferred() && engine.is_awaited(name),
+                        News::Gone(..) | News::Station(..) => false,
+                    };
+                    self.say(Word::News(news, awaited));
+                }
                 None => break,
             }
         }

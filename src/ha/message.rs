@@ -1,6 +1,6 @@
 //! What the nodes of a pair tell each other. A datagram carries one or more [`Frame`]s.
 
-use crate::base::Nanos;
+use crate::base::{Nanos, PortId};
 use crate::flow::FlowKey;
 use crate::flow::image::{Birth, Bucket, Image};
 use crate::flow::station::Station;
@@ -123,6 +123,48 @@ pub struct DigestReport {
     pub differ: Vec<Bucket>,
 }
 
+/// Why a frame crosses to the other node of an active-active pair.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Crossing {
+    /// A packet that came in by the port and belongs to a session that the sender has from the receiver: the receiver is to judge it.
+    Known,
+    /// The same of a packet without a session, which may open none at the sender.
+    #[default]
+    Unknown,
+    /// The other way: a fragment of a datagram whose session is the receiver's own. The receiver judges it as one of its own.
+    SentBack,
+    /// A packet that the receiver had sent, judged: it is to leave by the port.
+    Return,
+    /// A packet that the sender made in answer to one of those (RST, ICMP): it is to leave by the port.
+    ReturnMade,
+}
+
+/// Which part of a frame.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Part {
+    /// The frame: the sender's count of frames in parts, modulo 2^32.
+    pub id: u32,
+    /// Where the part begins.
+    pub offset: u16,
+    /// Bytes of the frame.
+    pub total: u16,
+}
+
+/// A frame, or a part of one, as it stands in a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Crossed<'a> {
+    /// What for.
+    pub crossing: Crossing,
+    /// The port, by its place in the configuration, which both nodes have alike.
+    pub port: PortId,
+    /// The sender's worker.
+    pub worker: u16,
+    /// `None`: the whole frame.
+    pub part: Option<Part>,
+    /// From the Ethernet header on.
+    pub bytes: &'a [u8],
+}
+
 /// One message. Numbers are the sender's unless said otherwise.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Frame {
@@ -172,6 +214,19 @@ pub enum Frame {
     },
     /// What the receiver of a barrier has to say to it.
     Digests(DigestReport),
+    /// A packet of an active-active pair: [`Crossed`]. Takes no number, and is not sent again.
+    Packet {
+        /// What for.
+        crossing: Crossing,
+        /// See [`Crossed`].
+        port: PortId,
+        /// See [`Crossed`].
+        worker: u16,
+        /// See [`Crossed`].
+        part: Option<Part>,
+        /// See [`Crossed`].
+        bytes: Vec<u8>,
+    },
     /// A kind that this version does not know: counted, and passed over.
     Unknown {
         /// Its kind.

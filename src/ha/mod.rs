@@ -4,6 +4,7 @@
 //! - `wire`: messages to bytes and back, in a form that later versions can add to
 //! - `seal`: datagrams that nobody else can read, forge or replay
 //! - `election`: which of the nodes leads
+//! - `frames`: packets that cross between active-active nodes
 //! - `stream`: session updates in order, acknowledged, sent again in their newest state
 //! - `peer`: all of it together
 //! - [`dispatch`]: what goes on between it and the workers
@@ -11,6 +12,7 @@
 
 pub mod dispatch;
 pub mod election;
+pub mod frames;
 pub mod member;
 pub mod message;
 pub mod peer;
@@ -19,6 +21,8 @@ pub mod stream;
 pub mod wire;
 
 pub use election::{Election, ElectionConfig, SwitchRefused, Why};
-pub use message::{Ack, DigestReport, Frame, Heartbeat, Lead, NodeId, Path, Progress, Role, Update};
+pub use message::{
+    Ack, Crossed, Crossing, DigestReport, Frame, Heartbeat, Lead, NodeId, Part, Path, Progress, Role, Update,
+};
 pub use peer::{Event, Peer, PeerConfig, Status};
 pub use stream::{Outgoing, StreamConfig};

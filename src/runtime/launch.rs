@@ -42,6 +42,8 @@ use crate::dpdk::{Eal, EalConfig, Mempool};
 const ANSWER_BUFFERS: u32 = 2048;
 /// The largest answer is an ICMPv6 unreachable within the minimum MTU (RFC 4443, section 2.4 (c)).
 const ANSWER_MTU: u16 = 1500;
+/// Buffers a worker for packets of the other node of an active-active pair: they may fill transmit queues.
+const REDIRECT_BUFFERS: u32 = 4096;
 /// How long a worker may take over a command at the start and the stop.
 const WORKER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the stop of a node may wait for the logs: some million records.
@@ -203,7 +205,14 @@ impl Service {
             adaptive: config.node.idle == Idle::Adaptive,
             pool: pool.clone(),
             alerts: logs.as_ref().is_some_and(LogFiles::has_alerts),
-            pair: plan.as_ref().map(PairPlan::setup),
+            pair: plan.as_ref().map(PairPlan::common),
+        };
+        let redirected = match plan.as_ref().and_then(PairPlan::longest_packet) {
+            Some(mtu) => {
+                let buffers = REDIRECT_BUFFERS * u32::from(worker_count);
+                Some(Mempool::create(&eal, "redirected packets", buffers, mtu)?)
+            }
+            None => None,
         };
         let clock = common.clock;
         let names = Arc::new(Names::new(&config, &ids));
@@ -236,8 +245,10 @@ impl Service {
         let mut places = places.into_iter();
         for (id, cpu) in (0..).map(WorkerId).zip(workers) {
             let records = queues_of_log.get(id.index()).cloned();
-            let pair = plan.as_ref().and_then(|plan| plan.queues(id.index()));
-            match threads::spawn(id, cpu, common.clone(), records, places.next(), pair) {
+            let way = plan
+                .as_ref()
+                .and_then(|plan| plan.way(id.index(), redirected.clone()));
+            match threads::spawn(id, cpu, common.clone(), records, places.next(), way) {
                 Ok((link, thread)) => {
                     worker_links.push(link);
                     threads.push(thread);

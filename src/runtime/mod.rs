@@ -10,6 +10,7 @@
 //!   workers; [`launch`]: start, service, stop; [`totals`]: the last words; [`notify`], [`watchdog`]: systemd
 
 pub mod command;
+pub mod crossway;
 pub mod idle;
 mod jobs;
 pub mod keeper;

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arrayvec::ArrayVec;
 
+use super::crossway::{Arrived, Crossway};
 use super::idle::{Idle, Polled};
 use super::mesh::{Handed, Mesh, What};
 use super::rss::PortRss;
@@ -13,7 +14,8 @@ use crate::base::{Nanos, PortId, WorkerId};
 use crate::dpdk::mbuf::{Burst, free_burst};
 use crate::dpdk::wake::Announcer;
 use crate::dpdk::{MAX_BURST, Mbuf, Mempool, RxQueue, TxQueue};
-use crate::engine::{DropReason, Hops, Mark, Message, Note, Outputs};
+use crate::engine::{DropReason, Hops, Mark, Message, Note, Offered, Outputs};
+use crate::ha::Crossing;
 use crate::packet::PacketBuf;
 use crate::packet::view::link_header;
 
@@ -211,13 +213,21 @@ pub(super) struct WorkerOutputs {
     pub(super) originated: u64,
     /// The other workers, if there are any.
     pub(super) mesh: Option<Mesh>,
+    /// The other node, of one that is one of a pair.
+    pub(super) crossway: Option<Crossway>,
     /// Packets that other workers took: to judge, and to send.
     pub(super) handed_over: u64,
     pub(super) relayed: u64,
 }
 
 impl WorkerOutputs {
-    pub(super) fn new(flags: &[Arc<PortFlags>], burst: usize, pool: Mempool, mesh: Option<Mesh>) -> Self {
+    pub(super) fn new(
+        flags: &[Arc<PortFlags>],
+        burst: usize,
+        pool: Mempool,
+        mesh: Option<Mesh>,
+        crossway: Option<Crossway>,
+    ) -> Self {
         let slot = |flags: &Arc<PortFlags>| Slot {
             queues: None,
             announces: false,
@@ -241,6 +251,7 @@ impl WorkerOutputs {
             forwarded: 0,
             originated: 0,
             mesh,
+            crossway,
             handed_over: 0,
             relayed: 0,
         }
@@ -263,6 +274,9 @@ impl WorkerOutputs {
         }
         if self.mesh.is_some() {
             self.flush_mesh();
+        }
+        if let Some(crossway) = &mut self.crossway {
+            crossway.announce();
         }
         free_burst(&mut self.dropped);
     }
@@ -384,6 +398,45 @@ impl WorkerOutputs {
         self.free(packet);
     }
 
+    /// The next packet of the other node's that is to be judged, and whether it is one of this node's own that has come back; those that
+    /// are to be sent are. The first word: something came.
+    #[cold]
+    pub(super) fn take_crossed(&mut self, forwards: bool) -> Option<Option<(Mbuf, PortId, bool)>> {
+        Some(match self.crossway.as_mut()?.take()? {
+            Arrived::Judge(packet, port) => Some((packet, port, false)),
+            Arrived::JudgeAgain(packet, port) => Some((packet, port, true)),
+            Arrived::Send(packet, to, made) if forwards => {
+                self.push(packet, to, made);
+                None
+            }
+            Arrived::Send(packet, ..) => {
+                self.tx_drops[DropReason::HaStandby.index()] += 1;
+                self.free(packet);
+                None
+            }
+            Arrived::Lost => {
+                self.tx_drops[DropReason::RedirectLimit.index()] += 1;
+                None
+            }
+        })
+    }
+
+    /// Sends a copy of a packet to the other node. `false`: there is no room.
+    #[cold]
+    fn cross(&mut self, packet: &Mbuf, crossing: Crossing, port: PortId) -> bool {
+        let crossway = self.crossway.as_mut();
+        crossway.is_some_and(|crossway| crossway.send(crossing, port, packet.bytes()))
+    }
+
+    /// The same of a packet that is the other node's.
+    #[cold]
+    fn cross_back(&mut self, packet: Mbuf, crossing: Crossing, port: PortId) {
+        if !self.cross(&packet, crossing, port) {
+            self.tx_drops[DropReason::RedirectLimit.index()] += 1;
+        }
+        self.free(packet);
+    }
+
     /// Sends a packet that another worker could not.
     pub(super) fn send_for(&mut self, handed: Handed) {
         self.push(handed.packet, handed.port, handed.what == What::SendMade);
@@ -491,6 +544,31 @@ impl Outputs<Mbuf> for WorkerOutputs {
         // What is for another worker's ports goes by the same rings.
         self.flush();
         self.mesh.as_ref().is_some_and(|mesh| mesh.mark(to, mark))
+    }
+
+    fn offer(&mut self, packet: Mbuf, ingress: PortId, what: Offered, _note: Note) -> Result<(), Mbuf> {
+        let crossing = match what {
+            Offered::Peers => Crossing::Known,
+            Offered::Unknown => Crossing::Unknown,
+        };
+        if !self.cross(&packet, crossing, ingress) {
+            return Err(packet);
+        }
+        self.free(packet);
+        Ok(())
+    }
+
+    fn give_back(&mut self, packet: Mbuf, to: PortId, _note: Note) {
+        self.cross_back(packet, Crossing::Return, to);
+    }
+
+    fn give_back_made(&mut self, packet: Mbuf, to: PortId) {
+        self.originated += 1;
+        self.cross_back(packet, Crossing::ReturnMade, to);
+    }
+
+    fn send_back(&mut self, packet: Mbuf, ingress: PortId, _note: Note) {
+        self.cross_back(packet, Crossing::SentBack, ingress);
     }
 
     fn buffer(&mut self) -> Option<Mbuf> {

@@ -100,6 +100,18 @@ counts! {
     relayed,
     /// Packets that other workers handed over, to be judged or sent.
     taken_over,
+    /// Packets that the other node of an HA pair judges.
+    redirected_out,
+    /// Packets that it has sent to be judged here.
+    redirected_in,
+    /// Of those, what went back: packets that pass, and answers to them.
+    given_back,
+    /// What came back from there to be sent.
+    returned,
+    /// First packets that were held until the other node knows their session.
+    deferred,
+    /// First packets that did not wait for that, or in vain.
+    deferred_late,
     /// Live sessions.
     sessions,
     /// Sessions that there may be now: the worker's lease.
@@ -172,6 +184,12 @@ impl Counts {
         self.handed_over += other.handed_over;
         self.relayed += other.relayed;
         self.taken_over += other.taken_over;
+        self.redirected_out += other.redirected_out;
+        self.redirected_in += other.redirected_in;
+        self.given_back += other.given_back;
+        self.returned += other.returned;
+        self.deferred += other.deferred;
+        self.deferred_late += other.deferred_late;
         self.sessions += other.sessions;
         self.max_sessions += other.max_sessions;
         self.half_open += other.half_open;
@@ -196,8 +214,9 @@ impl Counts {
     /// The account that must come out even on a worker at rest, and in any one moment's counts.
     #[must_use]
     pub fn is_even(&self) -> bool {
-        let came = self.rx_packets + self.originated + self.taken_over;
-        let left = self.tx_packets + self.handed_over + self.relayed + self.dropped();
+        let came = self.rx_packets + self.originated + self.taken_over + self.redirected_in + self.returned;
+        let crossed = self.redirected_out + self.given_back;
+        let left = self.tx_packets + self.handed_over + self.relayed + crossed + self.dropped();
         came == left + self.held
     }
 }

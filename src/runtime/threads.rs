@@ -7,12 +7,13 @@ use std::thread::JoinHandle;
 use core_affinity::CoreId;
 
 use super::command::{Mailbox, WorkerLink};
+use super::crossway::Way;
 use super::mesh::{self, Mesh};
 use super::rss::NodeRss;
 use super::slots::PortFlags;
 use super::stats::WorkerStats;
 use super::worker::{Worker, WorkerSetup};
-use crate::base::WorkerId;
+use crate::base::{Nanos, WorkerId};
 use crate::control::eventlog::{self, RecordQueue};
 use crate::dpdk::thread::Registered;
 use crate::dpdk::tsc::TscClock;
@@ -20,7 +21,7 @@ use crate::dpdk::wake::Bell;
 use crate::dpdk::{Eal, Error, HugePages, Mempool};
 use crate::engine::{Engine, Leasing, PairSetup, Placement};
 use crate::flow::{BucketTable, HashSeed, OwnerFunction, Side};
-use crate::ha::member::{Member, Queues};
+use crate::ha::member::Member;
 use crate::policy::Policy;
 
 /// What all workers of a node have in common.
@@ -47,7 +48,18 @@ pub struct WorkerCommon {
     /// There is a log for alerts.
     pub alerts: bool,
     /// The node is one of a pair.
-    pub pair: Option<PairSetup>,
+    pub pair: Option<PairCommon>,
+}
+
+/// What the workers of a node of a pair have in common.
+#[derive(Clone)]
+pub struct PairCommon {
+    /// For the engines.
+    pub setup: PairSetup,
+    /// Packets a second that each worker offers to the other node at most; 0: none.
+    pub redirect_rate: u32,
+    /// `defer_timeout`, and whether packets pass then.
+    pub defer: (Nanos, bool),
 }
 
 /// Where a worker stands among several.
@@ -106,7 +118,7 @@ pub fn spawn(
     common: WorkerCommon,
     records: Option<Arc<RecordQueue>>,
     place: Option<Place>,
-    queues: Option<Arc<Queues>>,
+    way: Option<Way>,
 ) -> Result<(WorkerLink, WorkerThread), String> {
     let mailbox = Arc::new(Mailbox::default());
     let stats = Arc::new(WorkerStats::new(common.ports.len()));
@@ -116,7 +128,7 @@ pub fn spawn(
         .spawn({
             let (mailbox, stats) = (Arc::clone(&mailbox), Arc::clone(&stats));
             move || {
-                let made = prepare((id, cpu), common, mailbox, stats, records, place, queues);
+                let made = prepare((id, cpu), common, mailbox, stats, records, place, way);
                 let (worker, _registered) = match made {
                     Ok((worker, bell, registered)) => {
                         // Whoever started this thread waits for it.
@@ -148,7 +160,7 @@ fn prepare(
     stats: Arc<WorkerStats>,
     records: Option<Arc<RecordQueue>>,
     place: Option<Place>,
-    queues: Option<Arc<Queues>>,
+    way: Option<Way>,
 ) -> Result<(Worker, Bell, Registered), String> {
     // Pinned before it is registered: the EAL notes the CPU, and the engine's memory is touched from here.
     if !core_affinity::set_for_current(CoreId { id: cpu }) {
@@ -168,7 +180,11 @@ fn prepare(
         engine = engine.with_records(eventlog::WAITING, common.alerts);
     }
     if let Some(pair) = &common.pair {
-        engine = engine.with_pair(pair, &memory).map_err(|e| e.to_string())?;
+        engine = engine
+            .with_pair(&pair.setup, &memory)
+            .map_err(|e| e.to_string())?;
+        engine.set_redirect(pair.redirect_rate);
+        engine.set_defer(pair.defer.0, pair.defer.1);
     }
     if let Some(place) = &place {
         let leasing = Leasing {
@@ -196,7 +212,8 @@ fn prepare(
         mailbox,
         stats,
         records,
-        pair: queues.map(Member::new),
+        pair: way.as_ref().map(|way| Member::new(Arc::clone(&way.queues))),
+        way,
     };
     let (worker, bell) = Worker::new(setup).map_err(|e| format!("cannot make what wakes a worker: {e}"))?;
     Ok((worker, bell, registered))

@@ -3,13 +3,13 @@
 //! A turn, in the order that lets no reply overtake what it depends on ([`turn`]):
 //!
 //! 1. Read the TSC once; take commands.
-//! 2. For each receive queue a burst, then packets that other workers handed over. (Packets redirected by the HA peer will
-//!    come here.) Only then the waiting session-sync messages, drained completely: so a message that was pushed before its
+//! 2. For each receive queue a burst, then packets that other workers handed over. Only then the waiting session-sync messages, drained completely: so a message that was pushed before its
 //!    session's first packet left is known before any reply to that packet is processed.
 //! 3. The engine judges the burst; what it forwards waits for transmission by port.
 //! 4. Transmit in bursts, free what was dropped in bulk.
-//! 5. Now and then, within a budget: timers, a step of a running job, counters to be published.
-//! 6. With nothing done, wait as [`super::idle`] says.
+//! 5. Packets that the other node of an active-active pair has sent, in a batch of their own: own work goes first.
+//! 6. Now and then, within a budget: timers, a step of a running job, counters to be published.
+//! 7. With nothing done, wait as [`super::idle`] says.
 //!
 //! Nothing here allocates, frees, locks, logs or makes a system call, but for an idle worker on its way to sleep, which arms
 //! its queues' interrupts under a lock for each port. (Kernel-backed drivers make system calls of their own when they have
@@ -21,6 +21,7 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 
 use super::command::{Command, Mailbox, Reply};
+use super::crossway::{Crossway, Way};
 use super::idle::{Idle, Wait, WakeUp};
 use super::jobs::{pass_records, step_buckets, step_farewell, step_kill, step_lookup, step_rules, step_scan};
 use super::load::{GAP_SECONDS, Load, Reap};
@@ -33,7 +34,7 @@ use crate::control::eventlog::RecordQueue;
 use crate::dpdk::tsc::{self, TscClock};
 use crate::dpdk::wake::{Bell, WakeSet};
 use crate::dpdk::{MAX_BURST, Mbuf, Mempool};
-use crate::engine::{Batch, Engine, MAX_BATCH, Upkeep};
+use crate::engine::{Batch, Engine, Hops, MAX_BATCH, Upkeep};
 use crate::flow::SessionState;
 use crate::ha::member::Member;
 
@@ -68,8 +69,10 @@ pub struct WorkerSetup {
     pub stats: Arc<WorkerStats>,
     /// Where its engine's records go, if there are logs.
     pub records: Option<Arc<RecordQueue>>,
-    /// Its part in an HA pair.
+    /// Its part in an HA pair,
     pub pair: Option<Member>,
+    /// and its way to the other node.
+    pub way: Option<Way>,
 }
 
 /// A worker; lives on one thread.
@@ -84,6 +87,8 @@ pub struct Worker {
     pair: Option<Member>,
     out: WorkerOutputs,
     batch: Batch<Mbuf>,
+    /// Packets that the other node of a pair has sent, to be judged for it.
+    redirected: Batch<Mbuf>,
     /// A command that takes several turns; no other is taken meanwhile.
     job: Option<(u64, Command)>,
     /// An answer that found its queue full.
@@ -131,8 +136,15 @@ impl Worker {
             stats: setup.stats,
             records: setup.records,
             pair: setup.pair,
-            out: WorkerOutputs::new(&setup.ports, setup.burst, setup.pool, setup.mesh),
+            out: WorkerOutputs::new(
+                &setup.ports,
+                setup.burst,
+                setup.pool,
+                setup.mesh,
+                setup.way.map(|way| Crossway::new(way, setup.id.0)),
+            ),
             batch: Batch::new(),
+            redirected: Batch::new(),
             job: None,
             unsent: None,
             idle: Idle::new(setup.adaptive),
@@ -177,12 +189,9 @@ impl Worker {
             self.out.slots.iter_mut().for_each(|slot| slot.heard(woken));
         }
         let paired = match &mut self.pair {
-            Some(pair) => pair.turn(now, &mut self.engine, &mut self.out),
+            Some(_) => self.pair_up(now),
             None => false,
         };
-        if paired {
-            self.out.flush();
-        }
         if self.engine.is_moving() || self.out.mesh.as_ref().is_some_and(Mesh::is_marked) {
             self.step_move(now);
         }
@@ -223,6 +232,55 @@ impl Worker {
         }
     }
 
+    /// The pair's share of the turn. True: there was something to do.
+    fn pair_up(&mut self, now: Nanos) -> bool {
+        let is_empty = self.out.crossway.as_ref().is_none_or(Crossway::is_empty);
+        let crossed = !(is_empty && self.redirected.is_empty());
+        if crossed {
+            self.take_crossed(now);
+        }
+        let Some(pair) = &mut self.pair else {
+            return crossed;
+        };
+        let paired = pair.turn(now, &mut self.engine, &mut self.out);
+        if paired || crossed {
+            self.out.flush();
+        }
+        if let Some(crossway) = self.out.crossway.as_ref().filter(|_| self.engine.has_deferred()) {
+            // What waits for the other node's answer shall not wait for the clock of the HA thread.
+            crossway.hasten();
+        }
+        paired || crossed
+    }
+
+    /// What the other node has sent: a batch of it is judged, the rest has the next turn.
+    #[inline(never)]
+    fn take_crossed(&mut self, now: Nanos) {
+        let forwards = self.engine.forwards();
+        while self.redirected.room() > 0 && self.batch.room() > 0 {
+            let Some(crossed) = self.out.take_crossed(forwards) else {
+                break;
+            };
+            let pushed = match crossed {
+                None => Ok(()),
+                Some((packet, port, false)) => self.redirected.try_push_handed(packet, port, Hops::FROM_PEER),
+                Some((packet, port, true)) => self.batch.try_push_handed(packet, port, Hops::SENT_BACK),
+            };
+            debug_assert!(pushed.is_ok(), "there is room");
+        }
+        if !self.batch.is_empty() {
+            turn::judge(self, now);
+        }
+        self.judge_redirected(now);
+    }
+
+    /// As [`turn::judge`], of what the other node has sent.
+    fn judge_redirected(&mut self, now: Nanos) {
+        turn::drain(self, now);
+        self.engine
+            .process_redirected(now, &mut self.redirected, &mut self.out);
+    }
+
     /// What packets proved and disproved of the ports' devices goes to the other workers and to the log.
     #[cold]
     fn report_rss(&mut self) {
@@ -259,6 +317,16 @@ impl Worker {
             for handed in std::mem::take(&mut self.incoming) {
                 if handed.what != What::Judge {
                     self.out.send_for(handed);
+                    continue;
+                }
+                if handed.hops.is_from_peer() {
+                    if self.redirected.room() == 0 {
+                        self.judge_redirected(now);
+                    }
+                    let pushed = self
+                        .redirected
+                        .try_push_handed(handed.packet, handed.port, handed.hops);
+                    debug_assert!(pushed.is_ok(), "there is room");
                     continue;
                 }
                 if self.batch.room() == 0 {
@@ -407,6 +475,7 @@ impl Worker {
             Command::Stop => {
                 self.take_over(now);
                 turn::judge(self, now);
+                self.judge_redirected(now);
                 self.engine.drop_fragments(&mut self.out);
                 self.out.flush();
                 self.stopping = true;
@@ -519,6 +588,12 @@ impl Worker {
         for (total, engine) in drops.iter_mut().zip(engine.drops) {
             *total += engine;
         }
+        let crossings = self
+            .out
+            .crossway
+            .as_ref()
+            .map(|way| way.counts)
+            .unwrap_or_default();
         let counts = Counts {
             rx_packets: self.rx_packets,
             tx_packets: self.out.tx_packets,
@@ -539,6 +614,12 @@ impl Worker {
             handed_over: self.out.handed_over,
             relayed: self.out.relayed,
             taken_over: self.taken_over,
+            redirected_out: crossings.redirected_out,
+            redirected_in: crossings.redirected_in,
+            given_back: crossings.given_back,
+            returned: crossings.returned,
+            deferred: engine.deferred,
+            deferred_late: engine.deferred_late,
             sessions: u64::from(self.engine.table().len()),
             max_sessions: u64::from(self.engine.quota()),
             half_open: u64::from(self.engine.table().half_open()),

@@ -59,6 +59,7 @@ impl Crew {
             let (mailbox, stats) = (Arc::default(), Arc::new(WorkerStats::new(ports.len())));
             let setup = WorkerSetup {
                 pair: None,
+                way: None,
                 id,
                 engine,
                 clock: TscClock::new(eal),

@@ -102,6 +102,7 @@ impl Bench {
         let sessions = config.conntrack.max_sessions;
         let setup = WorkerSetup {
             pair: None,
+            way: None,
             id: WorkerId(0),
             engine: Engine::new(
                 sessions,

@@ -144,11 +144,11 @@ impl Meddler {
     /// `None`: it does not arrive.
     pub(crate) fn word(&mut self, word: Word) -> Option<Word> {
         let is_lost = match (self.fault, &word) {
-            (Some(Fault::EndsNotTold), Word::News(News::Gone(..))) => true,
-            (Some(Fault::JournalLosesNews), Word::News(_)) => self.random.chance(10),
+            (Some(Fault::EndsNotTold), Word::News(News::Gone(..), _)) => true,
+            (Some(Fault::JournalLosesNews), Word::News(..)) => self.random.chance(10),
             _ => false,
         };
-        let is_accident = self.accidents && matches!(word, Word::News(_)) && self.random.chance(2);
+        let is_accident = self.accidents && matches!(word, Word::News(..)) && self.random.chance(2);
         self.lost += u64::from(is_accident);
         (!is_lost && !is_accident).then_some(word)
     }

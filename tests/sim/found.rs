@@ -34,7 +34,7 @@ impl Outputs<VecPacket> for Nowhere {
 /// But those of stations.
 fn words(queues: &Queues) -> Vec<Word> {
     std::iter::from_fn(|| queues.words.pop())
-        .filter(|word| !matches!(word, Word::News(News::Station(..))))
+        .filter(|word| !matches!(word, Word::News(News::Station(..), _)))
         .collect()
 }
 
@@ -69,7 +69,7 @@ fn what_got_lost_before_a_cut_is_told_again_within_it() {
         .expect("there is room");
     engine.process(now, &mut batch, &mut Nowhere);
     let told = order(&mut engine, vec![]);
-    let [Word::News(News::Session(_, name))] = told[..] else {
+    let [Word::News(News::Session(_, name), _)] = told[..] else {
         panic!("{told:?}");
     };
     let again = order(
@@ -77,7 +77,7 @@ fn what_got_lost_before_a_cut_is_told_again_within_it() {
         vec![Order::TellAgain(name), Order::SumTold(7, Box::new([0; BUCKETS]))],
     );
     assert!(
-        matches!(again[..], [Word::News(News::Session(..)), Word::Told(7, _)]),
+        matches!(again[..], [Word::News(News::Session(..), _), Word::Told(7, _)]),
         "{again:?}"
     );
 }

@@ -198,6 +198,7 @@ fn count(frame: &Frame, tally: &mut Tally) {
         Frame::ResyncEnd { .. } => "frame resync end",
         Frame::Barrier { .. } => "frame barrier",
         Frame::Digests(_) => "frame digests",
+        Frame::Packet { .. } => "frame packet",
         Frame::Unknown { .. } => "frame of no node's",
     };
     tally.count(name);

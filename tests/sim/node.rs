@@ -433,6 +433,7 @@ fn count_order(order: &Order, tally: &mut Tally) {
         Order::TakeIn(News::Gone(..), _) => "order take in, end",
         Order::TakeIn(News::Station(..), _) => "order take in, station",
         Order::TellAgain(_) => "order tell again",
+        Order::Told(_) => "order told",
         Order::Stand(..) => "order stand",
         Order::ForgetHeard => "order forget heard",
         Order::BeginTelling(_) => "order begin telling",
@@ -448,9 +449,9 @@ fn count_order(order: &Order, tally: &mut Tally) {
 
 fn count_word(word: &Word, tally: &mut Tally) {
     tally.count(match word {
-        Word::News(News::Session(..)) => "word news, session",
-        Word::News(News::Gone(..)) => "word news, end",
-        Word::News(News::Station(..)) => "word news, station",
+        Word::News(News::Session(..), _) => "word news, session",
+        Word::News(News::Gone(..), _) => "word news, end",
+        Word::News(News::Station(..), _) => "word news, station",
         Word::Begun(_) => "word begun",
         Word::ToldAll(_) => "word told all",
         Word::Gap => "word gap",

@@ -5,7 +5,7 @@ use haechi::base::{Nanos, PortId};
 use haechi::flow::image::{BUCKETS, Birth, Bucket, Image};
 use haechi::flow::station::Station;
 use haechi::flow::{Direction, FlowKey, KeyClass, Session, SessionState, TcpSender, Translation};
-use haechi::ha::{Ack, DigestReport, Frame, Heartbeat, Lead, NodeId, Progress, Role, Update};
+use haechi::ha::{Ack, Crossing, DigestReport, Frame, Heartbeat, Lead, NodeId, Part, Progress, Role, Update};
 use haechi::packet::LinkHeader;
 use proptest::prelude::*;
 
@@ -303,8 +303,34 @@ pub(crate) fn frame() -> impl Strategy<Value = Frame> {
             first: Bucket(first),
             digests,
         });
+    let packet = (
+        (0..5_usize, any::<(u16, u16, u32)>()),
+        0..2_u8,
+        0..9000_u16,
+        prop::collection::vec(any::<u8>(), 1..200),
+    )
+        .prop_map(
+            |((crossing, (port, worker, id)), cut, offset, bytes)| Frame::Packet {
+                crossing: [
+                    Crossing::Known,
+                    Crossing::Unknown,
+                    Crossing::SentBack,
+                    Crossing::Return,
+                    Crossing::ReturnMade,
+                ][crossing],
+                port: PortId(port),
+                worker,
+                part: (cut == 1).then_some(Part {
+                    id,
+                    offset,
+                    total: offset + bytes.len() as u16 + (id % 100) as u16,
+                }),
+                bytes,
+            },
+        );
     prop_oneof![
         heartbeat(),
+        packet,
         (any::<u64>(), prop::collection::vec(update(), 0..12))
             .prop_map(|(number, updates)| Frame::Sync { number, updates }),
         any::<(u64, u64)>().prop_map(|(highest, before)| Frame::Ack(Ack { highest, before })),

@@ -444,6 +444,7 @@ impl Node {
                 worker: w as u16,
                 handle,
                 update,
+                awaited: false,
             };
             if !self.peer.offer(local, outgoing) {
                 return false;
@@ -491,6 +492,7 @@ impl Node {
                 worker: w as u16,
                 handle,
                 update: Update::Session(own.image),
+                awaited: false,
             };
             assert!(
                 self.peer.offer(local, outgoing),

@@ -75,7 +75,7 @@ fn append(out: &mut Vec<u8>, kind: u16, body: &[u8]) {
 }
 
 fn is_known(of: u16) -> bool {
-    (kind::HEARTBEAT..=kind::DIGESTS).contains(&of)
+    (kind::HEARTBEAT..=kind::RETURN).contains(&of)
 }
 
 /// What a node of version 2 sends for what a node of version 1 would send: the numbers that it adds count up from 1. Where `front`

@@ -4,8 +4,8 @@ use crate::flow::image::{BUCKETS, BucketSet};
 use crate::ha::election::Why;
 use crate::ha::message::{Role, Update};
 
-/// Something that the node has to act on. They come in the order in which they happened, but for [`Self::Again`], [`Self::Cut`] and
-/// [`Self::Walk`], which come behind all others, in this order.
+/// Something that the node has to act on. They come in the order in which they happened, but for [`Self::Told`],
+/// [`Self::Again`], [`Self::Cut`] and [`Self::Walk`], which come behind all others, in this order.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(
     clippy::large_enum_variant,
@@ -70,6 +70,13 @@ pub enum Event {
     },
     /// What was told of this session got lost: it is to be told again as it is now, if it still is.
     Again {
+        /// As it was offered.
+        worker: u16,
+        /// As it was offered.
+        handle: u64,
+    },
+    /// The peer has what it was told of this session, which was offered as [`awaited`](crate::ha::Outgoing::awaited).
+    Told {
         /// As it was offered.
         worker: u16,
         /// As it was offered.

@@ -21,6 +21,7 @@ pub use status::{PathStatus, PeerCounters, PeerStatus, Status};
 use std::collections::VecDeque;
 
 use super::election::{Election, ElectionConfig, SwitchRefused};
+use super::frames::{FrameBuf, FramesConfig, Inbox, Outbox};
 use super::message::{Heartbeat, Lead, NodeId, Path, Progress, Role};
 use super::seal::{self, PairKey, Seal, SealConfig};
 use super::stream::{Outgoing, Receiver, Sender, StreamConfig};
@@ -41,6 +42,8 @@ pub struct PeerConfig {
     pub paths: Vec<Path>,
     /// UDP payload of a datagram, at most.
     pub datagram: usize,
+    /// Packets that cross, of an active-active pair; `None`: none do.
+    pub frames: Option<FramesConfig>,
     /// Events that may wait: as many as a frame can bring beside [`RESERVE`] at least.
     pub events: usize,
     /// Workers of this node.
@@ -63,6 +66,7 @@ impl PeerConfig {
             seal: SealConfig::new(node),
             paths: vec![Path::Link],
             datagram: wire::DATAGRAM,
+            frames: None,
             events: 4096,
             workers: 1,
             policy: 0,
@@ -168,6 +172,10 @@ pub struct Peer {
     conversation: u64,
     owners: ([Owner; 2], Lead),
     resync_in: Option<ResyncIn>,
+    outbox: Outbox,
+    inbox: Option<Inbox>,
+    /// Datagrams with packets since the last with updates.
+    in_a_row: u32,
     events: VecDeque<Event>,
     announced: Announced,
     role_before: Role,
@@ -209,6 +217,9 @@ impl Peer {
             conversation: 0,
             owners: ([Owner::Peer; 2], Lead(0)),
             resync_in: None,
+            outbox: Outbox::default(),
+            inbox: config.frames.map(|frames| Inbox::new(&frames, now)),
+            in_a_row: 0,
             events: VecDeque::with_capacity(config.events),
             announced: Announced::default(),
             role_before: Role::Waiting,
@@ -330,6 +341,58 @@ impl Peer {
         &mut self.seal
     }
 
+    // Packets that cross.
+
+    /// Takes a packet to be sent, as soon as there is room in a datagram.
+    ///
+    /// # Errors
+    /// Gives it back: there is no room now.
+    pub fn send_frame(&mut self, frame: Box<FrameBuf>) -> Result<(), Box<FrameBuf>> {
+        self.outbox.push(frame)
+    }
+
+    /// Is there room for [`Self::send_frame`]?
+    #[must_use]
+    pub fn has_room_for_frames(&self) -> bool {
+        self.outbox.has_room()
+    }
+
+    /// A buffer of [`Self::send_frame`] that is free again.
+    pub fn take_spent(&mut self) -> Option<Box<FrameBuf>> {
+        self.outbox.take_spent()
+    }
+
+    /// The next packet that the peer sent; its buffer is to come back by [`Self::give_back`].
+    pub fn poll_frame(&mut self) -> Option<Box<FrameBuf>> {
+        self.inbox.as_mut()?.next()
+    }
+
+    /// A buffer of [`Self::poll_frame`] comes back.
+    pub fn give_back(&mut self, buffer: Box<FrameBuf>) {
+        if let Some(inbox) = &mut self.inbox {
+            inbox.give_back(buffer);
+        }
+    }
+
+    /// A packet of [`Self::poll_frame`] found no room at its worker.
+    pub fn lose_frame(&mut self, buffer: Box<FrameBuf>) {
+        if let Some(inbox) = &mut self.inbox {
+            inbox.lose(buffer);
+        }
+    }
+
+    /// `[ha] redirect_rate` from now on.
+    pub fn set_redirect_rate(&mut self, rate: u32) {
+        if let Some(inbox) = &mut self.inbox {
+            inbox.set_rate(rate);
+        }
+    }
+
+    /// May packets cross: do both nodes forward, and understand each other?
+    const fn crosses(&self) -> bool {
+        self.inbox.is_some() && self.election.role().forwards()
+    }
+
     // Time.
 
     /// When [`Self::handle_timeout`], or [`Self::poll_transmit`], has something to do.
@@ -359,6 +422,9 @@ impl Peer {
         }
         if let Some(event) = self.events.pop_front() {
             return Some(event);
+        }
+        if let Some((worker, handle)) = self.sender.take_told() {
+            return Some(Event::Told { worker, handle });
         }
         if let Some((worker, handle)) = self.sender.take_again() {
             return Some(Event::Again { worker, handle });
@@ -575,6 +641,12 @@ impl Peer {
             seal: *self.seal.counters(),
             sender: *self.sender.counters(),
             receiver: *self.receiver.counters(),
+            frames_out: *self.outbox.counters(),
+            frames_in: self
+                .inbox
+                .as_ref()
+                .map(|inbox| *inbox.counters())
+                .unwrap_or_default(),
         }
     }
 }

@@ -49,6 +49,9 @@ impl Peer {
                 self.sender.reset();
                 self.receiver.reset();
                 self.resync_in = None;
+                if let Some(inbox) = &mut self.inbox {
+                    inbox.forget_parts();
+                }
                 self.heard = None;
                 self.starts += 1;
                 self.counters.peer_starts += 1;
@@ -64,11 +67,26 @@ impl Peer {
 
     fn handle_message(&mut self, now: Nanos, way: usize, streams: bool, size: usize, message: Message<'_>) {
         let frame = match message {
-            Message::Sync { number, updates } => {
+            Message::Sync {
+                number,
+                haste,
+                updates,
+            } => {
                 if streams && self.takes(now, number, size) {
                     self.take_updates(updates);
+                    if haste {
+                        self.receiver.hasten(now);
+                    }
                 } else if !streams {
                     self.counters.misplaced += 1;
+                }
+                return;
+            }
+            Message::Packet(packet) => {
+                let crosses = streams && self.crosses() && self.understands_peer();
+                match self.inbox.as_mut().filter(|_| crosses) {
+                    Some(inbox) => inbox.take(now, &packet),
+                    None => self.counters.misplaced += 1,
                 }
                 return;
             }

@@ -2,6 +2,7 @@
 
 use crate::base::Nanos;
 use crate::ha::election::Why;
+use crate::ha::frames::{InboxCounters, OutboxCounters};
 use crate::ha::message::{Lead, Path, Role};
 use crate::ha::seal::SealCounters;
 use crate::ha::stream::{ReceiverCounters, SenderCounters};
@@ -122,4 +123,8 @@ pub struct Status {
     pub sender: SenderCounters,
     /// Of updates received.
     pub receiver: ReceiverCounters,
+    /// Of packets that were sent to the peer.
+    pub frames_out: OutboxCounters,
+    /// Of those that came.
+    pub frames_in: InboxCounters,
 }

@@ -6,12 +6,16 @@ use crate::ha::message::{Frame, Heartbeat, Path};
 use crate::ha::seal;
 use crate::ha::wire::Writer;
 
+/// Datagrams with packets that cross, before one with updates.
+const IN_A_ROW: u32 = 16;
+
 impl Peer {
     /// Makes `out` the next datagram, and says which way it goes. `None`: nothing is to be sent now.
     pub fn poll_transmit(&mut self, now: Nanos, out: &mut Vec<u8>) -> Option<Path> {
         let path = self
             .transmit_answer(now, out)
             .or_else(|| (0..self.ways.len()).find_map(|way| self.transmit_heartbeat(now, way, out)))
+            .or_else(|| self.transmit_frames(now, out))
             .or_else(|| self.transmit_stream(now, out))?;
         self.counters.sent += 1;
         Some(path)
@@ -71,13 +75,57 @@ impl Peer {
         }
     }
 
+    fn has_link(&self) -> bool {
+        self.seal.has_peer() && self.config.paths.contains(&Path::Link)
+    }
+
+    /// Packets that cross to the peer. Now and then updates have their turn all the same: they would wait as long as packets come.
+    fn transmit_frames(&mut self, now: Nanos, out: &mut Vec<u8>) -> Option<Path> {
+        if self.outbox.is_empty() {
+            return None;
+        }
+        if !self.has_link() || !self.crosses() || !self.election.peer_alive() {
+            self.outbox.give_up();
+            return None;
+        }
+        if self.in_a_row >= IN_A_ROW {
+            self.in_a_row = 0;
+            if let Some(path) = self.transmit_stream(now, out) {
+                return Some(path);
+            }
+        }
+        self.in_a_row += 1;
+        seal::begin(out);
+        let datagram = self
+            .config
+            .frames
+            .map_or(self.config.datagram, |frames| frames.datagram);
+        let whole = plaintext(datagram);
+        let mut writer = Writer::new(out, whole);
+        self.write_answers(now, &mut writer);
+        self.outbox.write(&mut writer, whole);
+        let sealed = self.seal.seal(now, out);
+        self.sealed(sealed.is_ok(), Path::Link)
+    }
+
     /// What the receiving half has to say, and the next frame of the sending half.
     fn transmit_stream(&mut self, now: Nanos, out: &mut Vec<u8>) -> Option<Path> {
-        if !self.seal.has_peer() || !self.config.paths.contains(&Path::Link) {
+        if !self.has_link() {
             return None;
         }
         seal::begin(out);
         let mut writer = Writer::new(out, plaintext(self.config.datagram));
+        self.write_answers(now, &mut writer);
+        self.sender.transmit(now, &mut writer);
+        if writer.is_empty() {
+            return None;
+        }
+        let sealed = self.seal.seal(now, out);
+        self.sealed(sealed.is_ok(), Path::Link)
+    }
+
+    /// What the receiving half has to say.
+    fn write_answers(&mut self, now: Nanos, writer: &mut Writer<'_>) {
         // With both there is room for more than a session in the smallest datagram.
         let mut fits = true;
         if let Some(report) = self.receiver.take_report() {
@@ -87,11 +135,5 @@ impl Peer {
             fits &= writer.frame(&Frame::Ack(ack));
         }
         debug_assert!(fits, "acknowledgements are short");
-        self.sender.transmit(now, &mut writer);
-        if writer.is_empty() {
-            return None;
-        }
-        let sealed = self.seal.seal(now, out);
-        self.sealed(sealed.is_ok(), Path::Link)
     }
 }

@@ -30,6 +30,8 @@ pub struct Outgoing {
     pub handle: u64,
     /// What the peer is told.
     pub update: Update,
+    /// A packet waits until the peer has acknowledged it ([`Sender::take_told`]).
+    pub awaited: bool,
 }
 
 /// How a stream is driven.

@@ -2,10 +2,12 @@
 
 use super::field::{Fields, u16_of, u32_of, u64_of};
 use super::session::{self, InvalidUpdate, STATION};
-use super::{BITMAP, FRAME, PROGRESS, WireError, kind, says, tag};
-use crate::base::Nanos;
+use super::{BITMAP, FRAME, PART, PROGRESS, WireError, flags, kind, says, tag};
+use crate::base::{Nanos, PortId};
 use crate::flow::image::{BUCKETS, Bucket};
-use crate::ha::message::{Ack, DigestReport, Frame, Heartbeat, Lead, NodeId, Progress, Role, Update};
+use crate::ha::message::{
+    Ack, Crossed, Crossing, DigestReport, Frame, Heartbeat, Lead, NodeId, Part, Progress, Role, Update,
+};
 
 /// One message of a datagram.
 #[derive(Clone, Debug)]
@@ -14,9 +16,13 @@ pub enum Message<'a> {
     Sync {
         /// The sync number.
         number: u64,
+        /// The sender waits for the acknowledgement.
+        haste: bool,
         /// What is new.
         updates: Updates<'a>,
     },
+    /// [`Frame::Packet`], in its place.
+    Packet(Crossed<'a>),
     /// Any other one, [`Frame::Unknown`] too.
     Other(Frame),
     /// A kind that this version knows with a value that it does not (the role of a later version, a bucket that does not exist): to be
@@ -32,9 +38,16 @@ impl Message<'_> {
     #[must_use]
     pub fn into_frame(self) -> Option<Frame> {
         match self {
-            Self::Sync { number, updates } => Some(Frame::Sync {
+            Self::Sync { number, updates, .. } => Some(Frame::Sync {
                 number,
                 updates: updates.flatten().collect(),
+            }),
+            Self::Packet(of) => Some(Frame::Packet {
+                crossing: of.crossing,
+                port: of.port,
+                worker: of.worker,
+                part: of.part,
+                bytes: of.bytes.to_vec(),
             }),
             Self::Other(frame) => Some(frame),
             Self::Invalid { .. } => None,
@@ -74,7 +87,7 @@ fn split(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
 
 /// Is a body's structure right? Bodies of unknown kinds may have any.
 fn check(kind: u16, body: &[u8]) -> Result<(), WireError> {
-    if !(kind::HEARTBEAT..=kind::DIGESTS).contains(&kind) {
+    if !(kind::HEARTBEAT..=kind::RETURN).contains(&kind) {
         return Ok(());
     }
     for field in Fields::<2>(body) {
@@ -99,7 +112,11 @@ fn check(kind: u16, body: &[u8]) -> Result<(), WireError> {
 const fn shortest(kind: u16, tag: u8) -> usize {
     match (kind, tag) {
         (kind::HEARTBEAT, tag::NODE | tag::ROLE | tag::PRIORITY | tag::SAYS) => 1,
-        (kind::HEARTBEAT, tag::VERSION) | (kind::BARRIER, tag::FIRST) => 2,
+        (kind::REDIRECT | kind::RETURN, tag::FLAGS) => 1,
+        (kind::HEARTBEAT, tag::VERSION)
+        | (kind::BARRIER, tag::FIRST)
+        | (kind::REDIRECT | kind::RETURN, tag::PORT | tag::WORKER) => 2,
+        (kind::REDIRECT | kind::RETURN, tag::PART) => PART,
         (kind::HEARTBEAT, tag::LEAD | tag::POLICY | tag::LAYOUT | tag::SENT | tag::HEARD)
         | (kind::ACK, tag::HIGHEST | tag::BEFORE)
         | (kind::SYNC | kind::RESYNC_BEGIN | kind::RESYNC_END | kind::BARRIER, tag::NUMBER)
@@ -119,6 +136,7 @@ impl<'a> Iterator for Messages<'a> {
         self.0 = after;
         Some(match kind {
             kind::SYNC => sync(body),
+            kind::REDIRECT | kind::RETURN => packet(kind, body),
             _ => other(kind, body).map_or(Message::Invalid { kind }, Message::Other),
         })
     }
@@ -149,10 +167,53 @@ fn sync(body: &[u8]) -> Message<'_> {
     if let Some(Some((tag::NUMBER, _))) = fields.clone().next() {
         fields.next();
     }
+    // It comes next.
+    let haste = matches!(fields.clone().next(), Some(Some((tag::HASTE, _))));
     Message::Sync {
         number: number.unwrap_or_default(),
+        haste,
         updates: Updates(fields),
     }
+}
+
+/// A packet that crosses. One without bytes, or of which a part is beyond its end, is none.
+fn packet(kind: u16, body: &[u8]) -> Message<'_> {
+    let mut of = Crossed {
+        crossing: Crossing::default(),
+        port: PortId(0),
+        worker: 0,
+        part: None,
+        bytes: &[],
+    };
+    let mut said = 0;
+    for (tag, value) in Fields::<2>(body).flatten() {
+        match tag {
+            tag::PORT => of.port = PortId(u16_of(value)),
+            tag::FLAGS => said = value.first().copied().unwrap_or_default(),
+            tag::WORKER => of.worker = u16_of(value),
+            tag::PART => {
+                of.part = Some(Part {
+                    id: u32_of(value),
+                    offset: u16_of(&value[4..]),
+                    total: u16_of(&value[6..]),
+                });
+            }
+            tag::BYTES => of.bytes = value,
+            _ => (),
+        }
+    }
+    of.crossing = match kind {
+        kind::REDIRECT if said & flags::KNOWN != 0 => Crossing::Known,
+        kind::REDIRECT => Crossing::Unknown,
+        _ if said & flags::SENT_BACK != 0 => Crossing::SentBack,
+        _ if said & flags::MADE != 0 => Crossing::ReturnMade,
+        _ => Crossing::Return,
+    };
+    let fits = |part: Part| usize::from(part.offset) + of.bytes.len() <= usize::from(part.total);
+    if of.bytes.is_empty() || !of.part.is_none_or(fits) {
+        return Message::Invalid { kind };
+    }
+    Message::Packet(of)
 }
 
 /// Any kind but Sync; `None`: it is invalid.

@@ -20,7 +20,7 @@ pub use field::WireError;
 pub use frame::{Message, Messages, Updates, decode};
 pub use session::InvalidUpdate;
 
-use super::message::{Ack, DigestReport, Frame, Heartbeat, Progress, Update};
+use super::message::{Ack, Crossed, Crossing, DigestReport, Frame, Heartbeat, Progress, Update};
 use crate::flow::image::{BUCKETS, Bucket};
 use field::{Body, body_len};
 
@@ -46,6 +46,10 @@ pub mod kind {
     pub const BARRIER: u16 = 6;
     /// [`super::Frame::Digests`]
     pub const DIGESTS: u16 = 7;
+    /// [`super::Frame::Packet`] that is to be judged.
+    pub const REDIRECT: u16 = 8;
+    /// [`super::Frame::Packet`] that was.
+    pub const RETURN: u16 = 9;
 }
 
 /// The tags of frames' fields, as they stand on the wire.
@@ -57,6 +61,8 @@ pub(crate) mod tag {
     pub(crate) const SESSION: u8 = 2;
     pub(crate) const GONE: u8 = 3;
     pub(crate) const STATION: u8 = 6;
+    /// The sender waits for its acknowledgement.
+    pub(crate) const HASTE: u8 = 7;
     // Reserved: 4, an expectation without a session; 5, a NAT binding without one.
 
     pub(crate) const NODE: u8 = 1;
@@ -84,6 +90,13 @@ pub(crate) mod tag {
     pub(crate) const FIRST: u8 = 3;
     pub(crate) const DIGESTS: u8 = 4;
     pub(crate) const DIFFER: u8 = 5;
+
+    // Redirect, Return.
+    pub(crate) const PORT: u8 = 1;
+    pub(crate) const FLAGS: u8 = 2;
+    pub(crate) const WORKER: u8 = 3;
+    pub(crate) const PART: u8 = 4;
+    pub(crate) const BYTES: u8 = 5;
 }
 
 /// The bits of a heartbeat's [`tag::SAYS`].
@@ -94,6 +107,13 @@ pub(crate) mod says {
     pub(crate) const ASKS_TO_LEAD: u8 = 8;
 }
 
+/// The bits of [`tag::FLAGS`]: of a Redirect, and of a Return.
+pub(crate) mod flags {
+    pub(crate) const KNOWN: u8 = 1;
+    pub(crate) const MADE: u8 = 1;
+    pub(crate) const SENT_BACK: u8 = 2;
+}
+
 /// Bytes of a frame's kind and length.
 const FRAME: usize = 4;
 /// Bytes of a field's tag and length.
@@ -102,6 +122,19 @@ const FIELD: usize = 3;
 const BITMAP: usize = BUCKETS / 8;
 /// Bytes of one worker's progress.
 const PROGRESS: usize = 6;
+/// Bytes of [`tag::PART`].
+const PART: usize = 8;
+
+/// What stands around a packet's bytes in a datagram, or around those of a part of it.
+#[must_use]
+pub const fn crossed_len(is_part: bool) -> usize {
+    FRAME
+        + body_len(if is_part {
+            &[2, 1, 2, PART, 0]
+        } else {
+            &[2, 1, 2, 0]
+        })
+}
 
 /// Packs frames into the plaintext of one datagram, as many as it has room for.
 #[derive(Debug)]
@@ -168,11 +201,54 @@ impl<'a> Writer<'a> {
             return false;
         }
         session::write(self.out, update);
+        self.set_length(length_at);
+        true
+    }
+
+    /// The sender of the frame that [`Self::sync`] began waits for its acknowledgement. `false`: there is no room to say so.
+    #[must_use]
+    pub fn hasten(&mut self) -> bool {
+        let Some(length_at) = self.sync.filter(|_| self.room() >= FIELD) else {
+            return false;
+        };
+        Body(self.out).field(tag::HASTE, &[]);
+        self.set_length(length_at);
+        true
+    }
+
+    fn set_length(&mut self, length_at: usize) {
         let length = (self.out.len() - length_at - 2) as u16;
         if let Some(place) = self.out.get_mut(length_at..length_at + 2) {
             place.copy_from_slice(&length.to_le_bytes());
         }
-        true
+    }
+
+    /// Writes a packet, or a part of one. `false`: there is no room for it, and nothing was written.
+    #[must_use]
+    pub fn crossed(&mut self, of: &Crossed<'_>) -> bool {
+        if self.room() < crossed_len(of.part.is_some()) + of.bytes.len() {
+            return false;
+        }
+        let (kind, said) = match of.crossing {
+            Crossing::Known => (kind::REDIRECT, flags::KNOWN),
+            Crossing::Unknown => (kind::REDIRECT, 0),
+            Crossing::SentBack => (kind::RETURN, flags::SENT_BACK),
+            Crossing::Return => (kind::RETURN, 0),
+            Crossing::ReturnMade => (kind::RETURN, flags::MADE),
+        };
+        self.write(kind, |body| {
+            body.field(tag::PORT, &of.port.0.to_le_bytes());
+            body.field(tag::FLAGS, &[said]);
+            body.field(tag::WORKER, &of.worker.to_le_bytes());
+            if let Some(part) = of.part {
+                let mut bytes = [0; PART];
+                bytes[..4].copy_from_slice(&part.id.to_le_bytes());
+                bytes[4..6].copy_from_slice(&part.offset.to_le_bytes());
+                bytes[6..].copy_from_slice(&part.total.to_le_bytes());
+                body.field(tag::PART, &bytes);
+            }
+            body.field(tag::BYTES, of.bytes);
+        })
     }
 
     /// Writes a part of a barrier: as many of `digests`, which are of the buckets from `first`, as there is room for. Says how many;
@@ -241,6 +317,19 @@ impl<'a> Writer<'a> {
                 if !differ.is_empty() {
                     body.field(tag::DIFFER, &bitmap(differ));
                 }
+            }),
+            Frame::Packet {
+                crossing,
+                port,
+                worker,
+                part,
+                bytes,
+            } => self.crossed(&Crossed {
+                crossing: *crossing,
+                port: *port,
+                worker: *worker,
+                part: *part,
+                bytes,
             }),
             Frame::Unknown { kind } => self.write(*kind, |_| ()),
         }

@@ -5,6 +5,7 @@ pub mod udp;
 mod view;
 mod witness;
 
+use std::os::fd::AsRawFd;
 use std::path::Path as FilePath;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
@@ -12,23 +13,27 @@ use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tracing::{error, info, warn};
 
 use super::command::WorkerLink;
+use super::crossway::{Door, Way};
 use super::lock::ControlLock;
 use super::ports::NodePort;
+use super::threads::PairCommon;
 use crate::base::Nanos;
 use crate::config::{self, Config};
-use crate::config::{Ha, HaMode, Link};
+use crate::config::{DeferFail, Ha, HaMode, Link};
 use crate::control::node::{ErrorKind, HaRole, HaStatus, HaWish, NodeError, SwitchoverReport};
+use crate::dpdk::Mempool;
 use crate::dpdk::tsc::TscClock;
+use crate::dpdk::wake::{Announcer, WakeSet};
 use crate::engine::{Adoption, PairSetup, Placement};
 use crate::ha::dispatch::{Dispatch, DispatchConfig, Notice};
 use crate::ha::election::SwitchRefused;
+use crate::ha::frames::{self, Frames, FramesConfig};
 use crate::ha::member::Queues;
 use crate::ha::seal::PairKey;
-use crate::ha::{NodeId, Path, Peer, PeerConfig, Role};
+use crate::ha::{NodeId, Path, Peer, PeerConfig, Role, wire};
 use udp::UdpPath;
 use view::Viewer;
 use witness::Witness;
@@ -51,9 +56,15 @@ pub struct PairPlan {
     policy: u64,
     layout: u64,
     queues: Vec<Arc<Queues>>,
+    door: Arc<Door>,
+    /// Packets that cross, of an active-active pair.
+    frames: Option<FramesConfig>,
     paths: Vec<(Path, UdpPath)>,
     witness: Option<Witness>,
 }
+
+/// Ethernet header and two VLAN tags.
+const FRAME_OVERHEAD: usize = 14 + 2 * 4;
 
 impl PairPlan {
     /// Of a configuration with `[ha]`; `None`: the node is alone. Opens the sockets.
@@ -79,13 +90,27 @@ impl PairPlan {
             })?),
         };
         let workers = config.node.workers.0.len();
+        let link = paths.first().and_then(|(_, socket)| socket.datagram());
+        let frames = (ha.mode == HaMode::ActiveActive).then(|| FramesConfig {
+            longest: FRAME_OVERHEAD + usize::from(longest_packet(config)),
+            ports: config.ports.len() as u16,
+            rate: ha.redirect_rate.0,
+            datagram: link
+                .unwrap_or(wire::DATAGRAM)
+                .clamp(wire::DATAGRAM / 2, udp::LONGEST),
+            waiting: frames::IN,
+        });
+        let queues = || {
+            let frames = frames.map(|of| Frames::new(frames::OUT, &of, workers));
+            Arc::new(Queues::new(Queues::ROOM).with_frames(frames))
+        };
         Ok(Some(Self {
+            door: Arc::default(),
+            frames,
             key,
             policy: config::policy_digest(config),
             layout: config::layout_digest(config),
-            queues: (0..workers)
-                .map(|_| Arc::new(Queues::new(Queues::ROOM)))
-                .collect(),
+            queues: (0..workers).map(|_| queues()).collect(),
             paths,
             witness,
             ha: ha.clone(),
@@ -94,20 +119,36 @@ impl PairPlan {
 
     /// What the workers' engines are given.
     #[must_use]
-    pub fn setup(&self) -> PairSetup {
-        PairSetup {
-            key: self.key.digest_key(),
-            adoption: Adoption {
-                bytes: self.ha.adopt_kib.saturating_mul(1024),
-                time: self.ha.adopt_time.0,
+    pub fn common(&self) -> PairCommon {
+        let workers = self.queues.len().max(1) as u32;
+        PairCommon {
+            setup: PairSetup {
+                key: self.key.digest_key(),
+                adoption: Adoption {
+                    bytes: self.ha.adopt_kib.saturating_mul(1024),
+                    time: self.ha.adopt_time.0,
+                },
             },
+            redirect_rate: self.frames.map_or(0, |of| (of.rate / workers).max(1)),
+            defer: (self.ha.defer_timeout.0, self.ha.defer_fail == DeferFail::Open),
         }
     }
 
-    /// The queues between the HA thread and this worker.
+    /// Bytes of the longest IP packet that may come from the other node; `None`: none does.
     #[must_use]
-    pub fn queues(&self, worker: usize) -> Option<Arc<Queues>> {
-        self.queues.get(worker).cloned()
+    pub fn longest_packet(&self) -> Option<u16> {
+        let longest = self.frames?.longest - FRAME_OVERHEAD;
+        u16::try_from(longest).ok()
+    }
+
+    /// A worker's way to the HA thread; packets of the other node come into buffers of `pool`.
+    #[must_use]
+    pub fn way(&self, worker: usize, pool: Option<Mempool>) -> Option<Way> {
+        Some(Way {
+            queues: Arc::clone(self.queues.get(worker)?),
+            door: Arc::clone(&self.door),
+            pool,
+        })
     }
 }
 
@@ -293,7 +334,7 @@ pub fn start(parts: PairParts) -> std::io::Result<(Arc<PairLink>, PairThread)> {
     });
     let (sender, asks) = mpsc::channel();
     let stop = Arc::new(AtomicBool::new(false));
-    let mut turner = Turner::new(parts, random, Arc::clone(&shared), asks);
+    let mut turner = Turner::new(parts, random, Arc::clone(&shared), asks)?;
     turner.show();
     let thread = std::thread::Builder::new().name("ha".to_owned()).spawn({
         let (stop, ended) = (Arc::clone(&stop), Arc::downgrade(&shared));
@@ -345,10 +386,18 @@ struct Turner {
     spare: Vec<Vec<u8>>,
     /// The last question to the witness.
     asked: u32,
+    /// What workers wake the thread by, and what it waits for.
+    door: Arc<Door>,
+    wake: WakeSet,
 }
 
 impl Turner {
-    fn new(parts: PairParts, random: [u8; 32], shared: Arc<Shared>, asks: Receiver<Ask>) -> Self {
+    fn new(
+        parts: PairParts,
+        random: [u8; 32],
+        shared: Arc<Shared>,
+        asks: Receiver<Ask>,
+    ) -> std::io::Result<Self> {
         let PairParts {
             plan,
             workers,
@@ -370,7 +419,14 @@ impl Turner {
             .iter()
             .filter_map(|name| ports.iter().position(|port| port.name() == name))
             .collect();
-        Self {
+        let wake = WakeSet::new()?;
+        plan.door.set_bell(wake.bell());
+        for (_, socket) in &plan.paths {
+            wake.add(Announcer::Readable(socket.fd().as_raw_fd()))?;
+        }
+        Ok(Self {
+            door: plan.door,
+            wake,
             dispatch: Dispatch::new(config, peer, plan.queues, placement, now),
             out: plan.paths.iter().map(|_| Vec::new()).collect(),
             paths: plan.paths,
@@ -386,7 +442,7 @@ impl Turner {
             next_show: now,
             spare: Vec::new(),
             asked: 0,
-        }
+        })
     }
 
     fn turn(&mut self) {
@@ -398,12 +454,10 @@ impl Turner {
             self.dispatch.peer.handle_timeout(now);
         }
         busy |= self.dispatch.turn(now);
+        // Workers go on while datagrams are sealed.
+        self.ring();
         busy |= self.transmit(now);
-        for worker in self.dispatch.rung() {
-            if let Some(worker) = self.workers.get(worker.index()) {
-                worker.ring();
-            }
-        }
+        self.ring();
         for notice in self.dispatch.take_notices() {
             self.heed(now, notice);
         }
@@ -415,6 +469,14 @@ impl Turner {
         }
     }
 
+    fn ring(&mut self) {
+        for worker in self.dispatch.rung() {
+            if let Some(worker) = self.workers.get(worker.index()) {
+                worker.ring();
+            }
+        }
+    }
+
     fn receive(&mut self, now: Nanos) -> bool {
         let mut any = false;
         for (path, socket) in &mut self.paths {
@@ -422,6 +484,8 @@ impl Turner {
                 let peer = &mut self.dispatch.peer;
                 let count = socket.receive(|datagram| peer.handle_datagram(now, *path, datagram));
                 any |= count > 0;
+                // There is room for the packets of as many datagrams.
+                self.dispatch.deliver();
                 if count < udp::BATCH {
                     break;
                 }
@@ -443,7 +507,7 @@ impl Turner {
         let mut any = false;
         for _ in 0..DATAGRAMS {
             let mut datagram = self.spare.pop().unwrap_or_default();
-            let Some(path) = self.dispatch.peer.poll_transmit(now, &mut datagram) else {
+            let Some(path) = self.dispatch.poll_transmit(now, &mut datagram) else {
                 self.spare.push(datagram);
                 break;
             };
@@ -584,18 +648,14 @@ impl Turner {
     /// Until something comes, or is due.
     fn wait(&self, now: Nanos) {
         let due = self.dispatch.peer.next_timeout().since(now).min(LOOK_EVERY);
-        let mut fds: Vec<_> = self
-            .paths
-            .iter()
-            .map(|(_, socket)| PollFd::from_borrowed_fd(socket.fd(), PollFlags::IN))
-            .collect();
-        let timeout = Timespec {
-            tv_sec: 0,
-            tv_nsec: i64::try_from(due.0).unwrap_or(0),
-        };
-        // An error is a reason to look.
-        let _ = poll(&mut fds, Some(&timeout));
+        self.door
+            .sleep(|| !self.dispatch.has_frames(), || self.wake.wait(due));
     }
+}
+
+/// Bytes of the longest IP packet of any port.
+fn longest_packet(config: &Config) -> u16 {
+    config.ports.iter().map(|port| port.mtu).max().unwrap_or(1500)
 }
 
 fn peer_config(plan: &PairPlan) -> PeerConfig {
@@ -614,6 +674,7 @@ fn peer_config(plan: &PairPlan) -> PeerConfig {
     if let Some(datagram) = plan.paths.first().and_then(|(_, socket)| socket.datagram()) {
         config.datagram = config.datagram.min(datagram);
     }
+    config.frames = plan.frames;
     config.workers = plan.queues.len() as u16;
     config.policy = plan.policy;
     config.layout = plan.layout;

@@ -14,7 +14,7 @@ use nix::sys::socket::{
 /// Datagrams of one system call.
 pub const BATCH: usize = 64;
 /// Bytes of the longest datagram that is taken.
-const LONGEST: usize = 9216;
+pub const LONGEST: usize = 9216;
 /// What the kernel keeps of datagrams on their way, each way: some milliseconds of a bulk resync.
 const BUFFER: usize = 4 << 20;
 

@@ -18,6 +18,8 @@ use crate::ha::wire::Writer;
 
 /// Updates that fill a datagram, about: from then on it does not wait for more.
 const FULL: usize = 10;
+/// Sessions whose acknowledgement is awaited, and was not asked for yet.
+const TOLD: usize = 4096;
 
 /// What was counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,7 +56,12 @@ pub struct SenderCounters {
 #[derive(Clone, Copy, Debug)]
 enum Item {
     /// Its newest state can be had from the worker.
-    Session { worker: u16, handle: u64 },
+    Session {
+        worker: u16,
+        handle: u64,
+        /// Its worker waits for the acknowledgement.
+        awaited: bool,
+    },
     /// Nobody else remembers it.
     Gone { key: FlowKey, birth: Birth },
 }
@@ -94,6 +101,8 @@ pub struct Sender {
     waits_since: Nanos,
     /// Lost: to be asked for again,
     again: VecDeque<(u16, u64)>,
+    /// Acknowledged, and awaited.
+    told: VecDeque<(u16, u64)>,
     /// and to be told again.
     gones: VecDeque<Item>,
     /// Items in flight and in the two queues: at most [`ITEMS`] for each frame of the window.
@@ -132,6 +141,7 @@ impl Outgoing {
             Update::Session(_) | Update::Station(_) => Item::Session {
                 worker: self.worker,
                 handle: self.handle,
+                awaited: self.awaited,
             },
             Update::Gone { key, birth } => Item::Gone { key, birth },
         }
@@ -159,6 +169,7 @@ impl Sender {
             popped: 0,
             waits_since: Nanos(0),
             again: VecDeque::with_capacity(window * ITEMS),
+            told: VecDeque::with_capacity(TOLD),
             gones: VecDeque::with_capacity(window * ITEMS),
             held: 0,
             pace: Pace::new(config.window),
@@ -213,6 +224,7 @@ impl Sender {
         self.popped = self.pushed;
         self.pending.clear();
         self.again.clear();
+        self.told.clear();
         self.gones.clear();
         for number in self.floor..self.next {
             self.flight(number).items.clear();
@@ -344,13 +356,26 @@ impl Sender {
         let ready_updates = self.may_tell();
         let ready = self.gones.len() + ready_updates;
         let is_cut = matches!(self.cut, Cut::Waits { .. });
-        let lingers = ready < FULL && !is_cut && self.in_flight() > 0 && now < self.lingers_until();
+        let lingers = ready < FULL
+            && !is_cut
+            && self.in_flight() > 0
+            && now < self.lingers_until()
+            && !self.pending.iter().take(ready_updates).any(|of| of.awaited);
         if ready == 0 || lingers || !writer.sync(self.next) {
             return None;
         }
         let place = (self.next % self.flights.len() as u64) as usize;
         let items = &mut self.flights[place].items;
         items.clear();
+        // Best known before the updates; without room for it they would have none either.
+        let is_awaited = self
+            .pending
+            .iter()
+            .take(ready_updates.min(ITEMS))
+            .any(|of| of.awaited);
+        if is_awaited && !writer.hasten() {
+            return None;
+        }
         while let Some(Item::Gone { key, birth }) = self.gones.front().copied() {
             if items.is_full() || !writer.update(&Update::Gone { key, birth }) {
                 break;
@@ -471,6 +496,17 @@ impl Sender {
         match *told {
             Told::Updates if is_taken => {
                 self.held -= items.len();
+                for item in &*items {
+                    match item {
+                        // Without room for it the packet waits until its time is over.
+                        Item::Session {
+                            worker,
+                            handle,
+                            awaited: true,
+                        } if self.told.len() < TOLD => self.told.push_back((*worker, *handle)),
+                        _ => {}
+                    }
+                }
                 self.counters.acknowledged += items.len() as u64;
             }
             Told::Updates => {
@@ -478,7 +514,7 @@ impl Sender {
                 self.counters.lost += items.len() as u64;
                 for item in &*items {
                     match item {
-                        Item::Session { worker, handle } => self.again.push_back((*worker, *handle)),
+                        Item::Session { worker, handle, .. } => self.again.push_back((*worker, *handle)),
                         Item::Gone { .. } => self.gones.push_back(*item),
                     }
                 }
@@ -499,6 +535,11 @@ impl Sender {
             }
         }
         self.flights[place].items.clear();
+    }
+
+    /// The next session that the peer has, and whose worker waits for that: the worker, and its handle.
+    pub fn take_told(&mut self) -> Option<(u16, u64)> {
+        self.told.pop_front()
     }
 
     /// The next session to be asked for again: a worker, and its handle.

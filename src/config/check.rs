@@ -288,6 +288,12 @@ fn check_rules(reading: &Reading<'_>, walk: &mut Walk<'_>) {
         }
         warn_unjoined(&joined, rule, section, walk);
         warn_without_effect(rule, &spec, section, walk);
+        if rule.defer && rule.action == Action::Allow && config.ha.is_none() {
+            let message = format!("rule \"{}\" waits for no peer: there is no `[ha]`", rule.name);
+            walk.report
+                .warning(section.span_of("defer"), message)
+                .help("remove `defer`");
+        }
         if !rule.enabled {
             continue;
         }
@@ -323,6 +329,7 @@ fn warn_without_effect(rule: &Rule, spec: &RuleSpec, section: &Section<'_>, walk
         ("max_sessions", rule.max_sessions.is_some()),
         ("max_sessions_per_source", rule.max_sessions_per_source.is_some()),
         ("new_sessions_per_source", rule.new_sessions_per_source.is_some()),
+        ("defer", rule.defer),
     ];
     let speaks_tcp = spec.service.as_ref().is_none_or(|services| {
         services

@@ -136,8 +136,7 @@ pub fn compile_with(
             tcp_strict: rule.tcp_strict.unwrap_or(config.conntrack.tcp_strict),
             pickup: rule.pickup.unwrap_or(config.conntrack.pickup),
             reset_on_timeout: rule.reset_on_timeout.unwrap_or(config.conntrack.reset_on_timeout),
-            // Not a key of the configuration yet.
-            defer: false,
+            defer: rule.defer,
             limits: Limits {
                 sessions: rule.max_sessions,
                 since: ids.limit_since(id, rule.max_sessions, generation),

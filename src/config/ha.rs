@@ -14,20 +14,16 @@ use crate::base::Nanos;
 
 /// What the reader takes and refuses, because the runtime does not do it yet: a key, or one word of it. To allow one is to take it off
 /// this list: value, checks, digests and documentation are there.
-pub(super) const NOT_YET: &[(&str, Option<&str>, &str)] = &[
-    ("mode", Some("active-active"), "pairs of which both nodes forward"),
-    ("data_heartbeats", None, "heartbeats across the data ports"),
-    ("redirect_rate", None, "pairs of which both nodes forward"),
-    ("defer_timeout", None, "`defer` of rules"),
-    ("defer_fail", None, "`defer` of rules"),
-];
+pub(super) const NOT_YET: &[(&str, Option<&str>, &str)] =
+    &[("data_heartbeats", None, "heartbeats across the data ports")];
 
 /// `[ha]`
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(transform = super::schema::may_be_partial, transform = without_keys_to_come)]
 pub struct Ha {
-    /// "active-standby": one node forwards, the other one takes its sessions in and waits.
+    /// "active-standby": one node forwards, the other one takes its sessions in and waits. "active-active": both forward, between routers
+    /// that have a segment of their own through each node, and packets whose session is the other node's go there to be judged.
     #[schemars(default)]
     pub mode: HaMode,
     /// Which of the pair's two nodes this is: 1 or 2.
@@ -50,19 +46,17 @@ pub struct Ha {
     #[serde(skip_serializing_if = "Ha::is_default_data_heartbeats")]
     #[schemars(default = "super::defaults::yes")]
     pub data_heartbeats: bool,
-    /// Active-active: packets that this node offers to its peer at most.
-    #[serde(skip_serializing_if = "Ha::is_default_redirect_rate")]
+    /// Active-active: packets that this node offers to its peer at most, and 512 times as many bytes. Half of it is kept for packets of
+    /// sessions that the peer is known to have. 0: none.
     #[schemars(default = "Ha::default_redirect_rate")]
     pub redirect_rate: Rate,
     /// Session updates that this node sends in a second while it tells its peer of all its sessions.
     #[schemars(default = "Ha::default_sync_rate")]
     pub sync_rate: Rate,
     /// How long the first packet of a session is held until the peer has the session, if the rule says `defer`.
-    #[serde(skip_serializing_if = "Ha::is_default_defer_timeout")]
     #[schemars(default = "Ha::default_defer_timeout")]
     pub defer_timeout: TimeSpan,
     /// What becomes of such a packet when that time is over: "open" lets it pass, "closed" drops it.
-    #[serde(skip_serializing_if = "Ha::is_default_defer_fail")]
     #[schemars(default)]
     pub defer_fail: DeferFail,
     /// Ports whose loss of link gives up the lead.
@@ -141,18 +135,6 @@ impl Ha {
 impl Ha {
     fn is_default_data_heartbeats(value: &bool) -> bool {
         *value == super::defaults::yes()
-    }
-
-    fn is_default_redirect_rate(value: &Rate) -> bool {
-        *value == Self::default_redirect_rate()
-    }
-
-    fn is_default_defer_timeout(value: &TimeSpan) -> bool {
-        *value == Self::default_defer_timeout()
-    }
-
-    fn is_default_defer_fail(value: &DeferFail) -> bool {
-        *value == DeferFail::default()
     }
 }
 

@@ -84,6 +84,7 @@ pub const CONCERNS: &[(&str, Concern)] = &[
     ("rule.new_sessions_per_source", Policy),
     ("rule.syn_protection", Policy),
     ("rule.syn_options", Policy),
+    ("rule.defer", Policy),
     ("rule.enabled", Policy),
     ("rule.description", Own),
     ("policy.reject_rate", Policy),

@@ -261,8 +261,26 @@ pub(super) fn check_ha(reading: &Reading<'_>, walk: &mut Walk<'_>) {
             )
             .help("add `preempt = true`, or remove `preempt_delay`");
     }
+    check_mode(ha, s, walk);
     if s.has("key_file") {
         walk.key_file = Some((ha.key_file.clone(), s.span_of("key_file")));
+    }
+}
+
+/// What a pair of this mode does nothing with.
+fn check_mode(ha: &Ha, section: &Section<'_>, walk: &mut Walk<'_>) {
+    let without_effect: &[&str] = match ha.mode {
+        HaMode::ActiveStandby => &["redirect_rate"],
+        HaMode::ActiveActive => &["preempt", "preempt_delay"],
+    };
+    for key in without_effect.iter().filter(|key| section.has(key)) {
+        let mode = match ha.mode {
+            HaMode::ActiveStandby => "one node forwards at a time: none offers packets to the other",
+            HaMode::ActiveActive => "both nodes forward: none takes the lead back",
+        };
+        walk.report
+            .warning(section.span_of(key), format!("`ha.{key}` has no effect: {mode}"))
+            .help(format!("remove `{key}`"));
     }
 }
 

@@ -154,6 +154,7 @@ pub(super) fn read_rule(section: &mut Section<'_>, names: &Names, walk: &mut Wal
             .choice("syn_protection", SYN_PROTECTION, walk)
             .unwrap_or_default(),
         syn_options: read_syn_options(s, walk),
+        defer: s.boolean("defer", walk).unwrap_or(false),
         enabled: s.boolean("enabled", walk).unwrap_or_else(defaults::yes),
         description: s.string("description", walk).map(|(text, _)| text.to_owned()),
     };
@@ -196,10 +197,7 @@ fn read_session_rate(section: &mut Section<'_>, walk: &mut Walk<'_>) -> Option<R
 }
 
 /// Keys of a rule whose features come later.
-const RULE_NOT_YET: &[(&str, &str)] = &[
-    ("helper", "application-level gateways"),
-    ("defer", "high availability"),
-];
+const RULE_NOT_YET: &[(&str, &str)] = &[("helper", "application-level gateways")];
 
 fn zones(
     section: &mut Section<'_>,

@@ -297,6 +297,9 @@ pub struct Rule {
     /// What SYN cookies announce for a destination of which nothing is known yet.
     #[schemars(default)]
     pub syn_options: SynOptions,
+    /// In an HA pair: the first packet of each session waits until the peer has the session, `[ha] defer_timeout` at most.
+    #[schemars(default)]
+    pub defer: bool,
     /// false: as if the rule were not there.
     #[schemars(default = "super::defaults::yes")]
     pub enabled: bool,

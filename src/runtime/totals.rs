@@ -50,6 +50,14 @@ impl fmt::Display for Totals {
         if c.dropped() > 0 {
             write!(f, ")")?;
         }
+        let crossed = [c.redirected_out, c.redirected_in, c.given_back, c.returned];
+        if crossed != [0; 4] {
+            let [out, taken, back, returned] = crossed;
+            write!(
+                f,
+                ", to the peer {out} and {returned} of them back, for the peer {taken} and {back} back to it"
+            )?;
+        }
         write!(f, ", sessions {}, mbufs in use {}", c.sessions, self.mbufs_in_use)?;
         if c.log_records_lost > 0 {
             write!(f, ", log records lost {}", c.log_records_lost)?;

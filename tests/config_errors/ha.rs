@@ -222,9 +222,6 @@ fn tracked_ports_exist() {
 fn what_comes_later_is_refused_by_name() {
     for (key, value) in [
         ("data_heartbeats", "true"),
-        ("redirect_rate", "\"1/s\""),
-        ("defer_timeout", "\"20ms\""),
-        ("defer_fail", "\"closed\""),
         (
             "virtual_addresses",
             "[{ port = \"wan\", address = \"198.51.100.1/24\" }]",
@@ -237,19 +234,46 @@ fn what_comes_later_is_refused_by_name() {
         assert!(!config::schema_json().contains(key), "{key} is in the schema");
     }
     one(
-        "mode = \"active-active\"",
-        "fw:31:8: error: `ha.mode` \"active-active\" is not supported yet",
-    );
-    assert!(!config::schema_json().contains("active-active"));
-    one(
         "mode = \"passive\"",
         "fw:31:8: error: `ha.mode` cannot be \"passive\"",
     );
     // Refused, and read: what is wrong with it is said as well.
-    assert_eq!(with("redirect_rate = 7").len(), 2);
-    let found = with("defer_fall = \"open\"");
+    assert_eq!(with("data_heartbeats = 7").len(), 2);
+    let found = with("data_heartbeat = true");
     assert!(
-        found[0].contains("unknown key `ha.defer_fall`") && !found[0].contains("did you mean"),
+        found[0].contains("unknown key `ha.data_heartbeat`") && !found[0].contains("did you mean"),
         "{found:?}"
     );
+}
+
+#[test]
+fn a_rule_that_defers_wants_a_peer() {
+    let defers = |text: &str| {
+        let rule = "name = \"out\"\n";
+        assert_eq!(text.matches(rule).count(), 1);
+        findings(&text.replace(rule, &format!("{rule}defer = true\n")))
+    };
+    assert_eq!(defers(&pair()), [""; 0]);
+    let found = defers(GOOD);
+    let expected = "warning: rule \"out\" waits for no peer: there is no `[ha]`; help: remove `defer`";
+    assert!(found.len() == 1 && found[0].contains(expected), "{found:?}");
+}
+
+/// Both nodes forward; keys that a mode does nothing with are warned of.
+#[test]
+fn active_active_and_what_belongs_to_it() {
+    let whole = "mode = \"active-active\"\nredirect_rate = \"100000/s\"\ndefer_timeout = \"5ms\"\ndefer_fail = \"closed\"";
+    assert_eq!(with(whole), [""; 0]);
+    one(
+        "redirect_rate = \"1/s\"",
+        "fw:31:17: warning: `ha.redirect_rate` has no effect: one node forwards at a time",
+    );
+    let found = with("mode = \"active-active\"\npreempt = true\npreempt_delay = \"1s\"");
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found[0].contains("warning: `ha.preempt` has no effect: both nodes forward"));
+    one(
+        "defer_fail = \"ajar\"",
+        "fw:31:14: error: `ha.defer_fail` cannot be \"ajar\"",
+    );
+    one("redirect_rate = 7", "fw:31:17: error: ");
 }

@@ -1,6 +1,9 @@
 //! Two nodes of an HA pair side by side between two switches (kernel bridges), with a client on one of these and a server on the other,
 //! and a cable between the nodes.
 
+#[path = "routers.rs"]
+pub mod routers;
+
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -51,6 +54,41 @@ pub struct Duo {
     pub lab: Lab,
 }
 
+/// A namespace that says nothing of its own accord.
+fn silent(lab: &Lab, what: &str) -> Netns {
+    let ns = Netns::new(&format!("{}-{what}", lab.prefix()));
+    ns.sysctl("net/ipv6/conf/all/disable_ipv6", "1");
+    ns.sysctl("net/ipv6/conf/default/disable_ipv6", "1");
+    ns
+}
+
+/// Both nodes, joined to what is on each side of them by `to-a` and `to-b` there.
+fn twins(lab: &Lab, sides: &[Netns; 2]) -> [Twin; 2] {
+    let nodes = ["a", "b"].map(|name| Twin {
+        ns: silent(lab, name),
+        name,
+        dir: lab.dir().join(name),
+        process: None,
+        starts: 0,
+    });
+    for node in &nodes {
+        std::fs::create_dir(&node.dir).unwrap();
+        for (side, port) in sides.iter().zip(["p-lan", "p-wan"]) {
+            let near = format!("to-{}", node.name);
+            side.ip(&format!(
+                "link add {near} type veth peer name {port} netns {}",
+                node.ns.name()
+            ));
+            side.exec(&format!(
+                "ethtool -K {near} tx off tso off gso off gro off rxvlan off txvlan off"
+            ));
+            node.ns.exec(&format!("ethtool -K {port} rxvlan off txvlan off"));
+            node.ns.ip(&format!("link set dev {port} addrgenmode none up"));
+        }
+    }
+    nodes
+}
+
 /// The link's addresses.
 const LINK: [&str; 2] = ["169.254.77.1", "169.254.77.2"];
 
@@ -59,13 +97,7 @@ impl Duo {
     #[must_use]
     pub fn new() -> Self {
         let lab = Lab::new();
-        let space = |what: &str| {
-            let ns = Netns::new(&format!("{}-{what}", lab.prefix()));
-            ns.sysctl("net/ipv6/conf/all/disable_ipv6", "1");
-            ns.sysctl("net/ipv6/conf/default/disable_ipv6", "1");
-            ns
-        };
-        let switches = [space("csw"), space("ssw")];
+        let switches = ["csw", "ssw"].map(|what| silent(&lab, what));
         let host = |what: &str, switch: &Netns, port: &str, number| {
             let ns = Netns::new(&format!("{}-{what}", lab.prefix()));
             let host = Host::new(ns, switch, port, 1, number, Kind::Stack);
@@ -76,29 +108,17 @@ impl Duo {
         };
         let client = host("client", &switches[0], "lan", 1);
         let server = host("server", &switches[1], "wan", 2);
-        let nodes = ["a", "b"].map(|name| Twin {
-            ns: space(name),
-            name,
-            dir: lab.dir().join(name),
-            process: None,
-            starts: 0,
-        });
+        let nodes = twins(&lab, &switches);
         for node in &nodes {
-            std::fs::create_dir(&node.dir).unwrap();
-            for (switch, port) in switches.iter().zip(["p-lan", "p-wan"]) {
-                let near = format!("to-{}", node.name);
-                switch.ip(&format!(
-                    "link add {near} type veth peer name {port} netns {}",
-                    node.ns.name()
-                ));
-                switch.exec(&format!(
-                    "ethtool -K {near} tx off tso off gso off gro off rxvlan off txvlan off"
-                ));
-                node.ns.exec(&format!("ethtool -K {port} rxvlan off txvlan off"));
-                switch.ip(&format!("link set {near} master br0 up"));
-                node.ns.ip(&format!("link set dev {port} addrgenmode none up"));
+            for switch in &switches {
+                switch.ip(&format!("link set to-{} master br0 up", node.name));
             }
         }
+        Self::of(lab, [client, server], switches, nodes)
+    }
+
+    /// With a cable between the nodes, and a key.
+    fn of(lab: Lab, [client, server]: [Host; 2], switches: [Netns; 2], nodes: [Twin; 2]) -> Self {
         let [a, b] = &nodes;
         a.ns.ip(&format!(
             "link add ha0 type veth peer name ha0 netns {}",

@@ -1,7 +1,7 @@
 //! A web server in the test, whose pages are as long as their names say, and curl, which fetches them.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -55,7 +55,7 @@ impl Site {
     /// A page's address.
     #[must_use]
     pub fn url(&self, host: IpAddr, bytes: usize) -> String {
-        format!("http://{host}:{}/{bytes}", self.port)
+        format!("http://{}/{bytes}", SocketAddr::new(host, self.port))
     }
 
     /// A client fetches a page by curl; all of it must be right. `each` is called with 1, 2 and 3

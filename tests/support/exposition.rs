@@ -262,7 +262,8 @@ const NUMBERS: &[Place] = &[
 /// The rest of `/v1/counters`: `haechi_NAME_total`.
 const COUNTERS: &str = "rx_packets tx_packets originated rejects_suppressed timeout_resets timeout_resets_missed log_records_written \
     log_records_lost fragments fragments_reassembled syn_cookies_sent syn_cookies_accepted syn_retries_lost sessions_created \
-    sessions_ended sessions_evicted sources_full handed_over sessions_moved redirects_full sessions_synced_in sessions_synced_out sync_refused";
+    sessions_ended sessions_evicted sources_full handed_over sessions_moved redirects_full sessions_synced_in sessions_synced_out sync_refused \
+    redirected_out redirected_in given_back returned deferred deferred_late";
 
 /// Words, which are labels of `_info`, with the label's name; or the name of a gauge that is 1 for them.
 const WORDS: &[(&str, &str, &str, &str)] = &[

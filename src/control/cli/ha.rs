@@ -9,8 +9,8 @@ use super::{HaCheckArgs, HaNotifyArgs, HaSwitchoverArgs, KeygenArgs, ShowArgs};
 use crate::config::{self, Config, Diagnostic, Difference, DiskFiles, PairReport, key_file};
 use crate::control::client::Client;
 use crate::control::node::{
-    DiagnosticInfo, ErrorKind, HaDigest, HaPath, HaStatus, HaSync, NodeError, NotifyRequest, Severity,
-    SyncState,
+    DiagnosticInfo, ErrorKind, HaDigest, HaPath, HaRedirect, HaStatus, HaSync, NodeError, NotifyRequest,
+    Severity, SyncState,
 };
 use crate::control::table::{self, counted};
 
@@ -343,6 +343,19 @@ fn status_text(s: &HaStatus) -> String {
             s.sync.datagrams_sent, s.sync.datagrams_received
         ),
     ));
+    if let Some(redirect) = &s.redirect {
+        facts.extend(redirect_facts(redirect));
+    }
+    if s.deferred + s.deferred_late > 0 {
+        facts.push((
+            "deferred".to_owned(),
+            format!(
+                "{}, {} of them late",
+                counted(s.deferred, "first packet"),
+                s.deferred_late
+            ),
+        ));
+    }
     facts.push(("policy".to_owned(), digest_text(&s.policy)));
     facts.push(("layout".to_owned(), digest_text(&s.layout)));
     if let Some(wish) = &s.wish {
@@ -367,6 +380,29 @@ fn status_text(s: &HaStatus) -> String {
         .collect();
     text.push_str(&table::facts(&facts));
     text
+}
+
+fn redirect_facts(of: &HaRedirect) -> [(String, String); 2] {
+    let mut out = format!(
+        "{} offered, {} returned, at most {}/s",
+        counted(of.redirected_out, "packet"),
+        of.returned,
+        of.rate
+    );
+    if of.limited > 0 {
+        out.push_str(&format!(", {} beyond it dropped", of.limited));
+    }
+    let mut taken = format!(
+        "{} taken, {} given back",
+        counted(of.redirected_in, "packet"),
+        of.given_back
+    );
+    for (count, what) in [(of.refused, "refused"), (of.lost, "lost")] {
+        if count > 0 {
+            taken.push_str(&format!(", {count} {what}"));
+        }
+    }
+    [("to peer".to_owned(), out), ("for peer".to_owned(), taken)]
 }
 
 fn peer_text(s: &HaStatus) -> String {

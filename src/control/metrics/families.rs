@@ -473,6 +473,36 @@ const COUNTERS: &Numbers<Counters> = &[
         "News of the other node's sessions for which there was no room",
         |c| c.sync_refused,
     ),
+    (
+        "redirected_out",
+        "Packets given to the other node of an HA pair to be judged",
+        |c| c.redirected_out,
+    ),
+    (
+        "redirected_in",
+        "Packets that the other node of an HA pair gave to be judged here",
+        |c| c.redirected_in,
+    ),
+    (
+        "given_back",
+        "Of those, what went back: packets that pass, and answers",
+        |c| c.given_back,
+    ),
+    (
+        "returned",
+        "Packets that came back from the other node of an HA pair, judged",
+        |c| c.returned,
+    ),
+    (
+        "deferred",
+        "First packets held until the other node of an HA pair knows their session",
+        |c| c.deferred,
+    ),
+    (
+        "deferred_late",
+        "First packets of rules with defer that did not wait for that, or in vain",
+        |c| c.deferred_late,
+    ),
 ];
 
 const GAUGES: &Numbers<Counters> = &[

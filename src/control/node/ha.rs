@@ -43,6 +43,15 @@ pub struct HaStatus {
     pub layout: HaDigest,
     /// The session tables.
     pub sync: HaSync,
+    /// Packets that cross between the nodes; absent: of an active-standby pair.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redirect: Option<HaRedirect>,
+    /// First packets that were held until the peer knew their session (`defer`),
+    #[serde(default)]
+    pub deferred: u64,
+    /// and those that did not wait for that, or in vain.
+    #[serde(default)]
+    pub deferred_late: u64,
     /// Datagrams that were refused, by what was wrong with them.
     #[serde(default)]
     pub refused: BTreeMap<String, u64>,
@@ -219,7 +228,7 @@ pub struct HaSync {
     pub state: SyncState,
     /// Since the digests were last found equal; `null`: they never were.
     pub proved_s: Option<f64>,
-    /// Sessions of the peer's that this node has.
+    /// Sessions of the peer's that this node has (active-active: about, it may have adopted some).
     pub replicas: u64,
     /// Sessions whose news wait to be sent.
     pub waiting: u64,
@@ -248,6 +257,27 @@ pub struct HaSync {
     pub datagrams_sent: u64,
     /// Datagrams taken in, of all kinds.
     pub datagrams_received: u64,
+}
+
+/// Packets that cross between the nodes of an active-active pair.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HaRedirect {
+    /// `[ha] redirect_rate`: this node offers so many a second at most.
+    pub rate: u64,
+    /// Offered to the peer, to be judged there ...
+    pub redirected_out: u64,
+    /// ... and come back, to leave here.
+    pub returned: u64,
+    /// The peer's, to be judged here ...
+    pub redirected_in: u64,
+    /// ... and gone back.
+    pub given_back: u64,
+    /// Packets of the peer's sessions that were dropped because there was no budget, or no room, to offer them.
+    pub limited: u64,
+    /// Packets of the peer's beyond what it may send in a second.
+    pub refused: u64,
+    /// Packets of the peer's for which there was no room, or of which parts got lost.
+    pub lost: u64,
 }
 
 /// `POST /v1/ha/switchover`: what became of it.

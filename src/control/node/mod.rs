@@ -19,8 +19,8 @@ use super::filter::SessionFilter;
 pub use apply::{ApplyReport, ApplyRequest, SourceFile};
 pub use explain::{ExplainPacket, ExplainReport, ExplainRequest, Fate, Verdict};
 pub use ha::{
-    HaDigest, HaPath, HaPeer, HaRole, HaStatus, HaSync, HaWish, HaWitness, NotifyKind, NotifyReport,
-    NotifyRequest, NotifyState, SwitchoverReport, SyncState, no_pair,
+    HaDigest, HaPath, HaPeer, HaRedirect, HaRole, HaStatus, HaSync, HaWish, HaWitness, NotifyKind,
+    NotifyReport, NotifyRequest, NotifyState, SwitchoverReport, SyncState, no_pair,
 };
 pub use rebalance::RebalanceReport;
 pub use sessions::{BadCursor, Cursor, KillReport, NatInfo, Owner, SessionInfo, SessionPage, SessionQuery};

@@ -288,6 +288,24 @@ pub struct Counters {
     /// News of the other node's sessions for which there was no room.
     #[serde(default)]
     pub sync_refused: u64,
+    /// Packets that the other node of an HA pair judges: they have no session here, or one of that node's.
+    #[serde(default)]
+    pub redirected_out: u64,
+    /// Packets that the other node gave to be judged here.
+    #[serde(default)]
+    pub redirected_in: u64,
+    /// Of those, what went back: packets that pass, and answers to them.
+    #[serde(default)]
+    pub given_back: u64,
+    /// What came back from the other node, judged, to leave here.
+    #[serde(default)]
+    pub returned: u64,
+    /// First packets that were held until the other node knows their session (`defer`).
+    #[serde(default)]
+    pub deferred: u64,
+    /// First packets of rules with `defer` that did not wait for that, or in vain.
+    #[serde(default)]
+    pub deferred_late: u64,
     /// Sessions that are on another worker than their flow's owner, whose table was full.
     #[serde(default)]
     pub redirects: u64,

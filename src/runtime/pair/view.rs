@@ -3,14 +3,17 @@
 use crate::base::{Nanos, WorkerId};
 use crate::config::{Ha, HaMode};
 use crate::control::node::{
-    ErrorKind, HaDigest, HaPath, HaPeer, HaStatus, HaSync, HaWish, HaWitness, NodeError, SyncState,
+    ErrorKind, HaDigest, HaPath, HaPeer, HaRedirect, HaRole, HaStatus, HaSync, HaWish, HaWitness, NodeError,
+    SyncState,
 };
+use crate::engine::DropReason;
 use crate::ha::dispatch::DispatchCounters;
 use crate::ha::election::SwitchRefused;
 use crate::ha::peer::Status;
 use crate::ha::seal::Refused;
 use crate::ha::{Path, Role};
 use crate::runtime::command::WorkerLink;
+use crate::runtime::stats::Counts;
 
 /// What the view needs to know besides.
 pub(super) struct Viewer {
@@ -79,16 +82,14 @@ impl Viewer {
             self.equal = equal;
             self.proved = Some(now);
         }
-        let is_in_sync = if status.role.forwards() {
-            status.peer_in_sync
-        } else {
-            status.in_sync
+        let is_in_sync = match status.role {
+            Role::Leader | Role::Isolated => status.peer_in_sync,
+            Role::Waiting | Role::Standby => status.in_sync,
+            Role::Active => status.peer_in_sync && status.in_sync,
         };
-        let (mut replicas, mut refused) = (0, 0);
+        let mut total = Counts::default();
         for worker in workers {
-            let counts = worker.stats().read().0;
-            refused += counts.sync_refused;
-            replicas += counts.sessions;
+            total.add(&worker.stats().read().0);
         }
         let peer = status.peer;
         let is_alive = peer.is_some_and(|peer| peer.alive);
@@ -151,7 +152,15 @@ impl Viewer {
             sync: HaSync {
                 state,
                 proved_s: self.proved.map(|at| seconds(now.since(at))),
-                replicas: if status.role.forwards() { 0 } else { replicas },
+                replicas: match status.role {
+                    Role::Waiting | Role::Standby => total.sessions,
+                    Role::Leader | Role::Isolated => 0,
+                    // About: those that this node adopted from a peer that died are its own.
+                    Role::Active => total
+                        .sessions_synced_in
+                        .saturating_sub(total.sessions_synced_out)
+                        .min(total.sessions),
+                },
                 waiting: status.held as u64,
                 resync_done,
                 resync_of,
@@ -161,14 +170,31 @@ impl Viewer {
                 gone_sent: counters.gone_sent,
                 gone_received: counters.gone_received,
                 sessions_resent: status.sender.again,
-                sessions_refused: refused,
+                sessions_refused: total.sync_refused,
                 datagrams_sent: of_peer.sent,
                 datagrams_received: of_peer.received,
             },
+            redirect: (self.ha.mode == HaMode::ActiveActive).then(|| self.redirect(status, &total)),
+            deferred: total.deferred,
+            deferred_late: total.deferred_late,
             refused: counted,
             ..HaStatus::default()
         }
         .with_reasons(reasons)
+    }
+
+    fn redirect(&self, status: &Status, total: &Counts) -> HaRedirect {
+        let taken = &status.frames_in;
+        HaRedirect {
+            rate: u64::from(self.ha.redirect_rate.0),
+            redirected_out: total.redirected_out,
+            returned: total.returned,
+            redirected_in: total.redirected_in,
+            given_back: total.given_back,
+            limited: total.drops[DropReason::RedirectLimit.index()],
+            refused: taken.refused,
+            lost: taken.no_room + taken.unjoined + taken.invalid + status.frames_out.given_up,
+        }
     }
 
     /// Why the pair could not take the loss of a node now, the worst first.
@@ -215,6 +241,12 @@ impl Viewer {
         }
         if !peer.policy_equal {
             reasons.push("the nodes have different policies".to_owned());
+        }
+        if self.ha.mode == HaMode::ActiveActive && status.role != Role::Active {
+            reasons.push(format!(
+                "this node is {}, not active",
+                HaRole::from(status.role).name()
+            ));
         }
         for path in status.paths.iter().filter(|path| !path.heard_by_peer) {
             reasons.push(format!("the peer does not hear this node by {}", name(path.path)));

@@ -11,16 +11,16 @@ fn directory() -> PathBuf {
 }
 
 fn examples() -> Vec<PathBuf> {
-    let directories = [directory(), directory().join("pktgen"), directory().join("ha")];
+    let directories = ["", "pktgen", "ha", "ha/active-active"].map(|name| directory().join(name));
     let entries = directories
         .iter()
         .flat_map(|path| std::fs::read_dir(path).unwrap());
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
     // It is no node's file; theirs include it.
-    paths.retain(|path| !path.ends_with("ha/pair.toml"));
+    paths.retain(|path| !path.ends_with("pair.toml"));
     paths.sort();
-    assert!(paths.len() >= 8, "{paths:?}");
+    assert!(paths.len() >= 10, "{paths:?}");
     paths
 }
 
@@ -66,7 +66,8 @@ fn every_example_is_accepted_without_a_warning_and_compiles() {
 #[test]
 fn every_example_is_valid_by_the_schema() {
     let schema = schema();
-    for path in examples().into_iter().chain([directory().join("ha/pair.toml")]) {
+    let pairs = ["ha/pair.toml", "ha/active-active/pair.toml"].map(|name| directory().join(name));
+    for path in examples().into_iter().chain(pairs) {
         let file: toml::Value = toml::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
         let file = serde_json::to_value(file).unwrap();
         assert_eq!(
@@ -158,10 +159,16 @@ fn the_reference_has_the_defaults_of_a_pair() {
     assert_eq!(minimal, expected);
 }
 
-/// The pair of `dpdk-config/ha/` agrees, in every respect.
+/// The pairs of `dpdk-config/ha/` agree, in every respect.
 #[test]
-fn the_example_of_a_pair_is_a_pair() {
-    let paths = ["node-a.toml", "node-b.toml"].map(|name| directory().join("ha").join(name));
+fn the_examples_of_pairs_are_pairs() {
+    assert_eq!(priorities("ha"), [200, 100]);
+    assert_eq!(priorities("ha/active-active"), [100, 100]);
+}
+
+/// Those of a pair that agrees.
+fn priorities(of: &str) -> [u8; 2] {
+    let paths = ["node-a.toml", "node-b.toml"].map(|name| directory().join(of).join(name));
     let report = config::check_pair(&WithoutKeys, paths.each_ref().map(PathBuf::as_path)).unwrap();
     let lines: Vec<String> = report
         .differences
@@ -175,11 +182,10 @@ fn the_example_of_a_pair_is_a_pair() {
     );
     let own: Vec<&str> = report.own.iter().map(|(key, _)| key.as_str()).collect();
     assert_eq!(own, ["node.name"]);
-    let priorities = report
+    report
         .configs
         .each_ref()
-        .map(|config| config.ha.as_ref().unwrap().priority);
-    assert_eq!(priorities, [200, 100]);
+        .map(|config| config.ha.as_ref().unwrap().priority)
 }
 
 /// What is wrong with `value` by `schema`: the part of JSON Schema that our own schema uses; another keyword is a panic.

@@ -40,6 +40,8 @@ action = \"allow\"
 fn pair() -> Duo {
     let mut duo = Duo::between_routers();
     duo.rules = RULES.to_owned();
+    // What is tested is not how soon a dead node is missed: a busy machine shall not make a living one seem so.
+    duo.ha += "heartbeat = \"100ms\"\ndead_after = 10\n";
     duo.start_active();
     ways(&duo);
     duo

@@ -145,6 +145,7 @@ fn each_address_family_meets_its_own_prefixes_alone() {
         tcp_strict: None,
         syn_protection: Default::default(),
         syn_options: Default::default(),
+        defer: false,
         enabled: true,
         description: None,
     };

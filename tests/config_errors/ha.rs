@@ -275,5 +275,9 @@ fn active_active_and_what_belongs_to_it() {
         "defer_fail = \"ajar\"",
         "fw:31:14: error: `ha.defer_fail` cannot be \"ajar\"",
     );
-    one("redirect_rate = 7", "fw:31:17: error: ");
+    one(
+        "mode = \"active-active\"
+redirect_rate = 7",
+        "fw:32:17: error: `ha.redirect_rate`: expected a string",
+    );
 }

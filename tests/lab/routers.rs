@@ -19,6 +19,8 @@ impl Duo {
             let host = Host::new(ns, router, port, subnet, 2, Kind::Stack);
             router.ip(&format!("addr add 10.9.{subnet}.1/24 dev {}", host.near));
             router.ip(&format!("addr add fd09:{subnet}::1/64 dev {} nodad", host.near));
+            // By this it asks for its neighbours.
+            router.ip(&format!("addr add fe80::{subnet}:1/64 dev {} nodad", host.near));
             host.ns.ip(&format!("route add default via 10.9.{subnet}.1"));
             host.ns.ip(&format!("-6 route add default via fd09:{subnet}::1"));
             host
@@ -36,10 +38,8 @@ impl Duo {
                 router.ip(&format!("addr add fd09:{segment}::{number}/64 dev {near} nodad"));
             }
         }
-        let duo = Self {
-            ha: String::from("mode = \"active-active\"\n"),
-            ..Self::of(lab, [client, server], routers, nodes)
-        };
+        let mut duo = Self::of(lab, [client, server], routers, nodes);
+        duo.ha.push_str("mode = \"active-active\"\n");
         for from in 0..2 {
             duo.route(from, "", 0);
         }

@@ -264,6 +264,7 @@ fn rule(zones: usize) -> impl Strategy<Value = Rule> {
                 tcp_strict: None,
                 syn_protection: Default::default(),
                 syn_options: Default::default(),
+                defer: false,
                 enabled,
                 description: None,
             },

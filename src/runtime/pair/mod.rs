@@ -129,7 +129,7 @@ impl PairPlan {
                     time: self.ha.adopt_time.0,
                 },
             },
-            redirect_rate: self.frames.map_or(0, |of| (of.rate / workers).max(1)),
+            redirect_rate: self.frames.map_or(0, |of| of.rate.div_ceil(workers)),
             defer: (self.ha.defer_timeout.0, self.ha.defer_fail == DeferFail::Open),
         }
     }

@@ -163,7 +163,7 @@ fn the_reference_has_the_defaults_of_a_pair() {
 #[test]
 fn the_examples_of_pairs_are_pairs() {
     assert_eq!(priorities("ha"), [200, 100]);
-    assert_eq!(priorities("ha/active-active"), [100, 100]);
+    assert_eq!(priorities("ha/active-active"), [200, 100]);
 }
 
 /// Those of a pair that agrees.

@@ -4,6 +4,10 @@
 //! `cargo bench --no-default-features --bench ha_redirect`; copying is timed by the packet, the rest by rounds of 64.
 #![allow(missing_docs, reason = "criterion's macros make undocumented items")]
 #![allow(clippy::unwrap_used, reason = "a benchmark may stop")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a part of each round is timed by itself"
+)]
 
 use std::hint::black_box;
 

@@ -82,13 +82,13 @@ fn what_does_not_fit_together_is_refused() {
         for crossed in &sent {
             inbox.take(NOW, crossed);
         }
-        assert!(inbox.next().is_none(), "{what}");
+        assert!(inbox.pop().is_none(), "{what}");
         assert_eq!((inbox.counters().invalid, inbox.held()), (1, [0, 0]), "{what}");
     }
     let long = frame(1, LONGEST + 1);
     let mut inbox = inbox();
     inbox.take(NOW, &whole(&long));
-    assert_eq!((inbox.next().is_none(), inbox.counters().invalid), (true, 1));
+    assert_eq!((inbox.pop().is_none(), inbox.counters().invalid), (true, 1));
     // More parts than any frame has.
     for n in 0..20 {
         inbox.take(NOW, &part(1, n, 3000, &bytes[usize::from(n)..usize::from(n) + 1]));
@@ -113,14 +113,14 @@ fn there_is_room_for_so_many_and_no_more() {
     assert_eq!(inbox.counters().no_room, 100 - room as u64);
     // What is given back is used again; what found no room at its worker is lost, and its buffer is not.
     for n in 0..room {
-        let buffer = inbox.next().unwrap();
+        let buffer = inbox.pop().unwrap();
         if n % 2 == 0 {
             inbox.give_back(buffer);
         } else {
             inbox.lose(buffer);
         }
     }
-    assert!(inbox.next().is_none());
+    assert!(inbox.pop().is_none());
     for _ in 0..room {
         inbox.take(NOW, &whole(&bytes));
     }
@@ -183,7 +183,7 @@ proptest! {
             inbox.take(NOW, &part(id as u32, from as u16, bytes[id].len() as u16, &bytes[id][from..to]));
         }
         let mut came = vec![];
-        while let Some(buffer) = inbox.next() {
+        while let Some(buffer) = inbox.pop() {
             came.push(buffer.bytes().to_vec());
             inbox.give_back(buffer);
         }

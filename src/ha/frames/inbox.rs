@@ -50,6 +50,7 @@ pub struct Inbox {
     /// The oldest first.
     slots: VecDeque<Slot>,
     ready: VecDeque<Box<FrameBuf>>,
+    #[allow(clippy::vec_box, reason = "they go on in queues, as they are")]
     spare: Vec<Box<FrameBuf>>,
     counters: InboxCounters,
 }
@@ -119,7 +120,7 @@ impl Inbox {
     }
 
     /// The next frame for the workers.
-    pub fn next(&mut self) -> Option<Box<FrameBuf>> {
+    pub fn pop(&mut self) -> Option<Box<FrameBuf>> {
         self.ready.pop_front()
     }
 
@@ -128,7 +129,7 @@ impl Inbox {
         self.spare.push(buffer);
     }
 
-    /// A frame that [`Self::next`] gave finds no room at its worker.
+    /// A frame that [`Self::pop`] gave finds no room at its worker.
     pub fn lose(&mut self, buffer: Box<FrameBuf>) {
         self.counters.no_room += 1;
         self.spare.push(buffer);

@@ -364,7 +364,7 @@ impl Peer {
 
     /// The next packet that the peer sent; its buffer is to come back by [`Self::give_back`].
     pub fn poll_frame(&mut self) -> Option<Box<FrameBuf>> {
-        self.inbox.as_mut()?.next()
+        self.inbox.as_mut()?.pop()
     }
 
     /// A buffer of [`Self::poll_frame`] comes back.

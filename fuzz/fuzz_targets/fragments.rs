@@ -152,6 +152,7 @@ fuzz_target!(|data: &[u8]| {
                         assert_eq!(back, piece);
                         assert!(before.iter().any(|(_, e, c)| *e == extent && *c == piece.content));
                     }
+                    Offered::Passes(..) => panic!("nothing is put together elsewhere"),
                     Offered::Refused(back, _) => {
                         assert_eq!(back, piece);
                         assert!(of(&held, key).is_empty(), "refused, and yet held");

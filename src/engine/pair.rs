@@ -37,6 +37,8 @@ pub struct PairSetup {
     pub key: DigestKey,
     /// Of sessions that the other node has had.
     pub adoption: Adoption,
+    /// Ends of sessions that wait to be told, at most; with more of them everything is told anew.
+    pub ends: usize,
 }
 
 /// A walk over the table for some buckets, and the slot where it goes on.
@@ -72,7 +74,7 @@ impl<B> Engine<B> {
     /// # Errors
     /// When the memory is not there.
     pub fn with_pair(mut self, setup: &PairSetup, memory: &impl Memory) -> Result<Self, TableError> {
-        let journal = Journal::new(self.table.capacity(), memory, setup.key)?;
+        let journal = Journal::new(self.table.capacity(), memory, setup.key, setup.ends)?;
         self.table = self.table.with_journal(journal);
         self.table.set_standing(Standing::Follow);
         self.fragments.deferred.reserve_exact(DEFERRED);
@@ -410,7 +412,7 @@ impl<B: PacketBuf> Engine<B> {
             News::Gone(key, birth) => self.take_gone(now, key, *birth),
             News::Station(station, _) => {
                 if let Some(pair) = &mut self.pair {
-                    pair.known.stations.note(*station, false);
+                    pair.known.note(*station, false);
                 }
             }
         }

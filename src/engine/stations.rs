@@ -21,6 +21,8 @@ const STEP: usize = 32;
 /// See the module.
 pub(super) struct Known {
     pub(super) stations: Stations,
+    /// Of some ports the last one that was known: nearly always the next one, too.
+    latest: [Station; 4],
     learning: Pacer,
     announcing: Pacer,
     /// The place to go on with.
@@ -31,6 +33,7 @@ impl Default for Known {
     fn default() -> Self {
         Self {
             stations: Stations::default(),
+            latest: [Station::default(); 4],
             learning: Pacer::new(LEARNS, BURST),
             announcing: Pacer::new(ANNOUNCES, BURST),
             next: None,
@@ -49,9 +52,22 @@ impl Known {
             return;
         };
         let station = Station { link, port };
-        if !self.stations.knows(&station) && self.learning.try_pass(now) {
-            self.stations.note(station, true);
+        let latest = &mut self.latest[port.index() % 4];
+        if *latest == station {
+            return;
         }
+        if self.stations.knows(&station) {
+            *latest = station;
+        } else if self.learning.try_pass(now) {
+            self.note(station, true);
+        }
+    }
+
+    /// See [`Stations::note`].
+    pub(super) fn note(&mut self, station: Station, tell: bool) {
+        // It may have been behind another port.
+        self.latest = [Station::default(); 4];
+        self.stations.note(station, tell);
     }
 }
 

@@ -98,8 +98,11 @@ impl Queues {
 
 /// Orders in one turn of a worker.
 const ORDERS: usize = 64;
-/// News in one turn.
+/// News in one turn ...
 const NEWS: usize = 32;
+/// ... that had packets: a worker that is short of time makes new sessions rather than tell of them, and still tells hundreds of
+/// thousands a second.
+const NEWS_BESIDE_PACKETS: usize = 4;
 /// Slots of the table that one turn looks at for news, and to settle.
 const BUDGET: u32 = 256;
 
@@ -129,11 +132,12 @@ impl Member {
         }
     }
 
-    /// A turn's share of the pair's work. True: there was some, or there is more.
+    /// A turn's share of the pair's work, which is smaller if the turn `had_packets`. True: there was some, or there is more.
     #[inline]
     pub fn turn<B: PacketBuf, O: Outputs<B>>(
         &mut self,
         now: Nanos,
+        had_packets: bool,
         engine: &mut Engine<B>,
         out: &mut O,
     ) -> bool {
@@ -147,12 +151,19 @@ impl Member {
         if idle {
             return false;
         }
-        self.work(now, engine, out);
+        let news = if had_packets { NEWS_BESIDE_PACKETS } else { NEWS };
+        self.work(now, news, engine, out);
         true
     }
 
     #[inline(never)]
-    fn work<B: PacketBuf, O: Outputs<B>>(&mut self, now: Nanos, engine: &mut Engine<B>, out: &mut O) {
+    fn work<B: PacketBuf, O: Outputs<B>>(
+        &mut self,
+        now: Nanos,
+        news: usize,
+        engine: &mut Engine<B>,
+        out: &mut O,
+    ) {
         if engine.is_announcing() {
             engine.announce(now, out);
         }
@@ -169,7 +180,7 @@ impl Member {
             };
             self.carry_out(now, order, engine, out);
         }
-        self.tell(now, engine);
+        self.tell(now, news, engine);
     }
 
     /// False: there is still no room.
@@ -249,12 +260,12 @@ impl Member {
     }
 
     /// Says what is new, as far as there is room.
-    fn tell<B>(&mut self, now: Nanos, engine: &mut Engine<B>) {
+    fn tell<B>(&mut self, now: Nanos, most: usize, engine: &mut Engine<B>) {
         if self.flush() && engine.take_gap() {
             self.say(Word::Gap);
         }
         let mut budget = BUDGET;
-        for _ in 0..NEWS {
+        for _ in 0..most {
             if !self.flush() || self.queues.words.is_full() {
                 return;
             }

@@ -189,7 +189,7 @@ impl Worker {
             self.out.slots.iter_mut().for_each(|slot| slot.heard(woken));
         }
         let paired = match &mut self.pair {
-            Some(_) => self.pair_up(now),
+            Some(_) => self.pair_up(now, received > 0),
             None => false,
         };
         if self.engine.is_moving() || self.out.mesh.as_ref().is_some_and(Mesh::is_marked) {
@@ -232,8 +232,8 @@ impl Worker {
         }
     }
 
-    /// The pair's share of the turn. True: there was something to do.
-    fn pair_up(&mut self, now: Nanos) -> bool {
+    /// The pair's share of a turn that had packets, or had none. True: there was something to do.
+    fn pair_up(&mut self, now: Nanos, had_packets: bool) -> bool {
         let is_empty = self.out.crossway.as_ref().is_none_or(Crossway::is_empty);
         let crossed = !(is_empty && self.redirected.is_empty());
         if crossed {
@@ -242,7 +242,7 @@ impl Worker {
         let Some(pair) = &mut self.pair else {
             return crossed;
         };
-        let paired = pair.turn(now, &mut self.engine, &mut self.out);
+        let paired = pair.turn(now, had_packets || crossed, &mut self.engine, &mut self.out);
         if paired || crossed {
             self.out.flush();
         }

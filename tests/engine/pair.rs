@@ -16,6 +16,7 @@ const SETUP: PairSetup = PairSetup {
         bytes: TOLERANCE,
         time: Nanos(10_000_000_000),
     },
+    ends: 64,
 };
 
 /// Two nodes of one policy; the first leads.

@@ -14,7 +14,7 @@ use haechi::packet::VecPacket;
 use haechi::packet::synth::PacketSpec;
 
 use super::ha_net::Random;
-use super::node::ADOPTION;
+use super::node::{ADOPTION, ENDS};
 use super::policy::Variant;
 
 struct Nowhere;
@@ -44,6 +44,7 @@ fn what_got_lost_before_a_cut_is_told_again_within_it() {
     let setup = PairSetup {
         key: DigestKey([1, 2]),
         adoption: ADOPTION,
+        ends: ENDS,
     };
     let now = Nanos::from_secs(5);
     let engine = Engine::new(64, Variant(0).policy(1), &HeapMemory, HashSeed([1, 2, 3, 4])).expect("memory");
@@ -54,7 +55,7 @@ fn what_got_lost_before_a_cut_is_told_again_within_it() {
         for order in orders {
             queues.orders.push(order).expect("there is room");
         }
-        while member.turn(now, engine, &mut Nowhere) {}
+        while member.turn(now, false, engine, &mut Nowhere) {}
         words(&queues)
     };
     let begun = order(

@@ -31,6 +31,9 @@ pub(crate) const ROOM: usize = 12;
 /// Messages between two workers that wait.
 const MESSAGES: usize = 64;
 /// What a connection may have moved on by without this node's knowledge.
+/// Room for ends of sessions that wait to be told: little, so that it runs out.
+pub(crate) const ENDS: usize = 4;
+
 pub(crate) const ADOPTION: Adoption = Adoption {
     bytes: 64 << 20,
     time: Nanos(10_000_000_000),
@@ -162,6 +165,7 @@ impl Node {
         let setup = PairSetup {
             key: plan.key.digest_key(),
             adoption: ADOPTION,
+            ends: ENDS,
         };
         let policy = plan.variant.policy(1);
         let workers: Vec<Worker> = (0..count)
@@ -317,7 +321,7 @@ impl Node {
             let worker = &mut self.workers[at];
             worker.take_orders(tally);
             let mut out = Out { mesh: &mut self.mesh };
-            worker.member.turn(local, &mut worker.engine, &mut out);
+            worker.member.turn(local, false, &mut worker.engine, &mut out);
             if local >= worker.next_upkeep {
                 worker.next_upkeep = local.plus(Nanos::from_millis(20));
                 worker.engine.upkeep(local, Upkeep::BUDGET, &mut out);
@@ -367,7 +371,7 @@ impl Node {
     pub(crate) fn overflows(&self) -> Option<String> {
         for worker in &self.workers {
             let news = worker.engine.news();
-            if news > TABLE as usize + haechi::flow::table::journal::MAX_GONE {
+            if news > TABLE as usize + ENDS {
                 return Some(format!("{news} news"));
             }
             if worker.words.len() > ROOM {

@@ -27,6 +27,7 @@ pub const SETUP: PairSetup = PairSetup {
         bytes: 64 << 20,
         time: Nanos(10_000_000_000),
     },
+    ends: 64,
 };
 
 /// Something on its way between the nodes or between workers of one.

@@ -20,7 +20,7 @@ use crate::flow::station::Station;
 use crate::flow::window::is_in_window;
 use crate::flow::{Direction, FlowKey, HashKey, Segment, Session, StateTimeouts};
 
-/// Ends of sessions that wait to be told, at most.
+/// Ends of sessions that wait to be told, at most, of a node.
 pub const MAX_GONE: usize = 1 << 16;
 
 /// Whose the sessions of a table are.
@@ -122,6 +122,7 @@ pub struct Journal {
     first: u32,
     waiting: u32,
     gone: VecDeque<Gone>,
+    ends: usize,
     gap: bool,
     told: Box<Sums>,
     heard: Box<Sums>,
@@ -136,11 +137,16 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Of a table of `capacity` sessions.
+    /// Of a table of `capacity` sessions, with room for so many `ends` of sessions that wait to be told.
     ///
     /// # Errors
     /// When the memory is not there.
-    pub fn new(capacity: u32, memory: &impl Memory, key: DigestKey) -> Result<Self, MemoryError> {
+    pub fn new(
+        capacity: u32,
+        memory: &impl Memory,
+        key: DigestKey,
+        ends: usize,
+    ) -> Result<Self, MemoryError> {
         Ok(Self {
             key,
             standing: Standing::default(),
@@ -148,7 +154,8 @@ impl Journal {
             ring: memory.slab(capacity as usize)?,
             first: 0,
             waiting: 0,
-            gone: VecDeque::with_capacity(MAX_GONE),
+            gone: VecDeque::with_capacity(ends),
+            ends,
             gap: false,
             told: Box::new([0; BUCKETS]),
             heard: Box::new([0; BUCKETS]),
@@ -238,17 +245,22 @@ impl Journal {
         }
         mark.flags |= Mark::DIRTY;
         // Each slot is in it once: there is room.
-        let most = self.ring.len() as u32;
-        let last = (self.first + self.waiting) % most;
+        let last = self.around(self.first + self.waiting);
         self.ring[last as usize] = slot;
         self.waiting += 1;
+    }
+
+    /// A place in the ring, of one that is less than once around too far.
+    fn around(&self, place: u32) -> u32 {
+        let most = self.ring.len() as u32;
+        if place < most { place } else { place - most }
     }
 
     /// The slot whose news have waited longest.
     fn pop(&mut self) -> Option<u32> {
         self.waiting = self.waiting.checked_sub(1)?;
         let slot = *self.ring.get(self.first as usize)?;
-        self.first = (self.first + 1) % self.ring.len() as u32;
+        self.first = self.around(self.first + 1);
         self.marks[slot as usize].flags &= !Mark::DIRTY;
         Some(slot)
     }
@@ -262,13 +274,16 @@ impl Journal {
             subtract(&mut self.heard, bucket, mark.digest);
         } else if !self.was_told(&mark) {
             // Nobody knows of it.
-        } else if self.gone.len() < MAX_GONE {
+        } else if self.gone.len() < self.ends {
             self.gone.push_back(Gone {
                 key: *key,
                 birth: mark.birth,
                 digest: mark.digest,
             });
         } else {
+            // The resync that follows leaves it out.
+            let bucket = self.key.bucket(key);
+            subtract(&mut self.told, bucket, mark.digest);
             self.gap = true;
         }
     }

@@ -28,6 +28,7 @@ use crate::dpdk::Mempool;
 use crate::dpdk::tsc::TscClock;
 use crate::dpdk::wake::{Announcer, WakeSet};
 use crate::engine::{Adoption, PairSetup, Placement};
+use crate::flow::table::journal::MAX_GONE;
 use crate::ha::dispatch::{Dispatch, DispatchConfig, Notice};
 use crate::ha::election::SwitchRefused;
 use crate::ha::frames::{self, Frames, FramesConfig};
@@ -128,6 +129,7 @@ impl PairPlan {
                     bytes: self.ha.adopt_kib.saturating_mul(1024),
                     time: self.ha.adopt_time.0,
                 },
+                ends: MAX_GONE,
             },
             redirect_rate: self.frames.map_or(0, |of| of.rate.div_ceil(workers)),
             defer: (self.ha.defer_timeout.0, self.ha.defer_fail == DeferFail::Open),

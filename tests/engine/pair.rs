@@ -16,7 +16,7 @@ const SETUP: PairSetup = PairSetup {
         bytes: TOLERANCE,
         time: Nanos(10_000_000_000),
     },
-    ends: 64,
+    ends: 256,
 };
 
 /// Two nodes of one policy; the first leads.
@@ -298,6 +298,28 @@ fn numbers_that_the_survivor_does_not_know_are_learnt_from_both_ends() {
             ("wan", &server(far + 5600, 101, 1400)),
             ("lan", &client(101, far + 7000, 20)),
             ("wan", &server(far + 7000, 121, 0)),
+        ],
+    );
+}
+
+/// The owner dies with a hole in what the client has: the retransmission and an old acknowledgement are within what the survivor knows,
+/// what the client has beyond the hole is not.
+#[test]
+fn a_retransmission_ends_no_learning() {
+    let mut pair = Pair::new(ALLOW_ALL);
+    establish(&mut pair.a);
+    pair.sync();
+    pair.fail_over();
+    let far = 501 + 5_000_000;
+    passes(
+        &mut pair.b,
+        &[
+            ("wan", &server(501, 101, 1400)),
+            ("lan", &client(101, 501, 0)),
+            ("lan", &client(101, far, 0)),
+            ("wan", &server(far, 101, 1400)),
+            ("lan", &client(101, far + 1400, 0)),
+            ("wan", &server(far + 1400, 101, 1400)),
         ],
     );
 }

@@ -61,7 +61,7 @@ impl Mark {
     const PEERS: u8 = 2;
     /// In `flags`, shifted by [`Direction::index`]: there is a claim.
     const CLAIM: u8 = 4;
-    /// In `flags`, shifted likewise: a segment was within what is known.
+    /// In `flags`, shifted likewise: a segment was within what is known, and acknowledged all that is known of the other end.
     const KNOWN: u8 = 16;
     /// In `flags`: a packet waits for the other node to know the session.
     const AWAITED: u8 = 64;
@@ -753,7 +753,7 @@ impl<H: HashKey> SessionTable<H> {
             .is_some_and(|journal| journal.standing == Standing::Follow)
     }
 
-    /// A segment of a session whose numbers are learnt ([`relearn`]). True: both ends have sent what was known by then.
+    /// A segment of a session whose numbers are learnt ([`relearn`]). True: each end has acknowledged all that is known of the other.
     pub fn relearn(
         &mut self,
         ix: SessionIx,
@@ -779,7 +779,10 @@ impl<H: HashKey> SessionTable<H> {
                 mark.flags |= Mark::CLAIM << direction;
             }
         }
-        if relearnt == Relearnt::Judge && is_in_window(&session.tcp, sender, segment) {
+        // Less would not do: a retransmission and an old acknowledgement may both be within what was known long ago, and the next
+        // acknowledgement, of all that the receiver had already, far beyond it.
+        let acknowledges_all = segment.ack == session.tcp[sender.reverse().index()].end;
+        if relearnt == Relearnt::Judge && acknowledges_all && is_in_window(&session.tcp, sender, segment) {
             mark.flags |= Mark::KNOWN << sender.index();
         }
         let both = Mark::KNOWN | (Mark::KNOWN << 1);

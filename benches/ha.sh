@@ -2,7 +2,7 @@
 # What a pair of nodes costs and how fast it is: synchronising beside a node that is alone, updates a second, a standby that comes
 # with nothing. (Detection and takeover: `HAECHI_FAILOVERS=20 cargo test --test e2e_pair a_stream -- --nocapture`.) See benches/README.md.
 #
-#   benches/ha.sh [--parts established,new,updates,resync] [--rounds N] [--seconds S] [--flows N] [--fill N]
+#   benches/ha.sh [--parts established,new,updates,resync,redirect] [--rounds N] [--seconds S] [--flows N] [--fill N]
 #                 [--sessions N] [--resyncs N] [--cpu N] [--haechi FILE] [--json FILE]
 #
 # Runs as root, on two CPUs or more; reserves the huge pages that it needs and gives them back.
@@ -13,7 +13,7 @@ haechi='' mib=5120 pass=()
 while [ $# -gt 0 ]; do
     case $1 in
     --haechi) haechi=$2 ;;
-    --parts | --resyncs | --rounds | --connections | --min-share | --seconds | --flows | --fill | --sessions | --cpu | --json) pass+=("$1" "$2") ;;
+    --parts | --resyncs | --rounds | --connections | --trials | --redirect-rate | --min-share | --seconds | --flows | --fill | --sessions | --cpu | --json) pass+=("$1" "$2") ;;
     *) sed -n '2,9s/^# \{0,1\}//p' "$0" >&2 && exit 2 ;;
     esac
     shift 2

@@ -3,8 +3,9 @@
 //! A turn, in the order that lets no reply overtake what it depends on ([`turn`]):
 //!
 //! 1. Read the TSC once; take commands.
-//! 2. For each receive queue a burst, then packets that other workers handed over. Only then the waiting session-sync messages, drained completely: so a message that was pushed before its
-//!    session's first packet left is known before any reply to that packet is processed.
+//! 2. For each receive queue a burst, then packets that other workers handed over. Only then the waiting session-sync
+//!    messages, drained completely: so a message that was pushed before its session's first packet left is known before any
+//!    reply to that packet is processed.
 //! 3. The engine judges the burst; what it forwards waits for transmission by port.
 //! 4. Transmit in bursts, free what was dropped in bulk.
 //! 5. Packets that the other node of an active-active pair has sent, in a batch of their own: own work goes first.

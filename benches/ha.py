@@ -21,6 +21,7 @@ from compare.options import words
 NOTHING = "net_null{},no-rx=1,size=60"  # a device that never has a packet
 PATIENCE = 60  # seconds until all sessions are at the other node
 PORT = 7700
+SHARED = 70  # percent of its CPU that a worker must have while tables are filled
 OWN = {"leader": (1, 200), "standby": (2, 100)}  # node_id, priority
 
 
@@ -231,11 +232,12 @@ def new_sessions(options, work):
         return turns
 
     try:
-        rounds, refused = good_rounds(options, case, one_round)
+        # With two CPUs the standby's control threads are on the leader's: what they take there is not the leader's cost.
+        shared = argparse.Namespace(**{**vars(options), "min_share": min(options.min_share, SHARED)})
+        rounds, refused = good_rounds(shared, case, one_round)
     finally:
         kill(running)
     for turn in (turn for turns in rounds for turn in turns.values()):
-        # With two CPUs the standby's control threads are on the leader's: what they take there is not the leader's cost.
         turn["opened_per_cpu_second"] = turn["opened_per_second"] / turn["cpu_share"]
     cost, of_cpu = cost_of(rounds, "opened_per_second"), cost_of(rounds, "opened_per_cpu_second")
     rate = statistics.median(r["leader"]["synced_per_second"] for r in rounds)
@@ -333,7 +335,7 @@ def main():
     parser.add_argument("--resyncs", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1)
     parser.add_argument("--settle", type=float, default=0.3)
-    parser.add_argument("--min-share", type=float, default=70)
+    parser.add_argument("--min-share", type=float, default=95)
     parser.add_argument("--flows", type=int, default=100_000, help="of established")
     parser.add_argument("--fill", type=int, default=1_000_000, help="of new")
     parser.add_argument("--connections", type=int, default=100_000, help="of updates: connections a second that are offered")
